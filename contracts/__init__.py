@@ -1,0 +1,1 @@
+"""What both services, and everyone who talks to them, agree on. Imports nothing of ours."""

@@ -1,0 +1,179 @@
+"""Usage events: CloudEvents 1.0, structured JSON. Shapes are fixed per version; a change is a new version.
+
+Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Final, Literal
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from contracts.identifiers import Id, ModelName, Name, OperationType
+from contracts.money import CostNanos
+
+METADATA_BYTES_MAX: Final = 4096
+QUANTITY_MAX: Final = 1_000_000
+INT8_MAX: Final = 2**63 - 1
+INT4_MAX: Final = 2**31 - 1
+
+REQUESTED_V1: Final = "usage.operation.requested.v1"
+COMPLETED_V1: Final = "usage.operation.completed.v1"
+FAILED_V1: Final = "usage.operation.failed.v1"
+
+CONTENT_TYPE: Final = "application/cloudevents+json"
+BATCH_CONTENT_TYPE: Final = "application/cloudevents-batch+json"
+
+
+def _within_metadata_size(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if len(orjson.dumps(metadata)) > METADATA_BYTES_MAX:
+        raise PydanticCustomError("metadata_size", "metadata is larger than 4 KiB")
+    return metadata
+
+
+def _to_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+
+
+#: PostgreSQL's text holds no NUL; free text is bounded so that an event stays small.
+FreeText = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_within_metadata_size)]
+#: RFC 3339 with an offset, kept in UTC. The bounds keep every period computable.
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
+    AfterValidator(_to_utc),
+]
+Quantity = Annotated[int, Field(ge=1, le=QUANTITY_MAX)]
+ByteCount = Annotated[int, Field(ge=0, le=INT8_MAX)]
+
+
+class _Contract(BaseModel):
+    # Strict: "5" is not 5, and a misspelt optional field is an error instead of a silent loss.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class OperationData(_Contract):
+    """What every event says of its operation."""
+
+    operation_id: Id
+    account_id: Name
+    user_id: Name
+    operation: OperationType
+    provider: Name
+    model: ModelName
+    project_id: Name | None = None
+    api_key_id: Name | None = None
+    endpoint: FreeText | None = None
+    metadata: Metadata | None = None
+    quantity: Quantity
+    request_bytes: ByteCount
+
+
+class RequestedData(OperationData):
+    estimated_cost: CostNanos
+
+
+class OutcomeData(OperationData):
+    """What completed and failed share: with it alone the usage-log row can be written."""
+
+    cost: CostNanos
+    requested_at: Moment
+    duration_ms: Annotated[int, Field(ge=0, le=INT8_MAX)]
+    actual_provider: Name
+    #: The provider's HTTP status; null where no answer came.
+    status_code: Annotated[int, Field(ge=0, le=999)] | None
+    retry_count: Annotated[int, Field(ge=0, le=INT4_MAX)]
+
+
+class CompletedData(OutcomeData):
+    response_bytes: ByteCount
+
+
+class ErrorData(_Contract):
+    code: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+    message: FreeText
+
+
+class FailedData(OutcomeData):
+    error: ErrorData
+
+
+class _Event(BaseModel):
+    # Unknown attributes are allowed here: CloudEvents lets any intermediary add extensions, trace context for one.
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    outcome: ClassVar[Literal["completed", "failed"] | None] = None
+
+    specversion: Literal["1.0"]
+    id: Id
+    source: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[\x21-\x7e]+$")]
+    subject: Name
+    time: Moment
+    datacontenttype: Literal["application/json"] = "application/json"
+    sourcesequence: Annotated[int, Field(ge=1, lt=INT8_MAX)] | None = None
+    data: OperationData
+
+    @model_validator(mode="after")
+    def _subject_is_account(self) -> "_Event":
+        if self.subject != self.data.account_id:
+            raise PydanticCustomError("subject_account", "subject and data.account_id differ")
+        return self
+
+
+class OperationRequested(_Event):
+    type: Literal["usage.operation.requested.v1"] = REQUESTED_V1
+    data: RequestedData
+
+
+class OperationCompleted(_Event):
+    outcome: ClassVar[Literal["completed", "failed"] | None] = "completed"
+    type: Literal["usage.operation.completed.v1"] = COMPLETED_V1
+    data: CompletedData
+
+
+class OperationFailed(_Event):
+    outcome: ClassVar[Literal["completed", "failed"] | None] = "failed"
+    type: Literal["usage.operation.failed.v1"] = FAILED_V1
+    data: FailedData
+
+
+#: Every event version that was ever published, and the model that reads it. An old version stays, and upcasts.
+EVENT_MODELS: Final[dict[str, type[_Event]]] = {
+    REQUESTED_V1: OperationRequested,
+    COMPLETED_V1: OperationCompleted,
+    FAILED_V1: OperationFailed,
+}
+
+
+UsageEvent = OperationRequested | OperationCompleted | OperationFailed
+_USAGE_EVENT: Final[TypeAdapter[UsageEvent]] = TypeAdapter(Annotated[UsageEvent, Discriminator("type")])
+
+
+def parse_event(body: bytes) -> UsageEvent:
+    """The event in a structured-mode JSON body. Raises pydantic.ValidationError, which names field and rule."""
+    return _USAGE_EVENT.validate_json(body)
+
+
+def event_to_json(event: UsageEvent) -> bytes:
+    """The event as it goes over the wire; optional fields that are not set are left out."""
+    return event.model_dump_json(exclude_none=True, by_alias=True).encode()
+
+
+class RecordedRanges(_Contract):
+    """Ledger → producers: of this source the events with these sequence numbers (inclusive ranges) are committed."""
+
+    source: str
+    recorded: list[tuple[int, int]]

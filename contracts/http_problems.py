@@ -1,0 +1,90 @@
+"""Problems over HTTP, the same in both services: every error leaves as application/problem+json."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from contracts.problems import (
+    CONTENT_TYPE,
+    INTERNAL,
+    INVALID_REQUEST,
+    MALFORMED_JSON,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    FieldError,
+    Problem,
+    ProblemError,
+    ProblemType,
+    describe,
+    field_path,
+    problem,
+)
+
+log = structlog.get_logger()
+
+_BY_STATUS: Final = {
+    kind.status: kind for kind in (NOT_FOUND, METHOD_NOT_ALLOWED, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST)
+}
+#: Where FastAPI found it; a body's own fields are named as the caller wrote them.
+_BODY: Final = "body"
+
+
+def problem_response(problem: Problem, kind: ProblemType | None = None) -> Response:
+    """The response for a problem, with Retry-After where its kind says when to come back."""
+    headers = {"Retry-After": str(kind.retry_after_seconds)} if kind and kind.retry_after_seconds else None
+    return Response(problem.model_dump_json(), problem.status, headers, CONTENT_TYPE)
+
+
+def install_problems(app: FastAPI, translate: Mapping[type[Exception], Callable[[Exception], ProblemError]]) -> None:
+    """Makes every error of the app a problem. ``translate`` is the table from domain errors to problem types."""
+
+    async def on_problem(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)
+        return problem_response(error.problem, error.kind)
+
+    async def on_invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem_response(_invalid_request(error))
+
+    async def on_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = _BY_STATUS.get(error.status_code, MALFORMED_JSON if error.status_code < 500 else INTERNAL)
+        response = problem_response(problem(kind, str(error.detail)).model_copy(update={"status": error.status_code}))
+        response.headers.update(error.headers or {})
+        return response
+
+    async def on_translated(_: Request, error: Exception) -> Response:
+        known = next(make for kind, make in translate.items() if isinstance(error, kind))(error)
+        log.warning(known.kind.code, error=str(error))
+        return problem_response(known.problem, known.kind)
+
+    async def on_bug(request: Request, error: Exception) -> Response:
+        # The server logs the trace; the caller learns nothing of our internals.
+        log.error("internal_error", path=request.url.path, exc_info=error)
+        return problem_response(problem(INTERNAL, "the error was logged"))
+
+    app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    for kind in translate:
+        app.add_exception_handler(kind, on_translated)
+    app.add_exception_handler(Exception, on_bug)
+
+
+def _invalid_request(error: RequestValidationError) -> Problem:
+    errors = []
+    for item in error.errors():
+        if item["type"] == "json_invalid":
+            return problem(MALFORMED_JSON, f"not JSON: {item['ctx'].get('error', item['msg'])}")
+        location = tuple(item["loc"])
+        if location and location[0] == _BODY:
+            location = location[1:]
+        errors.append(FieldError(field=field_path(location), rule=item["type"], message=item["msg"]))
+    return problem(INVALID_REQUEST, describe(errors), errors)

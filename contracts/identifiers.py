@@ -1,0 +1,32 @@
+"""Identifiers: UUIDv7 for events and operations, short whitelisted strings for everything that has a name."""
+
+import os
+import time
+from typing import Annotated, Final
+from uuid import UUID
+
+from pydantic import UUID7, StringConstraints
+
+# Whitelisted because these reach subjects, headers, file names and logs (CR/LF injection: nats.py #1016, #1017).
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$"
+MODEL_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,127}$"
+TYPE_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
+
+#: account_id, user_id, project_id, api_key_id, plan_id, limit_id, provider.
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+#: A model may hold slashes: ``stability-ai/sdxl``.
+ModelName = Annotated[str, StringConstraints(pattern=MODEL_PATTERN)]
+#: An operation type: ``generate``, ``edit``.
+OperationType = Annotated[str, StringConstraints(pattern=TYPE_PATTERN)]
+#: event_id and operation_id.
+Id = UUID7
+
+_VERSION_AND_VARIANT: Final = (0x7 << 76) | (0b10 << 62)
+
+
+def uuid7(unix_ms: int | None = None) -> UUID:
+    """A UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, 74 random bits. Time is the caller's or now."""
+    milliseconds = time.time_ns() // 1_000_000 if unix_ms is None else unix_ms
+    random = int.from_bytes(os.urandom(10))
+    rand_a, rand_b = (random >> 62) & 0xFFF, random & ((1 << 62) - 1)
+    return UUID(int=(milliseconds << 80) | _VERSION_AND_VARIANT | (rand_a << 64) | rand_b)

@@ -1,0 +1,63 @@
+"""Money: integer nano-dollars inside, decimal strings outside, never a float between the two."""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+NANOS_PER_DOLLAR: Final = 1_000_000_000
+DECIMALS_MAX: Final = 9
+# One million dollars for one operation: far above any real price, and far below what would overflow an int8 total.
+COST_NANOS_MAX: Final = 1_000_000 * NANOS_PER_DOLLAR
+# A limit may be larger than any one amount: one billion dollars.
+MAXIMUM_NANOS_MAX: Final = 1_000_000_000 * NANOS_PER_DOLLAR
+
+# ASCII digits only, a short exponent: Decimal() alone would take "1_000", " 1 ", "NaN" and "1e999999999".
+_DECIMAL: Final = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+
+
+def parse_nanos(text: object) -> int:
+    """Nano-dollars of a decimal string such as ``"0.04"`` or ``"1e-3"``.
+
+    Raises PydanticCustomError (a ValueError) where the value is not a string, not a plain decimal number, or has
+    more than nine decimals, trailing zeros included.
+    """
+    if not isinstance(text, str):
+        raise PydanticCustomError("money_string", 'money is a decimal string such as "0.04", not a JSON number')
+    if not _DECIMAL.fullmatch(text):
+        raise PydanticCustomError("money_decimal", "not a decimal number")
+    value = Decimal(text)
+    exponent = value.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -DECIMALS_MAX:
+        raise PydanticCustomError("money_decimals", "more than nine decimals")
+    return int(value.scaleb(DECIMALS_MAX))
+
+
+def format_nanos(nanos: int) -> str:
+    """The decimal string of an amount in nano-dollars, always with nine decimals: ``40_000_000 → "0.040000000"``."""
+    whole, fraction = divmod(abs(nanos), NANOS_PER_DOLLAR)
+    return f"{'-' if nanos < 0 else ''}{whole}.{fraction:09d}"
+
+
+_MONEY_SCHEMA: Final[dict[str, object]] = {
+    "type": "string",
+    "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?([eE][+-]?[0-9]{1,2})?$",
+    "description": "decimal dollars, at most nine decimals",
+    "examples": ["0.040000000"],
+}
+
+#: Nano-dollars in Python, a decimal string in JSON; an amount that cannot be negative.
+CostNanos = Annotated[
+    int,
+    Field(ge=0, le=COST_NANOS_MAX),
+    BeforeValidator(parse_nanos),
+    PlainSerializer(format_nanos, return_type=str, when_used="json"),
+    WithJsonSchema(_MONEY_SCHEMA),
+]
+
+#: The same for sums and balances: unbounded, may be negative, only ever written by us.
+TotalNanos = Annotated[
+    int, PlainSerializer(format_nanos, return_type=str, when_used="json"), WithJsonSchema(_MONEY_SCHEMA)
+]

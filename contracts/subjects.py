@@ -1,0 +1,23 @@
+"""Names on NATS: the stream, its subjects, the ledger's own subjects and the headers used on them."""
+
+from typing import Final
+
+STREAM: Final = "USAGE"
+STREAM_SUBJECTS: Final = ("usage.v1.operation.requested", "usage.v1.operation.completed", "usage.v1.operation.failed")
+#: The durable consumer from which the ledger ingests.
+INGEST_CONSUMER: Final = "ledger"
+#: Core NATS, ledger → producers: which events of a source are committed. See events.RecordedRanges.
+RECORDED: Final = "usage.v1.recorded"
+#: NATS request-reply, the limit check.
+SERVICE_NAME: Final = "ledger"
+LIMITS_CHECK: Final = "ledger.v1.limits.check"
+#: JetStream's own duplicate filter; always the event_id.
+MSG_ID_HEADER: Final = "Nats-Msg-Id"
+
+_TYPE_PREFIX: Final = "usage.operation."
+
+
+def subject_of(event_type: str) -> str:
+    """``usage.operation.completed.v1`` → ``usage.v1.operation.completed``; any version goes to the same subject."""
+    kind = event_type.removeprefix(_TYPE_PREFIX).split(".", 1)[0]
+    return f"usage.v1.operation.{kind}"
