@@ -1,0 +1,1 @@
+"""The ledger: decides limit checks, records what happened, answers what was used."""

@@ -1,0 +1,3 @@
+from ledger_service.main import main
+
+main()

@@ -1,0 +1,33 @@
+"""Plans and accounts: each change is an event in the log, in the same transaction."""
+
+from datetime import UTC, datetime
+
+from contracts.identifiers import uuid7
+from contracts.limits import Account, AccountStored, Plan, PlanStored
+from ledger_service.domain.ledger_events import ACCOUNT_CHANGED, NO_ACCOUNT, PLAN_CHANGED, ledger_event
+from ledger_service.store.accounts import lock_only, put_account, put_plan
+from ledger_service.store.event_log import append_one
+from ledger_service.store.pool import Connection
+
+
+async def change_plan(connection: Connection, plan_id: str, plan: Plan) -> PlanStored:
+    """Creates a plan or its next version; holds that are open stay as they are."""
+    async with connection.transaction():
+        stored = await put_plan(connection, plan_id, plan)
+        await _log(connection, PLAN_CHANGED, NO_ACCOUNT, stored)
+    return stored
+
+
+async def change_account(connection: Connection, account_id: str, account: Account) -> AccountStored:
+    """Creates an account or changes its plan or calendar."""
+    async with connection.transaction():
+        await lock_only(connection, [account_id])
+        stored = await put_account(connection, account_id, account)
+        await _log(connection, ACCOUNT_CHANGED, account_id, stored)
+    return stored
+
+
+async def _log(connection: Connection, event_type: str, account_id: str, stored: PlanStored | AccountStored) -> None:
+    event_id, now = uuid7(), datetime.now(UTC)
+    body = ledger_event(event_id, event_type, account_id, now, stored.model_dump(mode="json"))
+    await append_one(connection, account_id, event_id, event_type, None, now, body)

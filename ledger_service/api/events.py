@@ -1,0 +1,94 @@
+"""Events over HTTP, for services without NATS."""
+
+from typing import Annotated, Any, Final
+
+import orjson
+from fastapi import APIRouter, Depends, Request, Response
+
+from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
+from contracts.http_problems import problem_response
+from contracts.problems import (
+    INVALID_REQUEST,
+    MALFORMED_JSON,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    FieldError,
+    Problem,
+    ProblemError,
+)
+from ledger_service.domain.batches import CONFLICTS, Receipt, Submission
+from ledger_service.intake import read_event
+from ledger_service.recording import conflict_problem
+from ledger_service.services import Services, services
+
+router = APIRouter(prefix="/v1", tags=["events"])
+
+EVENTS_PER_REQUEST_MAX: Final = 1_000
+BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+_JSON: Final = "application/json"
+
+
+@router.post("/events")
+async def record_events(request: Request, wired: Annotated[Services, Depends(services)]) -> Response:
+    """Records one CloudEvent or a batch of them; answered once committed.
+
+    Idempotent: an event that is in the log already counts as a duplicate. A single event that breaks a rule is
+    answered with the problem itself; in a batch the others are recorded and it is listed under ``rejected``.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in (CONTENT_TYPE, BATCH_CONTENT_TYPE, _JSON):
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"send {CONTENT_TYPE} or {BATCH_CONTENT_TYPE}")
+    body = await _body(request)
+    is_batch = content_type == BATCH_CONTENT_TYPE or (content_type == _JSON and body.lstrip()[:1] == b"[")
+    reads = [read_event(one, "http") for one in (_split_batch(body) if is_batch else [body])]
+    results = await _record(wired, reads)
+    problems = [(index, result) for index, result in enumerate(results) if isinstance(result, Problem)]
+    if problems and not is_batch:
+        return problem_response(problems[0][1])
+    return Response(
+        orjson.dumps(
+            {
+                "accepted": results.count(Receipt.ACCEPTED),
+                "duplicates": results.count(Receipt.DUPLICATE),
+                "rejected": [{"index": index, "problem": problem.model_dump()} for index, problem in problems],
+            }
+        ),
+        media_type="application/json",
+    )
+
+
+async def _body(request: Request) -> bytes:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > BODY_BYTES_MAX:
+            raise ProblemError(TOO_LARGE, f"at most {BODY_BYTES_MAX} bytes a request")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _split_batch(body: bytes) -> list[bytes]:
+    try:
+        events: Any = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(MALFORMED_JSON, f"not JSON: {error}") from None
+    if not isinstance(events, list):
+        broken = FieldError(field="", rule="list_type", message="a batch is a JSON array of events")
+        raise ProblemError(INVALID_REQUEST, broken.message, [broken])
+    if len(events) > EVENTS_PER_REQUEST_MAX:
+        raise ProblemError(TOO_LARGE, f"at most {EVENTS_PER_REQUEST_MAX} events a request")
+    return [orjson.dumps(event) for event in events]
+
+
+async def _record(wired: Services, reads: list[Submission | Problem]) -> list[Receipt | Problem]:
+    """Records what could be read; in the place of each, what became of it."""
+    submissions = [read for read in reads if isinstance(read, Submission)]
+    receipts = iter(await wired.event_intake.record(submissions) if submissions else [])
+    results: list[Receipt | Problem] = []
+    for read in reads:
+        if isinstance(read, Problem):
+            results.append(read)
+            continue
+        receipt = next(receipts)
+        results.append(conflict_problem(read, receipt) if receipt in CONFLICTS else receipt)
+    return results

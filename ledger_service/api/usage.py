@@ -1,0 +1,81 @@
+"""What an account used: summary with limits, and the usage log."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import AwareDatetime
+
+from contracts.identifiers import ModelName, Name, OperationType
+from contracts.limits import LimitState
+from contracts.problems import NOT_FOUND, ProblemError
+from ledger_service.domain.decide import claims_of_account, limit_state
+from ledger_service.services import Services, services
+from ledger_service.store.accounts import find_account, lock_accounts, read_terms
+from ledger_service.store.counters import find_balances, read_balances
+from ledger_service.store.pool import Connection
+from ledger_service.store.usage import UsageLogFilter, read_summary, read_usage_log
+from ledger_service.usage_views import decode_cursor, json_response, usage_log_view, usage_view
+
+router = APIRouter(prefix="/v1/accounts/{account_id}", tags=["usage"])
+
+Wired = Annotated[Services, Depends(services)]
+Month = Annotated[str, Query(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="a month in UTC: 2026-11")]
+
+
+@router.get("/usage")
+async def read_usage(account_id: Name, wired: Wired, period: Month | None = None) -> Response:
+    """Totals of a month (default: the current one) and how each limit on the account stands.
+
+    Limits are shown for the windows that hold now, or, for an earlier month, for those that held at its end.
+    """
+    now = datetime.now(UTC)
+    chosen = period or f"{now:%Y-%m}"
+    month = date.fromisoformat(f"{chosen}-01")
+    async with wired.reads.acquire() as connection:
+        if await find_account(connection, account_id) is None:
+            raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
+        cells = await read_summary(connection, account_id, month)
+        limits = await _limits(connection, wired, account_id, _moment_in(month, now))
+    return json_response(usage_view(account_id, chosen, cells, limits))
+
+
+def _moment_in(month: date, now: datetime) -> datetime:
+    start = datetime(month.year, month.month, 1, tzinfo=UTC)
+    end = (start + timedelta(days=32)).replace(day=1)
+    return min(max(now, start), end - timedelta(microseconds=1))
+
+
+async def _limits(connection: Connection, wired: Services, account_id: str, moment: datetime) -> list[LimitState]:
+    terms = await read_terms(connection, account_id, wired.plans, wired.default_plan_id)
+    claims = claims_of_account(account_id, terms, moment)
+    balances = await find_balances(connection, claims)
+    if any(claim.key not in balances for claim in claims):
+        # A counter is made on first need, which takes the account's lock; every later read does without.
+        async with connection.transaction():
+            await lock_accounts(connection, [account_id], wired.plans, wired.default_plan_id)
+            balances = await read_balances(connection, claims)
+    return [limit_state(claim, balances[claim.key], 0) for claim in claims]
+
+
+@router.get("/usage-log")
+async def list_usage_log(
+    account_id: Name,
+    wired: Wired,
+    start: Annotated[AwareDatetime | None, Query(alias="from", description="occurred_at, inclusive")] = None,
+    end: Annotated[AwareDatetime | None, Query(alias="to", description="occurred_at, exclusive")] = None,
+    operation: OperationType | None = None,
+    provider: Name | None = None,
+    model: ModelName | None = None,
+    user_id: Name | None = None,
+    project_id: Name | None = None,
+    outcome: Literal["completed", "failed"] | None = None,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """The account's finished operations, newest first. ``next_cursor`` goes on where a page ended."""
+    chosen = UsageLogFilter(start, end, operation, provider, model, user_id, project_id, outcome)
+    after = decode_cursor(cursor) if cursor else None
+    async with wired.reads.acquire() as connection:
+        rows = await read_usage_log(connection, account_id, chosen, after, limit)
+    return json_response(usage_log_view(rows, limit))

@@ -1,0 +1,77 @@
+"""Natural micro-batching: while one batch is in flight, arrivals queue; the next batch takes them all. No timer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class QueueFullError(Exception):
+    """Too much is waiting already; nothing was queued."""
+
+
+class MicroBatcher(Generic[Item, Answer]):
+    """Turns single calls into batches for one handler.
+
+    The handler answers one value or exception per item, in order; an exception that it raises goes to all of them.
+    An item whose caller went away before its batch began is not handled at all.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]],
+        batch_max: int,
+        queue_max: int,
+    ) -> None:
+        self._handle = handle
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._queue: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._arrived = asyncio.Event()
+
+    async def submit(self, item: Item) -> Answer:
+        """The handler's answer for this item. Raises QueueFullError, or what the handler raised or answered."""
+        if len(self._queue) >= self._queue_max:
+            raise QueueFullError
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, future))
+        self._arrived.set()
+        return await future
+
+    async def run(self) -> None:
+        """Handles batches, one after another, until cancelled. Several may run side by side."""
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            if batch:
+                await self._answer(batch)
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
+        batch: list[tuple[Item, asyncio.Future[Answer]]] = []
+        while self._queue and len(batch) < self._batch_max:
+            item, future = self._queue.popleft()
+            if not future.done():
+                batch.append((item, future))
+        if not self._queue:
+            self._arrived.clear()
+        return batch
+
+    async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._handle([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # whatever it is, its callers must hear of it, and the next batch must run
+            answers = [error] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)

@@ -1,0 +1,30 @@
+"""Settings of the ledger service, read once from LEDGER_* in the environment."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contracts.limits import TTL_SECONDS_DEFAULT
+
+
+class Settings(BaseSettings):
+    """Every setting has its unit in its name; defaults suit one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="LEDGER_")
+
+    database_url: str = "postgresql://postgres@127.0.0.1:5432/ledger"
+    nats_url: str = "nats://127.0.0.1:4222"
+    host: str = "127.0.0.1"
+    port: int = 8001
+    #: The plan of accounts that were never registered; none = they are denied as unknown_account.
+    default_plan_id: str | None = None
+    reservation_ttl_seconds: int = Field(default=TTL_SECONDS_DEFAULT, ge=1)
+
+    #: Two overlap: while one waits for PostgreSQL, the other parses.
+    ingest_writers: int = Field(default=2, ge=1, le=8)
+    ingest_batch_events_max: int = Field(default=1000, ge=1, le=10_000)
+    check_batch_max: int = Field(default=200, ge=1, le=1000)
+    read_connections_max: int = Field(default=8, ge=1)
+    expiry_interval_seconds: float = Field(default=0.5, gt=0)
+    #: How often sources that were active lately are confirmed again, for producers that missed it.
+    confirm_interval_seconds: float = Field(default=5.0, gt=0)
+    stream_replicas: int = Field(default=1, ge=1, le=5)

@@ -1,0 +1,73 @@
+"""Which events of a batch may enter the log together: the first of each."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+from uuid import UUID
+
+import orjson
+
+from contracts.events import UsageEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One event as it arrived: decoded, the body as it is kept, and where from (for the dead letters)."""
+
+    event: UsageEvent
+    body: bytes
+    origin: str
+    subject: str | None = None
+
+
+class Receipt(Enum):
+    """What became of a submission."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    #: The event id is in the log with another body.
+    CONFLICT = "conflict"
+    #: The operation has another outcome in the log.
+    OPERATION_CONFLICT = "operation_conflict"
+
+
+#: What is dead-lettered as a conflict.
+CONFLICTS: Final = frozenset({Receipt.CONFLICT, Receipt.OPERATION_CONFLICT})
+
+
+@dataclass(slots=True)
+class Split:
+    """Ordinals of a batch: ``first`` may be appended together, ``later`` came second to one of them."""
+
+    first: list[int] = field(default_factory=list)
+    later: list[int] = field(default_factory=list)
+
+
+def split_first(submissions: Iterable[Submission]) -> Split:
+    """Separates the first event of each id, and the first outcome of each operation, from what repeats it."""
+    seen: set[tuple[str, UUID, bool]] = set()
+    split = Split()
+    for ordinal, submission in enumerate(submissions):
+        event = submission.event
+        keys = [(event.subject, event.id, False)]
+        if event.outcome is not None:
+            keys.append((event.subject, event.data.operation_id, True))
+        if seen.isdisjoint(keys):
+            seen.update(keys)
+            split.first.append(ordinal)
+        else:
+            split.later.append(ordinal)
+    return split
+
+
+def classify(submission: Submission, recorded_body: str | None) -> Receipt:
+    """What a submission that was not appended is, given the body recorded under its event id, if any."""
+    if recorded_body is None:
+        return Receipt.OPERATION_CONFLICT
+    return Receipt.DUPLICATE if same_json(submission.body, recorded_body) else Receipt.CONFLICT
+
+
+def same_json(one: bytes | str, other: bytes | str) -> bool:
+    """Whether two JSON texts say the same; the order of members and white space do not matter."""
+    return bool(one == other or orjson.loads(one) == orjson.loads(other))

@@ -1,0 +1,105 @@
+"""Counters: what a limit compares its maximum with. A limit is a maximum over a counter; plans may share counters."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, NamedTuple, assert_never
+
+from contracts.limits import Limit, LimitCheck, Meter, Scope
+
+ACCOUNT_SCOPE_KEY: Final = "account"
+
+
+class CounterKey(NamedTuple):
+    """Identity of a counter, in the order of its table's key."""
+
+    account_id: str
+    scope_key: str
+    period_end: datetime
+    counter_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a counter counts; empty tuples select everything."""
+
+    counter_id: str
+    meter: Meter
+    operations: tuple[str, ...]
+    providers: tuple[str, ...]
+    models: tuple[str, ...]
+
+    def selects(self, check: LimitCheck) -> bool:
+        return (
+            (not self.operations or check.operation in self.operations)
+            and (not self.providers or check.provider in self.providers)
+            and (not self.models or check.model in self.models)
+        )
+
+
+@dataclass(slots=True)
+class Balance:
+    """How much of a counter is settled and held: calls, units or nano-dollars."""
+
+    settled: int = 0
+    held: int = 0
+
+
+def counted_by(limit: Limit) -> Counted:
+    """What a limit counts. Two limits that count the same have the same counter, whatever their ids and maxima."""
+    selector = limit.selector
+    return _counted(
+        limit.meter,
+        limit.scope,
+        limit.window,
+        tuple(sorted(set(selector.operation))),
+        tuple(sorted(set(selector.provider))),
+        tuple(sorted(set(selector.model))),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _counted(
+    meter: Meter,
+    scope: Scope,
+    window: str,
+    operations: tuple[str, ...],
+    providers: tuple[str, ...],
+    models: tuple[str, ...],
+) -> Counted:
+    parts = [meter.value, scope.value, str(window)]
+    for name, values in (("operation", operations), ("provider", providers), ("model", models)):
+        if values:
+            parts.append(f"{name}={','.join(values)}")
+    return Counted(" ".join(parts), meter, operations, providers, models)
+
+
+def scope_key(scope: Scope, check: LimitCheck) -> str | None:
+    """For whom a limit of this scope counts the check; None where the check names no such user, project or key.
+
+    Source of the spelling: the function scope_keys() in the migrations, which counts what is settled.
+    """
+    match scope:
+        case Scope.ACCOUNT:
+            return ACCOUNT_SCOPE_KEY
+        case Scope.USER:
+            return f"user:{check.user_id}"
+        case Scope.PROJECT:
+            return f"project:{check.project_id}" if check.project_id is not None else None
+        case Scope.API_KEY:
+            return f"api_key:{check.api_key_id}" if check.api_key_id is not None else None
+        case _:
+            assert_never(scope)
+
+
+def share(meter: Meter, check: LimitCheck) -> int:
+    """How much of a counter this check asks for."""
+    match meter:
+        case Meter.CALLS:
+            return 1
+        case Meter.UNITS:
+            return check.quantity
+        case Meter.COST:
+            return check.estimated_cost or 0
+        case _:
+            assert_never(meter)

@@ -1,0 +1,47 @@
+"""Events over HTTP: many requests, one transaction; each answered once its own events are committed."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from contracts.events import RecordedRanges
+from contracts.problems import OVERLOADED, Problem, ProblemError
+from ledger_service.batching import MicroBatcher, QueueFullError
+from ledger_service.domain.batches import Receipt, Submission
+from ledger_service.intake import sequence_of
+from ledger_service.recording import Batch, record
+from ledger_service.store.pool import TRANSIENT, Pool, StoreUnavailableError
+
+QUEUE_MAX: Final = 1_000
+REQUESTS_PER_BATCH_MAX: Final = 200
+
+Receipts = list[Receipt | Problem]
+
+
+class EventIntake:
+    """Records submissions that came over HTTP."""
+
+    def __init__(self, pool: Pool, confirm: Callable[[list[RecordedRanges]], Awaitable[None]]) -> None:
+        self._pool = pool
+        self._confirm = confirm
+        self._batcher: MicroBatcher[list[Submission], Receipts] = MicroBatcher(
+            self._handle, REQUESTS_PER_BATCH_MAX, QUEUE_MAX
+        )
+        self.run = self._batcher.run
+
+    async def record(self, submissions: list[Submission]) -> Receipts:
+        """What became of each, once committed. Raises ProblemError (overloaded) and StoreUnavailableError."""
+        try:
+            return await self._batcher.submit(submissions)
+        except QueueFullError:
+            raise ProblemError(OVERLOADED, f"{QUEUE_MAX} requests with events are waiting") from None
+
+    async def _handle(self, requests: Sequence[list[Submission]]) -> list[Receipts | Exception]:
+        submissions = [submission for request in requests for submission in request]
+        sequences = [sequence for sequence in map(sequence_of, submissions) if sequence is not None]
+        try:
+            recorded = await record(self._pool, Batch(submissions, sequences=sequences))
+        except TRANSIENT as error:
+            raise StoreUnavailableError(str(error)) from error
+        await self._confirm(recorded.confirmations)
+        receipts = iter(recorded.receipts)
+        return [[next(receipts) for _ in request] for request in requests]

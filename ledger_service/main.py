@@ -1,0 +1,159 @@
+"""The ledger process: the only place that wires its parts together."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import nats.errors
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from contracts.http_problems import install_problems
+from contracts.problems import STORE_UNAVAILABLE, ProblemError
+from ledger_service.api import accounts, checks, events, health, usage
+from ledger_service.config import Settings
+from ledger_service.event_intake import EventIntake
+from ledger_service.ingest import Ingest
+from ledger_service.limit_checks import LimitChecks
+from ledger_service.logs import configure_logs
+from ledger_service.services import Services
+from ledger_service.store.accounts import PlanCache
+from ledger_service.store.migrations import check_schema
+from ledger_service.store.pool import UNAVAILABLE, Pool, StoreUnavailableError, open_hot_pool, open_pool
+from ledger_service.stream import check_stream, connect_nats
+from ledger_service.workers.expiry import expire_holds
+
+log = structlog.get_logger()
+
+STARTUP_ATTEMPTS_MAX: Final = 60
+STARTUP_RETRY_SECONDS: Final = 0.5
+STOP_SECONDS_MAX: Final = 10
+_NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
+
+Opened = TypeVar("Opened")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The HTTP application; its parts start and stop with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.services = await _start(settings, stack)
+            yield
+
+    app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan, strict_content_type=False)
+    for module in (checks, events, accounts, usage, health):
+        app.include_router(module.router)
+    install_problems(app, dict.fromkeys((StoreUnavailableError, *UNAVAILABLE), _store_unavailable))
+    return app
+
+
+async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
+    url = settings.database_url
+    reads = await _open(stack, "database", lambda: open_pool(url, settings.read_connections_max))
+    async with reads.acquire() as connection:
+        await check_schema(connection)
+    checking = await _open(stack, "database", lambda: open_hot_pool(url, 1, "checks"))
+    writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
+    background = await _open(stack, "database", lambda: open_hot_pool(url, 2, "background"))
+
+    connection_to_nats = await _retrying("nats", lambda: connect_nats(settings.nats_url, "ledger"))
+    stack.push_async_callback(connection_to_nats.close)
+    await check_stream(connection_to_nats)
+
+    limit_checks = LimitChecks(
+        checking, settings.check_batch_max, settings.reservation_ttl_seconds, settings.default_plan_id
+    )
+    ingest = Ingest(writing, background, connection_to_nats, settings.ingest_batch_events_max)
+    event_intake = EventIntake(background, ingest.confirm)
+    await ingest.start()
+    stack.push_async_callback(ingest.give_back)
+    _run(
+        stack,
+        limit_checks.run(),
+        event_intake.run(),
+        *(ingest.write() for _ in range(settings.ingest_writers)),
+        ingest.keep_asking(),
+        ingest.confirm_active(settings.confirm_interval_seconds),
+        expire_holds(background, settings.expiry_interval_seconds),
+    )
+    return Services(
+        reads=reads,
+        limit_checks=limit_checks,
+        event_intake=event_intake,
+        plans=PlanCache(),
+        nats=connection_to_nats,
+        default_plan_id=settings.default_plan_id,
+        ttl_seconds=settings.reservation_ttl_seconds,
+    )
+
+
+async def _open(stack: AsyncExitStack, what: str, opening: Callable[[], Awaitable[Pool]]) -> Pool:
+    pool = await _retrying(what, opening)
+
+    async def close() -> None:
+        # A graceful close waits for work in flight; the database may be gone, so not for ever.
+        try:
+            await asyncio.wait_for(pool.close(), STOP_SECONDS_MAX / 2)
+        except TimeoutError:
+            pool.terminate()
+
+    stack.push_async_callback(close)
+    return pool
+
+
+async def _retrying(what: str, opening: Callable[[], Awaitable[Opened]]) -> Opened:
+    for attempt in range(1, STARTUP_ATTEMPTS_MAX + 1):
+        try:
+            return await opening()
+        except _NOT_THERE_YET as error:
+            if attempt == STARTUP_ATTEMPTS_MAX:
+                raise
+            log.warning("startup_waits", for_what=what, error=str(error) or type(error).__name__)
+            await asyncio.sleep(STARTUP_RETRY_SECONDS)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _run(stack: AsyncExitStack, *workers: Coroutine[Any, Any, None]) -> None:
+    tasks = [asyncio.create_task(worker) for worker in workers]
+
+    def on_end(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # A ledger with a dead worker must not look alive: stop, and let the supervisor start a whole one.
+            log.error("worker_died", exc_info=task.exception())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for task in tasks:
+        task.add_done_callback(on_end)
+
+    async def stop() -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    stack.push_async_callback(stop)
+
+
+def _store_unavailable(_: Exception) -> ProblemError:
+    return ProblemError(STORE_UNAVAILABLE, "nothing was lost; try again with the same operation_id or event ids")
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT."""
+    configure_logs()
+    settings = Settings()
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=STOP_SECONDS_MAX,
+    )

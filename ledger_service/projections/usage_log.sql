@@ -1,0 +1,13 @@
+-- name: apply
+insert into usage_log
+    (account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
+     requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, counted_at, recorded_at, duration_ms,
+     status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message, metadata)
+select i.account_id, i.operation_id, i.event_id, i.outcome, i.user_id, i.project_id, i.api_key_id, i.operation,
+       i.provider, i.requested_provider, i.model, i.quantity, i.cost_nanos, i.requested_at, i.occurred_at,
+       coalesce(d.decided_at, i.occurred_at), i.recorded_at, i.duration_ms, i.status_code, i.retry_count,
+       i.request_bytes, i.response_bytes, i.endpoint, i.error_code, i.error_message, i.metadata
+from incoming i
+left join decisions d on d.account_id = i.account_id and d.operation_id = i.operation_id and d.state <> 'denied'
+where i.outcome is not null
+order by i.account_id, i.occurred_at

@@ -1,0 +1,14 @@
+-- name: apply
+insert into usage_summary as s (account_id, period, operation, provider, model, calls, units, cost_nanos, failures)
+select account_id, date_trunc('month', occurred_at at time zone 'UTC')::date, operation, provider, model,
+       count(*) filter (where outcome = 'completed'),
+       coalesce(sum(quantity) filter (where outcome = 'completed'), 0),
+       sum(cost_nanos),
+       count(*) filter (where outcome = 'failed')
+from incoming
+where outcome is not null
+group by 1, 2, 3, 4, 5
+order by 1, 2, 3, 4, 5
+on conflict (account_id, period, operation, provider, model) do update
+set calls = s.calls + excluded.calls, units = s.units + excluded.units,
+    cost_nanos = s.cost_nanos + excluded.cost_nanos, failures = s.failures + excluded.failures

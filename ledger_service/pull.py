@@ -1,0 +1,101 @@
+"""A standing pull on a JetStream consumer: messages keep coming while earlier ones are worked on.
+
+nats-py's fetch() asks, waits and answers; between two fetches nothing flows. Here the next request is out before the
+buffer is empty. Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference (MSG.NEXT)
+"""
+
+import asyncio
+import time
+from collections import deque
+from typing import Final
+
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+EXPIRES_SECONDS: Final = 20
+#: A request that neither delivered nor ended by then was lost, with the connection for instance.
+LOST_AFTER_SECONDS: Final = EXPIRES_SECONDS + 10
+_NAK: Final = b"-NAK"
+_STATUS_HEADER: Final = "Status"
+_BUFFER_BYTES_MAX: Final = 256 * 1024 * 1024
+
+
+class PullSubscription:
+    """Keeps between half of and all of ``buffer_max`` messages buffered or asked for."""
+
+    def __init__(self, connection: Client, stream: str, consumer: str, buffer_max: int) -> None:
+        self._connection = connection
+        self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._buffer_max = buffer_max
+        self._buffer: deque[Msg] = deque()
+        self._arrived = asyncio.Event()
+        self._inbox = connection.new_inbox()
+        self._requests = 0
+        #: Messages still owed by the server, per open request.
+        self._owed: dict[str, int] = {}
+        self._asked_at = 0.0
+
+    async def start(self) -> None:
+        """Subscribes and asks for the first messages."""
+        await self._connection.subscribe(
+            f"{self._inbox}.*",
+            cb=self._on_message,
+            pending_msgs_limit=2 * self._buffer_max + 1024,
+            pending_bytes_limit=_BUFFER_BYTES_MAX,
+        )
+        await self._ask()
+
+    async def take(self, at_most: int) -> list[Msg]:
+        """Waits for a first message, then answers all that are here, up to ``at_most``."""
+        while not self._buffer:
+            self._arrived.clear()
+            await self._arrived.wait()
+        taken = [self._buffer.popleft() for _ in range(min(at_most, len(self._buffer)))]
+        await self._ask()
+        return taken
+
+    async def keep_asking(self) -> None:
+        """Asks anew when open requests were lost, with their connection or otherwise: runs until cancelled."""
+        reconnects = self._connection.stats["reconnects"]
+        while True:
+            await asyncio.sleep(1)
+            if not self._connection.is_connected:
+                continue
+            lost = time.monotonic() - self._asked_at > LOST_AFTER_SECONDS
+            if lost or self._connection.stats["reconnects"] != reconnects:
+                reconnects = self._connection.stats["reconnects"]
+                self._owed.clear()
+            await self._ask()
+
+    async def give_back(self) -> None:
+        """Hands what is buffered back, so that it is delivered again at once instead of after the ack wait."""
+        self._buffer_max = 0
+        while self._buffer:
+            await self._connection.publish(self._buffer.popleft().reply, _NAK)
+
+    async def _ask(self) -> None:
+        room = self._buffer_max - len(self._buffer) - sum(self._owed.values())
+        if room <= 0 or room * 2 < self._buffer_max or not self._connection.is_connected:
+            return
+        self._requests += 1
+        reply = f"{self._inbox}.{self._requests}"
+        self._owed[reply] = room
+        self._asked_at = time.monotonic()
+        request = {"batch": room, "expires": EXPIRES_SECONDS * 1_000_000_000}
+        await self._connection.publish(self._request_subject, orjson.dumps(request), reply=reply)
+
+    async def _on_message(self, message: Msg) -> None:
+        if message.headers and _STATUS_HEADER in message.headers and not message.reply:
+            # 404, 408, 409, 503: whatever the reason, this request delivers nothing more.
+            self._owed.pop(message.subject, None)
+            self._arrived.set()
+            return
+        self._asked_at = time.monotonic()
+        left = self._owed.get(message.subject, 0) - 1
+        if left > 0:
+            self._owed[message.subject] = left
+        else:
+            self._owed.pop(message.subject, None)
+        self._buffer.append(message)
+        self._arrived.set()

@@ -1,0 +1,147 @@
+"""One batch of events into the log and its projections, in one transaction. The heart of ingest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from contracts.events import RecordedRanges
+from contracts.problems import CONFLICT, INVALID_REQUEST, OPERATION_CONFLICT, Problem, problem
+from ledger_service.domain.batches import CONFLICTS, Receipt, Submission, classify, split_first
+from ledger_service.projections import PROJECTIONS
+from ledger_service.store.accounts import lock_only
+from ledger_service.store.dead_letters import DeadLetter, add_dead_letters
+from ledger_service.store.event_log import append_incoming, find_events, incoming_row
+from ledger_service.store.pool import REFUSED, RETRYABLE, Connection, Pool
+from ledger_service.store.sources import add_sequences
+
+ATTEMPTS_MAX: Final = 5
+
+_BEFORE_LOCK: Final = tuple(projection for projection in PROJECTIONS if not projection.under_lock)
+_UNDER_LOCK: Final = tuple(projection for projection in PROJECTIONS if projection.under_lock)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Events that were read, letters that could not be, and the sequence numbers of both."""
+
+    submissions: list[Submission] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    sequences: list[tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of a batch: a receipt or a problem per submission, and all that is committed of its sources."""
+
+    receipts: list[Receipt | Problem]
+    confirmations: list[RecordedRanges]
+
+
+async def record(pool: Pool, batch: Batch) -> Recorded:
+    """Commits a batch. Repeats change nothing; the order of events does not matter.
+
+    What PostgreSQL refuses (a number out of range, say) is found by halving and dead-lettered, so that it cannot
+    hold up its neighbours. Raises pool.UNAVAILABLE errors: then nothing is certain, and the batch is to be sent again.
+    """
+    try:
+        return await _record_retrying(pool, batch)
+    except REFUSED as error:
+        if len(batch.submissions) > 1:
+            return await _record_halves(pool, batch)
+        if batch.submissions:
+            return await _record_refused(pool, batch, error)
+        raise
+
+
+async def _record_retrying(pool: Pool, batch: Batch) -> Recorded:
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        try:
+            async with pool.acquire() as connection, connection.transaction():
+                return await _record_in_transaction(connection, batch)
+        except RETRYABLE:
+            if attempt == ATTEMPTS_MAX:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _record_in_transaction(connection: Connection, batch: Batch) -> Recorded:
+    receipts: list[Receipt | Problem] = []
+    letters = list(batch.letters)
+    if batch.submissions:
+        receipts = [*await _append(connection, batch.submissions)]
+        letters += [
+            conflict_letter(submission, receipt)
+            for submission, receipt in zip(batch.submissions, receipts, strict=True)
+            if receipt in CONFLICTS
+        ]
+    if letters:
+        await add_dead_letters(connection, letters)
+    return Recorded(receipts, await add_sequences(connection, batch.sequences))
+
+
+async def _append(connection: Connection, submissions: Sequence[Submission]) -> list[Receipt]:
+    split = split_first(submissions)
+    losers = await append_incoming(
+        connection,
+        (incoming_row(index, submissions[index].event, submissions[index].body.decode()) for index in split.first),
+    )
+    losers.update(split.later)
+    finished = {
+        submissions[index].event.subject
+        for index in split.first
+        if submissions[index].event.outcome is not None and index not in losers
+    }
+    if finished:
+        await _project(connection, finished)
+    receipts = [Receipt.ACCEPTED] * len(submissions)
+    if losers:
+        await _classify(connection, submissions, losers, receipts)
+    return receipts
+
+
+async def _project(connection: Connection, accounts: set[str]) -> None:
+    for projection in _BEFORE_LOCK:
+        await connection.execute(projection.apply_sql)
+    await lock_only(connection, accounts)
+    for projection in _UNDER_LOCK:
+        await connection.execute(projection.apply_sql)
+
+
+async def _classify(
+    connection: Connection, submissions: Sequence[Submission], losers: set[int], receipts: list[Receipt]
+) -> None:
+    keys = {(submissions[index].event.subject, submissions[index].event.id) for index in losers}
+    recorded = await find_events(connection, keys)
+    for index in losers:
+        event = submissions[index].event
+        receipts[index] = classify(submissions[index], recorded.get((event.subject, event.id)))
+
+
+def conflict_letter(submission: Submission, receipt: Receipt | Problem) -> DeadLetter:
+    """The dead letter for an event that contradicts the log."""
+    return DeadLetter(submission.origin, submission.subject, conflict_problem(submission, receipt), submission.body)
+
+
+def conflict_problem(submission: Submission, receipt: Receipt | Problem) -> Problem:
+    event = submission.event
+    if receipt is Receipt.OPERATION_CONFLICT:
+        detail = f"operation {event.data.operation_id} has another outcome in the log; this one was not counted"
+        return problem(OPERATION_CONFLICT, detail, event_id=str(event.id))
+    return problem(CONFLICT, f"event {event.id} is in the log with another body", event_id=str(event.id))
+
+
+async def _record_halves(pool: Pool, batch: Batch) -> Recorded:
+    # Letters and sequences go with the second half: once that is committed, so is everything before it.
+    middle = len(batch.submissions) // 2
+    first = await record(pool, Batch(batch.submissions[:middle]))
+    second = await record(pool, Batch(batch.submissions[middle:], batch.letters, batch.sequences))
+    return Recorded(first.receipts + second.receipts, second.confirmations)
+
+
+async def _record_refused(pool: Pool, batch: Batch, error: BaseException) -> Recorded:
+    """The single event that PostgreSQL refuses, as a dead letter."""
+    refused = batch.submissions[0]
+    refusal = problem(INVALID_REQUEST, f"the database refuses the event: {error}")
+    letter = DeadLetter(refused.origin, refused.subject, refusal, refused.body)
+    recorded = await _record_retrying(pool, Batch([], [*batch.letters, letter], batch.sequences))
+    return Recorded([refusal], recorded.confirmations)

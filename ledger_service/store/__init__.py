@@ -1,0 +1,1 @@
+"""PostgreSQL, through asyncpg: one .py and .sql pair per subject."""

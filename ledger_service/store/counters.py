@@ -1,0 +1,65 @@
+"""Counters: read for decisions, made on first need."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from ledger_service.domain.counters import Balance, CounterKey
+from ledger_service.domain.decide import Claim
+from ledger_service.store.queries import load
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from ledger_service.store.pool import Connection
+
+SQL: Final = load(__name__)
+
+
+async def find_balances(connection: "Connection", claims: Iterable[Claim]) -> dict[CounterKey, Balance]:
+    """The balances of those of the claims' counters that exist."""
+    keys = {claim.key for claim in claims}
+    return _balances(await connection.fetch(SQL["find"], *_columns(keys))) if keys else {}
+
+
+async def read_balances(connection: "Connection", claims: Iterable[Claim]) -> dict[CounterKey, Balance]:
+    """The balances of every claim's counter. The accounts must be locked.
+
+    A counter that does not exist yet (new period, new limit) is made from the usage log and the open holds.
+    """
+    wanted = {claim.key: claim for claim in claims}
+    balances = await find_balances(connection, wanted.values())
+    missing = [claim for key, claim in wanted.items() if key not in balances]
+    if missing:
+        await connection.execute(SQL["create_missing"], _definitions(missing))
+        keys = _columns(claim.key for claim in missing)
+        balances |= _balances(await connection.fetch(SQL["recount"], *keys))
+    return balances
+
+
+def _columns(keys: Iterable[CounterKey]) -> tuple[tuple[object, ...], ...]:
+    return tuple(zip(*keys, strict=True))
+
+
+def _balances(rows: "list[asyncpg.Record]") -> dict[CounterKey, Balance]:
+    return {CounterKey(row[0], row[1], row[2], row[3]): Balance(settled=row[4], held=row[5]) for row in rows}
+
+
+def _definitions(claims: list[Claim]) -> str:
+    return orjson.dumps(
+        [
+            {
+                "account_id": claim.key.account_id,
+                "scope_key": claim.key.scope_key,
+                "period_end": claim.key.period_end,
+                "counter_id": claim.key.counter_id,
+                "period_start": claim.period.start,
+                "meter": claim.counted.meter,
+                "operations": claim.counted.operations or None,
+                "providers": claim.counted.providers or None,
+                "models": claim.counted.models or None,
+            }
+            for claim in claims
+        ]
+    ).decode()

@@ -1,0 +1,108 @@
+"""Decisions and the holds they place."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+from contracts.identifiers import uuid7
+from contracts.limits import Decision, LimitCheck
+from ledger_service.domain.ledger_events import decision_event, decision_event_type
+from ledger_service.store.queries import load
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from ledger_service.store.pool import Connection
+
+SQL: Final = load(__name__)
+
+
+class OperationKey(NamedTuple):
+    account_id: str
+    operation_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger has of an operation when it is checked: an earlier decision, an outcome, or both."""
+
+    request_digest: bytes | None
+    decision_json: bytes | None
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision to be written: the check, the answer, and the answer as it goes to the caller."""
+
+    check: LimitCheck
+    decision: Decision
+    decision_json: bytes
+    request_digest: bytes
+
+
+def request_digest(check: LimitCheck) -> bytes:
+    """What two checks must share to be the same request."""
+    return sha256(check.model_dump_json().encode()).digest()[:16]
+
+
+async def find_known(connection: "Connection", keys: Iterable[OperationKey]) -> dict[OperationKey, Known]:
+    """Earlier decisions and outcomes of these operations."""
+    columns = tuple(zip(*keys, strict=True))
+    if not columns:
+        return {}
+    rows = await connection.fetch(SQL["find_many"], *columns)
+    return {
+        OperationKey(row["account_id"], row["operation_id"]): Known(
+            row["request_digest"], row["decision"].encode() if row["decision"] else None, row["finished"]
+        )
+        for row in rows
+    }
+
+
+async def write_decisions(connection: "Connection", decided: Sequence[Decided]) -> None:
+    """Logs decisions and places their holds. The accounts must be locked."""
+    await connection.execute(SQL["write"], *zip(*(_row(one) for one in decided), strict=True))
+
+
+def _row(one: Decided) -> tuple[object, ...]:
+    check, decision, event_id = one.check, one.decision, uuid7()
+    body = decision_event(event_id, check, decision, one.decision_json).decode()
+    expires_at = decision.reservation.expires_at if decision.reservation else None
+    return (
+        check.account_id, check.operation_id, event_id, decision_event_type(decision), body, one.request_digest,
+        "held" if decision.allowed else "denied", check.user_id, check.project_id, check.api_key_id, check.operation,
+        check.provider, check.model, check.quantity, check.estimated_cost or 0, decision.decided_at, expires_at,
+    )  # fmt: skip
+
+
+async def close_holds(
+    connection: "Connection", keys: Iterable[OperationKey], state: str, only_due: bool
+) -> list[OperationKey]:
+    """Ends open holds as ``released`` or ``expired``; answers those that were open. The accounts must be locked."""
+    ordered = sorted(keys)
+    rows = await connection.fetch(
+        SQL["close"], *zip(*ordered, strict=True), [uuid7() for _ in ordered], state, only_due
+    )
+    return [OperationKey(row["account_id"], row["operation_id"]) for row in rows]
+
+
+async def find_due(connection: "Connection", at_most: int) -> list[OperationKey]:
+    """Open holds whose time is over, by the database's clock, the longest overdue first."""
+    return [OperationKey(row["account_id"], row["operation_id"]) for row in await connection.fetch(SQL["due"], at_most)]
+
+
+async def extend_hold(connection: "Connection", key: OperationKey, ttl_seconds: int) -> datetime | None:
+    """Moves an open hold's end to ``ttl_seconds`` from now; None where it is not open."""
+    row = await connection.fetchrow(SQL["extend"], key.account_id, key.operation_id, float(ttl_seconds))
+    return None if row is None else row["expires_at"]
+
+
+async def find_decision(
+    connection: "Connection", operation_id: UUID, account_id: str | None
+) -> "asyncpg.Record | None":
+    """The decision on an operation: its state, its event, and what became of the operation."""
+    return await connection.fetchrow(SQL["find"], operation_id, account_id)

@@ -1,0 +1,106 @@
+-- name: find_many
+-- What is known of these operations: an earlier decision, or an outcome.
+select k.account_id, k.operation_id, d.request_digest, (e.body -> 'data' -> 'decision')::text as decision,
+       o.event_id is not null as finished
+from unnest($1::text[], $2::uuid[]) as k (account_id, operation_id)
+left join decisions d on d.account_id = k.account_id and d.operation_id = k.operation_id
+left join event_log e on e.account_id = d.account_id and e.event_id = d.event_id
+left join event_log o on o.account_id = k.account_id and o.operation_id = k.operation_id and o.terminal
+where d.event_id is not null or o.event_id is not null
+
+-- name: write
+-- Logs decisions, and adds the holds of those allowed to every counter that they touch.
+with decided as (
+    select *
+    from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::text[],
+                $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[],
+                $16::timestamptz[], $17::timestamptz[])
+        as t (account_id, operation_id, event_id, type, body, request_digest, state, user_id, project_id, api_key_id,
+              operation, provider, model, quantity, estimated_cost_nanos, decided_at, expires_at)
+),
+logged as (
+    insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
+    select account_id, event_id, type, operation_id, false, 'ledger', decided_at, body::json from decided
+),
+kept as (
+    insert into decisions
+        (account_id, operation_id, event_id, request_digest, state, user_id, project_id, api_key_id, operation,
+         provider, model, quantity, estimated_cost_nanos, decided_at, expires_at)
+    select account_id, operation_id, event_id, request_digest, state, user_id, project_id, api_key_id, operation,
+           provider, model, quantity, estimated_cost_nanos, decided_at, expires_at
+    from decided
+),
+shares as (
+    select c.account_id, c.scope_key, c.period_end, c.counter_id,
+           sum(meter_amount(c.meter, 1, d.quantity, d.estimated_cost_nanos))::bigint as held
+    from decided d
+    join counters c on c.account_id = d.account_id
+        and c.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
+        and c.period_end > d.decided_at
+    where d.state = 'held' and selected(c, d.operation, d.provider, d.model, d.decided_at)
+    group by c.account_id, c.scope_key, c.period_end, c.counter_id
+)
+update counters c set held = c.held + s.held
+from shares s
+where c.account_id = s.account_id and c.scope_key = s.scope_key and c.period_end = s.period_end
+  and c.counter_id = s.counter_id
+
+-- name: close
+-- Ends open holds and gives their shares back. $5 = only those whose time is over. Answers those it ended.
+with closing as (
+    update decisions d set state = $4
+    from unnest($1::text[], $2::uuid[], $3::uuid[]) as k (account_id, operation_id, event_id)
+    where d.account_id = k.account_id and d.operation_id = k.operation_id and d.state = 'held'
+      and (not $5::boolean or d.expires_at <= clock_timestamp())
+    returning d.*, k.event_id as closing_event_id
+),
+logged as (
+    insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
+    select account_id, closing_event_id, 'ledger.reservation.' || $4 || '.v1', operation_id, false, 'ledger',
+           clock_timestamp(),
+           json_build_object(
+               'specversion', '1.0', 'id', closing_event_id, 'type', 'ledger.reservation.' || $4 || '.v1',
+               'source', 'ledger', 'subject', account_id, 'time', clock_timestamp(),
+               'data', json_build_object('operation_id', operation_id, 'account_id', account_id))
+    from closing
+),
+shares as (
+    select c.account_id, c.scope_key, c.period_end, c.counter_id,
+           sum(meter_amount(c.meter, 1, d.quantity, d.estimated_cost_nanos))::bigint as held
+    from closing d
+    join counters c on c.account_id = d.account_id
+        and c.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
+        and c.period_end > d.decided_at
+    where selected(c, d.operation, d.provider, d.model, d.decided_at)
+    group by c.account_id, c.scope_key, c.period_end, c.counter_id
+),
+returned as (
+    update counters c set held = c.held - s.held
+    from shares s
+    where c.account_id = s.account_id and c.scope_key = s.scope_key and c.period_end = s.period_end
+      and c.counter_id = s.counter_id
+)
+select account_id, operation_id from closing
+
+-- name: due
+select account_id, operation_id from decisions
+where state = 'held' and expires_at <= clock_timestamp()
+order by expires_at
+limit $1
+
+-- name: extend
+update decisions set expires_at = clock_timestamp() + make_interval(secs => $3)
+where account_id = $1 and operation_id = $2 and state = 'held'
+returning expires_at
+
+-- name: find
+select d.account_id, d.operation_id, d.state, d.expires_at, e.body::text as body,
+       u.outcome, u.quantity, u.cost_nanos, u.occurred_at
+from decisions d
+join event_log e on e.account_id = d.account_id and e.event_id = d.event_id
+left join event_log o on o.account_id = d.account_id and o.operation_id = d.operation_id and o.terminal
+left join usage_log u on u.account_id = o.account_id and u.occurred_at = o.occurred_at
+    and u.operation_id = o.operation_id
+where d.operation_id = $1 and ($2::text is null or d.account_id = $2)
+order by d.account_id
+limit 1

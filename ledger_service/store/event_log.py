@@ -1,0 +1,87 @@
+"""The append-only log of every event."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import orjson
+
+from contracts.events import CompletedData, FailedData, OperationRequested, UsageEvent
+from ledger_service.store.queries import load
+
+if TYPE_CHECKING:
+    from ledger_service.store.pool import Connection
+
+SQL: Final = load(__name__)
+
+_COLUMNS: Final = (
+    "ordinal", "account_id", "event_id", "type", "operation_id", "outcome", "source", "source_sequence",
+    "occurred_at", "body", "user_id", "project_id", "api_key_id", "operation", "provider", "requested_provider",
+    "model", "quantity", "cost_nanos", "requested_at", "duration_ms", "status_code", "retry_count", "request_bytes",
+    "response_bytes", "endpoint", "error_code", "error_message", "metadata",
+)  # fmt: skip
+_REQUESTED_TAIL: Final = (None,) * (len(_COLUMNS) - 10)
+
+
+async def prepare_connection(connection: "Connection") -> None:
+    """Gives a connection its staging table."""
+    await connection.execute(SQL["incoming_table"])
+
+
+def incoming_row(ordinal: int, event: UsageEvent, body: str) -> tuple[object, ...]:
+    """One event as a row of the staging table."""
+    data = event.data
+    head = (
+        ordinal, data.account_id, event.id, event.type, data.operation_id, event.outcome, event.source,
+        event.sourcesequence, event.time, body,
+    )  # fmt: skip
+    if isinstance(event, OperationRequested):
+        return head + _REQUESTED_TAIL
+    outcome: CompletedData | FailedData = event.data
+    error = outcome.error if isinstance(outcome, FailedData) else None
+    return (
+        *head, outcome.user_id, outcome.project_id, outcome.api_key_id, outcome.operation, outcome.actual_provider,
+        outcome.provider, outcome.model, outcome.quantity, outcome.cost, outcome.requested_at, outcome.duration_ms,
+        outcome.status_code, outcome.retry_count, outcome.request_bytes,
+        outcome.response_bytes if isinstance(outcome, CompletedData) else None, outcome.endpoint,
+        error.code if error else None, error.message if error else None, _json(outcome.metadata),
+    )  # fmt: skip
+
+
+async def append_incoming(connection: "Connection", rows: Iterable[tuple[object, ...]]) -> set[int]:
+    """Stages a batch and appends it to the log. Answers the ordinals that were not appended, and unstages them.
+
+    Within a batch, no two rows may share an event id or an operation's outcome: see domain.batches.
+    """
+    await connection.copy_records_to_table("incoming", records=rows, columns=_COLUMNS)
+    losers = {int(row["ordinal"]) for row in await connection.fetch(SQL["append"])}
+    if losers:
+        await connection.execute(SQL["drop_incoming"], sorted(losers))
+    return losers
+
+
+async def find_events(connection: "Connection", keys: Iterable[tuple[str, UUID]]) -> dict[tuple[str, UUID], str]:
+    """The bodies of those of the given events (account, event id) that are in the log."""
+    accounts, event_ids = zip(*keys, strict=True)
+    rows = await connection.fetch(SQL["find_events"], accounts, event_ids)
+    return {(row["account_id"], row["event_id"]): row["body"] for row in rows}
+
+
+async def append_one(
+    connection: "Connection",
+    account_id: str,
+    event_id: UUID,
+    event_type: str,
+    operation_id: UUID | None,
+    occurred_at: datetime,
+    body: bytes,
+) -> None:
+    """Appends one event of the ledger's own making."""
+    await connection.execute(
+        SQL["append_one"], account_id, event_id, event_type, operation_id, occurred_at, body.decode()
+    )
+
+
+def _json(metadata: object | None) -> str | None:
+    return None if metadata is None else orjson.dumps(metadata).decode()

@@ -1,0 +1,63 @@
+-- name: incoming_table
+-- One batch of events on its way into the log, decoded. The projections read their new rows from here.
+create temp table if not exists incoming (
+    ordinal            integer,
+    account_id         text,
+    event_id           uuid,
+    type               text,
+    operation_id       uuid,
+    outcome            text,
+    source             text,
+    source_sequence    bigint,
+    occurred_at        timestamptz,
+    body               json,
+    user_id            text,
+    project_id         text,
+    api_key_id         text,
+    operation          text,
+    provider           text,
+    requested_provider text,
+    model              text,
+    quantity           bigint,
+    cost_nanos         bigint,
+    requested_at       timestamptz,
+    duration_ms        bigint,
+    status_code        integer,
+    retry_count        integer,
+    request_bytes      bigint,
+    response_bytes     bigint,
+    endpoint           text,
+    error_code         text,
+    error_message      text,
+    metadata           json,
+    recorded_at        timestamptz default now()
+) on commit delete rows
+
+-- name: append
+-- Sorted, so that two writers with the same events wait for each other instead of deadlocking. Answers those that
+-- were not appended, because the event or another outcome of its operation is in the log already.
+with appended as (
+    insert into event_log
+        (account_id, event_id, type, operation_id, terminal, source, source_sequence, occurred_at, body)
+    select account_id, event_id, type, operation_id, outcome is not null, source, source_sequence, occurred_at, body
+    from incoming
+    order by account_id, event_id
+    on conflict do nothing
+    returning account_id, event_id
+)
+select i.ordinal
+from incoming i
+left join appended a on a.account_id = i.account_id and a.event_id = i.event_id
+where a.event_id is null
+
+-- name: drop_incoming
+delete from incoming where ordinal = any ($1::integer[])
+
+-- name: find_events
+select e.account_id, e.event_id, e.body::text as body
+from unnest($1::text[], $2::uuid[]) as k (account_id, event_id)
+join event_log e on e.account_id = k.account_id and e.event_id = k.event_id
+
+-- name: append_one
+insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
+values ($1, $2, $3, $4, false, 'ledger', $5, $6)

@@ -1,0 +1,67 @@
+"""Connections to PostgreSQL, and which of its errors mean "try again later"."""
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import asyncpg
+
+from ledger_service.store import event_log
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection, Pool = asyncpg.Connection, asyncpg.Pool
+
+COMMAND_TIMEOUT_SECONDS: Final = 30
+CONNECT_TIMEOUT_SECONDS: Final = 5
+
+#: The database is away, restarting, full or overrun: nothing is wrong with the request, and a retry may succeed.
+UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InternalClientError,
+)
+#: The transaction lost against another; the same one again will do.
+RETRYABLE: Final[tuple[type[Exception], ...]] = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
+#: Both: what a worker waits out.
+TRANSIENT: Final[tuple[type[Exception], ...]] = UNAVAILABLE + RETRYABLE
+#: PostgreSQL refuses the data itself: too large a number, a character it cannot hold.
+REFUSED: Final[tuple[type[Exception], ...]] = (asyncpg.DataError,)
+
+
+class StoreUnavailableError(Exception):
+    """The database cannot be reached or cannot take more now; nothing of the request was kept for certain."""
+
+
+async def open_pool(database_url: str, connections_max: int) -> Pool:
+    """For reads and administration."""
+    return await asyncpg.create_pool(
+        database_url,
+        min_size=1,
+        max_size=connections_max,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        command_timeout=COMMAND_TIMEOUT_SECONDS,
+        server_settings={"application_name": "ledger-reads", "jit": "off"},
+    )
+
+
+async def open_hot_pool(database_url: str, connections_max: int, role: str) -> Pool:
+    """For ingest, limit checks and expiry: few long-lived connections that run the same statements for ever.
+
+    Their plans are made once, often while tables are still empty; without sequential scans they stay right when the
+    tables have grown.
+    """
+    return await asyncpg.create_pool(
+        database_url,
+        min_size=connections_max,
+        max_size=connections_max,
+        max_inactive_connection_lifetime=0,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        command_timeout=COMMAND_TIMEOUT_SECONDS,
+        init=event_log.prepare_connection,
+        server_settings={"application_name": f"ledger-{role}", "jit": "off", "enable_seqscan": "off"},
+    )

@@ -1,0 +1,51 @@
+"""Reads of the usage log and the usage summary."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from ledger_service.domain.usage import SummaryCell
+from ledger_service.store.queries import load
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from ledger_service.store.pool import Connection
+
+SQL: Final = load(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLogFilter:
+    """Half-open in time: ``start`` ≤ occurred_at < ``end``. None selects all."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    operation: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    outcome: str | None = None
+
+
+async def read_summary(connection: "Connection", account_id: str, month: date) -> list[SummaryCell]:
+    """The account's totals of a month (its first day), one per operation, provider and model."""
+    return [SummaryCell(*row) for row in await connection.fetch(SQL["summary"], account_id, month)]
+
+
+async def read_usage_log(
+    connection: "Connection",
+    account_id: str,
+    chosen: UsageLogFilter,
+    after: tuple[datetime, UUID] | None,
+    rows_max: int,
+) -> "list[asyncpg.Record]":
+    """A page of the usage log, newest first, after the given (occurred_at, operation_id)."""
+    occurred_at, operation_id = after or (None, None)
+    return await connection.fetch(
+        SQL["log_page"],
+        account_id, chosen.start, chosen.end, chosen.operation, chosen.provider, chosen.model, chosen.user_id,
+        chosen.project_id, chosen.outcome, occurred_at, operation_id, rows_max,
+    )  # fmt: skip

@@ -1,0 +1,25 @@
+-- name: summary
+select operation, provider, model, calls, units, cost_nanos, failures
+from usage_summary
+where account_id = $1 and period = $2
+order by operation, provider, model
+
+-- name: log_page
+-- Newest first, after the cursor ($10, $11) where there is one.
+select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
+       requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, recorded_at, duration_ms,
+       status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message,
+       metadata::text as metadata
+from usage_log
+where account_id = $1
+  and ($2::timestamptz is null or occurred_at >= $2)
+  and ($3::timestamptz is null or occurred_at < $3)
+  and ($4::text is null or operation = $4)
+  and ($5::text is null or provider = $5)
+  and ($6::text is null or model = $6)
+  and ($7::text is null or user_id = $7)
+  and ($8::text is null or project_id = $8)
+  and ($9::text is null or outcome = $9)
+  and ($10::timestamptz is null or (occurred_at, operation_id) < ($10, $11::uuid))
+order by occurred_at desc, operation_id desc
+limit $12

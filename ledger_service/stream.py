@@ -1,0 +1,148 @@
+"""The JetStream side: the stream and its consumer as they must be, and the connection to them."""
+
+from typing import Final
+
+import nats
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import NotFoundError
+
+from contracts.subjects import INGEST_CONSUMER, STREAM, STREAM_SUBJECTS
+
+log = structlog.get_logger()
+
+SERVER_VERSION_MIN: Final = (2, 12)
+#: How long after a crash of one ledger process its unfinished messages go to another, or to its successor.
+ACK_WAIT_SECONDS: Final = 10
+#: Delivered and not yet acknowledged, over all ledger processes.
+ACK_PENDING_MAX: Final = 50_000
+DUPLICATE_WINDOW_SECONDS: Final = 120
+
+
+class StreamConfigError(Exception):
+    """The NATS server, its stream or its consumer is not as the ledger needs it."""
+
+
+def stream_config(replicas: int) -> StreamConfig:
+    """Discard new: a full stream is an error that producers see, instead of old events vanishing."""
+    return StreamConfig(
+        name=STREAM,
+        subjects=list(STREAM_SUBJECTS),
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.NEW,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        duplicate_window=DUPLICATE_WINDOW_SECONDS,
+        deny_delete=True,
+        deny_purge=True,
+        max_age=0,
+    )
+
+
+def consumer_config() -> ConsumerConfig:
+    """Redelivers for ever: poison goes to the dead letters in the ingest transaction, good events never do."""
+    return ConsumerConfig(
+        durable_name=INGEST_CONSUMER,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_SECONDS,
+        max_deliver=-1,
+        max_ack_pending=ACK_PENDING_MAX,
+    )
+
+
+async def connect_nats(url: str, name: str) -> Client:
+    """A connection that never gives up, and notices a half-open one within 15 seconds.
+
+    Raises nats.errors.NoServersError where no server answers at first.
+    """
+
+    async def on_error(error: Exception) -> None:
+        log.warning("nats_error", error=str(error) or type(error).__name__)
+
+    return await nats.connect(
+        url,
+        name=name,
+        error_cb=on_error,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.25,
+        ping_interval=5,
+        max_outstanding_pings=2,
+        connect_timeout=5,
+        allow_reconnect=True,
+    )
+
+
+async def create_stream(connection: Client, replicas: int) -> None:
+    """Creates or updates the stream and the ingest consumer. For the deploy identity; see check_stream."""
+    _check_server(connection)
+    jetstream = connection.jetstream()
+    wanted = stream_config(replicas)
+    try:
+        await jetstream.stream_info(STREAM)
+        await jetstream.update_stream(wanted)
+    except NotFoundError:
+        await jetstream.add_stream(wanted)
+    await jetstream.add_consumer(STREAM, consumer_config())
+    await check_stream(connection)
+
+
+async def check_stream(connection: Client) -> None:
+    """Reads the stream's and the consumer's settings back. Raises StreamConfigError that names what is wrong.
+
+    Older servers silently drop settings that they do not know, so what was asked for proves nothing.
+    """
+    _check_server(connection)
+    jetstream = connection.jetstream()
+    await _check_stream_settings(jetstream)
+    await _check_consumer_settings(jetstream)
+
+
+async def _check_stream_settings(jetstream: JetStreamContext) -> None:
+    try:
+        actual = (await jetstream.stream_info(STREAM)).config
+    except NotFoundError:
+        raise StreamConfigError(f"there is no stream {STREAM}: run `ledger migrate`") from None
+    wanted = stream_config(replicas=1)
+    differing = [
+        name
+        for name in ("retention", "discard", "storage", "deny_delete", "deny_purge", "max_age")
+        if getattr(actual, name) != getattr(wanted, name)
+    ]
+    if set(actual.subjects or ()) != set(STREAM_SUBJECTS):
+        differing.append("subjects")
+    if differing:
+        raise StreamConfigError(f"stream {STREAM} differs in {', '.join(differing)}: run `ledger migrate`")
+
+
+async def _check_consumer_settings(jetstream: JetStreamContext) -> None:
+    try:
+        actual = (await jetstream.consumer_info(STREAM, INGEST_CONSUMER)).config
+    except NotFoundError:
+        raise StreamConfigError(f"there is no consumer {INGEST_CONSUMER}: run `ledger migrate`") from None
+    wanted = consumer_config()
+    differing = [
+        name
+        for name in ("deliver_policy", "ack_policy", "max_deliver", "max_ack_pending")
+        if getattr(actual, name) != getattr(wanted, name)
+    ]
+    if differing:
+        raise StreamConfigError(f"consumer {INGEST_CONSUMER} differs in {', '.join(differing)}: run `ledger migrate`")
+
+
+def _check_server(connection: Client) -> None:
+    version = connection.connected_server_version
+    if (version.major, version.minor) < SERVER_VERSION_MIN:
+        raise StreamConfigError(
+            f"NATS server {version} is too old: {SERVER_VERSION_MIN[0]}.{SERVER_VERSION_MIN[1]} or newer"
+        )

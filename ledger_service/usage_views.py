@@ -1,0 +1,106 @@
+"""How stored usage is shown: rows and cells → the bodies of the query API."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import orjson
+from fastapi import Response
+
+from contracts.limits import LimitState
+from contracts.money import format_nanos
+from contracts.problems import INVALID_REQUEST, FieldError, ProblemError
+from ledger_service.domain.usage import SummaryCell, Totals, totals_by, totals_of
+
+if TYPE_CHECKING:
+    import asyncpg
+
+Json = dict[str, Any]  # a JSON object on its way to orjson
+
+
+def json_response(view: Json) -> Response:
+    """A view as a response: nanosecond-exact strings are in it already, UUIDs and times are written here."""
+    # orjson knows uuid.UUID, and asyncpg's own subclass of it only through str.
+    return Response(orjson.dumps(view, default=str), media_type="application/json")
+
+
+def usage_view(account_id: str, period: str, cells: list[SummaryCell], limits: list[LimitState]) -> Json:
+    """The usage summary."""
+    return {
+        "account_id": account_id,
+        "period": period,
+        "totals": _totals(totals_of(cells)),
+        "by_operation": _group(totals_by(cells, lambda cell: cell.operation)),
+        "by_provider": _group(totals_by(cells, lambda cell: cell.provider)),
+        "by_model": _group(totals_by(cells, lambda cell: cell.model)),
+        "limits": [limit.model_dump() for limit in limits],
+    }
+
+
+def _group(groups: dict[str, Totals]) -> Json:
+    return {name: _totals(totals) for name, totals in groups.items()}
+
+
+def _totals(totals: Totals) -> Json:
+    view = asdict(totals)
+    view["cost"] = format_nanos(view.pop("cost_nanos"))
+    return view
+
+
+def usage_log_view(rows: "list[asyncpg.Record]", rows_max: int) -> Json:
+    """A page of the usage log; the cursor is there while there may be more."""
+    return {
+        "items": [_usage_log_item(row) for row in rows],
+        "next_cursor": encode_cursor(rows[-1]["occurred_at"], rows[-1]["operation_id"])
+        if len(rows) == rows_max
+        else None,
+    }
+
+
+def _usage_log_item(row: "asyncpg.Record") -> Json:
+    item = dict(row)
+    item["cost"] = format_nanos(item.pop("cost_nanos"))
+    item["metadata"] = orjson.loads(row["metadata"]) if row["metadata"] else None
+    code, message = item.pop("error_code"), item.pop("error_message")
+    item["error"] = {"code": code, "message": message} if code else None
+    return item
+
+
+def encode_cursor(occurred_at: datetime, operation_id: UUID) -> str:
+    """Opaque to callers: where the page ended."""
+    return urlsafe_b64encode(f"{occurred_at.isoformat()}|{operation_id}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> tuple[datetime, UUID]:
+    """Raises ProblemError where the text is no cursor of ours."""
+    try:
+        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        moment, _, operation_id = text.partition("|")
+        return datetime.fromisoformat(moment).astimezone(UTC), UUID(operation_id)
+    except (ValueError, OverflowError):
+        error = FieldError(field="cursor", rule="cursor", message="not a cursor of an earlier page")
+        raise ProblemError(INVALID_REQUEST, "cursor: not a cursor of an earlier page", [error]) from None
+
+
+def decision_view(row: "asyncpg.Record") -> Json:
+    """The decision with what was asked and what became of it."""
+    event = orjson.loads(row["body"])
+    outcome = None
+    if row["outcome"] is not None:
+        outcome = {
+            "outcome": row["outcome"],
+            "quantity": row["quantity"],
+            "cost": format_nanos(row["cost_nanos"]),
+            "occurred_at": row["occurred_at"],
+        }
+    return {
+        **event["data"]["decision"],
+        "account_id": row["account_id"],
+        "state": row["state"],
+        "expires_at": row["expires_at"],
+        "check": event["data"]["check"],
+        "outcome": outcome,
+        "event_id": event["id"],
+    }
