@@ -1,0 +1,74 @@
+# Every target builds or refreshes .venv/ first, from nothing but Python 3.11 or newer, pip and make.
+#
+#   make PYTHON=python3.12 test     another interpreter (.venv/ is built anew when it changes)
+#   make test PYTEST_ARGS='-x tests/unit'
+
+PYTEST_ARGS ?= -n 2 --dist loadfile
+DATA ?= .data
+PY := .venv/bin/python
+READY := .venv/.ready
+BOOTSTRAP := deploy/local/bootstrap.sh
+CODE := contracts ledger_service image_service deploy tests
+
+export PYTHON UPGRADE UV_VERSION
+
+# A .venv/ that was made for another interpreter, or copied along with the folder, is made again.
+ifneq ($(wildcard $(READY)),)
+ifneq ($(shell cat .venv/.place 2>/dev/null),$(CURDIR))
+$(READY): again
+endif
+ifdef PYTHON
+ifneq ($(shell cat .venv/.python 2>/dev/null),$(PYTHON))
+$(READY): again
+endif
+endif
+endif
+
+.PHONY: help demo run test lint typecheck format schemas bench faults soak lock clean again
+.DEFAULT_GOAL := help
+
+help: ## What can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+$(READY): pyproject.toml requirements.lock $(BOOTSTRAP) deploy/local/bootstrap.txt
+	@sh $(BOOTSTRAP)
+
+demo: $(READY) ## The main job, once, on a throw-away data folder
+	@$(PY) -m deploy.local.demo
+
+run: $(READY) ## Everything on this machine, data kept in .data/
+	@exec .venv/bin/usage-stack up --data $(DATA)
+
+test: lint typecheck ## Lint, format check, types, tests
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## Lint and format check
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+
+typecheck: $(READY) ## Strict types
+	$(PY) -m mypy
+
+format: $(READY) ## Format the code, and mend what lint can mend
+	$(PY) -m ruff check --fix $(CODE)
+	$(PY) -m ruff format $(CODE)
+
+schemas: $(READY) ## Write contracts/schemas/ from the models
+	$(PY) -m contracts.generate
+
+bench: $(READY) ## Speed, each figure beside its limit
+	@$(PY) -m tests.bench
+
+faults: $(READY) ## Kill and restart real servers under load
+	$(PY) -m pytest -m faults tests/faults
+
+soak: $(READY) ## The long run
+	$(PY) -m pytest -m soak tests
+
+# pip's format, for it names no index: what it lists installs from any mirror, and its hashes say whether that is right.
+lock: ## Follow pyproject.toml (UPGRADE=1 takes the newest versions, UV_VERSION=… another uv)
+	@sh $(BOOTSTRAP) lock
+
+clean: ## Remove what was built; .data/ stays
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

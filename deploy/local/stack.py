@@ -1,0 +1,234 @@
+"""PostgreSQL, NATS and both services on this machine: started in order, kept up, stopped in order."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.local.errors import StackError
+from deploy.local.folder import DataFolder, Pids, StackState
+from deploy.local.ports import HOST, claim
+from deploy.local.processes import ManagedProcess
+from deploy.local.servers import NatsServer, PostgresServer
+from deploy.local.services import ServiceCommands, ServiceProcess
+from deploy.local.supervision import RAPID_FAILURES_MAX, Report, bring_up, bring_up_together, follow, keep_up
+
+READY_TIMEOUT_SECONDS = 60.0
+MIGRATE_TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class ExternalServers:
+    """Real servers to use instead of starting ours."""
+
+    database_url: str | None = None
+    ledger_nats_url: str | None = None
+    image_nats_url: str | None = None
+    ledger_url: str | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "ExternalServers":
+        """One NATS URL serves both services where the other one is not given."""
+        ledger_nats = environment.get("LEDGER_NATS_URL") or environment.get("IMAGE_NATS_URL")
+        return cls(
+            database_url=environment.get("LEDGER_DATABASE_URL") or None,
+            ledger_nats_url=ledger_nats or None,
+            image_nats_url=environment.get("IMAGE_NATS_URL") or ledger_nats or None,
+            ledger_url=environment.get("IMAGE_LEDGER_URL") or None,
+        )
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """Ports: 0 = a free one."""
+
+    data_dir: Path
+    ledger_port: int = 0
+    image_port: int = 0
+    postgres_port: int = 0
+    nats_port: int = 0
+    external: ExternalServers = field(default_factory=ExternalServers)
+    commands: ServiceCommands = field(default_factory=ServiceCommands)
+    environment: Mapping[str, str] = field(default_factory=dict)  # for the services, beside our own
+    durable: bool = True
+    console: bool = False  # the image service's output goes to standard error, too
+    rapid_failures_max: int = RAPID_FAILURES_MAX
+    ready_timeout_seconds: float = READY_TIMEOUT_SECONDS
+
+
+class Stack:
+    """Start it on the thread that lives longest: its processes are ended when that thread ends."""
+
+    def __init__(self, options: StackOptions, report: Report = lambda _: None) -> None:
+        self._options = options
+        self._report = report
+        self._folder: DataFolder | None = None
+        self._state: StackState | None = None
+        self._postgres: PostgresServer | None = None
+        self._nats: NatsServer | None = None
+        self._ledger: ServiceProcess | None = None
+        self._image: ServiceProcess | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def state(self) -> StackState:
+        """As stack.json has it: with the process numbers of now."""
+        if self._state is None:
+            raise StackError("The stack is not ready yet.")
+        return self._state
+
+    async def start(self) -> None:
+        """Returns when both services are ready and stack.json is written. Call `stop` whether it raises or not."""
+        options = self._options
+        self._folder = await asyncio.to_thread(DataFolder.open, options.data_dir)
+        image_port = claim(options.image_port, "--image-port")
+        own_ledger = options.external.ledger_url is None
+        ledger_port = claim(options.ledger_port, "--ledger-port") if own_ledger else 0
+        await self._start_servers(self._folder)
+        self._image = self._image_process(self._folder, image_port, ledger_port)
+        if own_ledger:
+            self._ledger = self._ledger_process(self._folder, ledger_port)
+            await self._migrate(self._folder)
+        if options.console:
+            self._tasks.append(asyncio.create_task(follow(self._image.log_path)))
+        await bring_up_together(service for service in (self._ledger, self._image) if service)
+        self._write_state()
+        for child in self._children():
+            task = keep_up(child, self._write_state, self._report, options.rapid_failures_max)
+            self._tasks.append(asyncio.create_task(task))
+
+    async def wait(self) -> None:
+        """Returns never; raises RepeatedFailureError when a process cannot be kept up."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        """Clients before the servers that they use, each with a bounded wait. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for child in self._children():
+            await asyncio.to_thread(child.stop)
+        if self._folder is not None:
+            self._folder.remove_state()
+            self._folder.close()
+            self._folder = None
+
+    def _children(self) -> list[ManagedProcess]:
+        """Those that we started, in the order of stopping."""
+        return [child for child in (self._image, self._ledger, self._nats, self._postgres) if child is not None]
+
+    async def _start_servers(self, folder: DataFolder) -> None:
+        options, external = self._options, self._options.external
+        own_ledger = external.ledger_url is None
+        if own_ledger and external.database_url is None:
+            port = claim(options.postgres_port, "--postgres-port") if options.postgres_port else None
+            self._postgres = PostgresServer(
+                folder.path / "postgres", port, log_path=folder.log("postgres"), durable=options.durable
+            )
+        if external.image_nats_url is None or (own_ledger and external.ledger_nats_url is None):
+            port = claim(options.nats_port, "--nats-port") if options.nats_port else None
+            self._nats = NatsServer(folder.path / "nats", port, log_path=folder.log("nats"))
+        await bring_up_together(server for server in (self._nats, self._postgres) if server)
+
+    def _database_url(self) -> str | None:
+        return self._postgres.url if self._postgres else self._options.external.database_url
+
+    def _nats_url(self, external: str | None) -> str:
+        if self._nats is not None:
+            return self._nats.url
+        assert external is not None
+        return external
+
+    def _ledger_environment(self) -> dict[str, str]:
+        return {
+            **self._options.environment,
+            "LEDGER_DATABASE_URL": self._database_url() or "",
+            "LEDGER_NATS_URL": self._nats_url(self._options.external.ledger_nats_url),
+        }
+
+    async def _migrate(self, folder: DataFolder) -> None:
+        migration = ServiceProcess(
+            "migrate",
+            self._options.commands.migrate,
+            self._ledger_environment(),
+            folder.log("migrate"),
+            ready_timeout_seconds=MIGRATE_TIMEOUT_SECONDS,
+        )
+        try:
+            await bring_up(migration)
+        finally:
+            await asyncio.to_thread(migration.stop)
+
+    def _ledger_process(self, folder: DataFolder, port: int) -> ServiceProcess:
+        return ServiceProcess(
+            "ledger",
+            self._options.commands.ledger,
+            {**self._ledger_environment(), "LEDGER_HOST": HOST, "LEDGER_PORT": str(port)},
+            folder.log("ledger"),
+            port=port,
+            ready_timeout_seconds=self._options.ready_timeout_seconds,
+        )
+
+    def _image_process(self, folder: DataFolder, port: int, ledger_port: int) -> ServiceProcess:
+        options = self._options
+        environment = {
+            **options.environment,
+            "IMAGE_NATS_URL": self._nats_url(options.external.image_nats_url),
+            "IMAGE_LEDGER_URL": options.external.ledger_url or f"http://{HOST}:{ledger_port}",
+            "IMAGE_HOST": HOST,
+            "IMAGE_PORT": str(port),
+            "IMAGE_DATA_DIR": str(folder.path / "image"),
+        }
+        return ServiceProcess(
+            "image",
+            options.commands.image,
+            {**environment, "IMAGE_CONSOLE": "1"} if options.console else environment,
+            folder.log("image"),
+            port=port,
+            ready_timeout_seconds=options.ready_timeout_seconds,
+        )
+
+    def _write_state(self) -> None:
+        assert self._folder is not None
+        assert self._image is not None
+        pids = {
+            "ledger": self._ledger.pid if self._ledger else None,
+            "image": self._image.pid,
+            "nats": self._nats.pid if self._nats else None,
+            "postgres": self._postgres.pid if self._postgres else None,
+        }
+        self._state = StackState(
+            ledger_url=self._ledger.url if self._ledger else str(self._options.external.ledger_url),
+            image_url=self._image.url,
+            nats_url=self._nats_url(self._options.external.image_nats_url),
+            database_url=self._database_url(),
+            pids=Pids(**pids),
+        )
+        self._folder.write_state(self._state)
+
+
+@asynccontextmanager
+async def running_stack(options: StackOptions, report: Report = lambda _: None) -> AsyncIterator[Stack]:
+    """A ready stack, stopped at the end. What cannot be kept up is raised there, if nothing else was."""
+    stack = Stack(options, report)
+    try:
+        await stack.start()
+        watch = asyncio.create_task(stack.wait())
+        try:
+            yield stack
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        if not watch.cancelled():
+            watch.result()
+    finally:
+        await stack.stop()
+
+
+def external_servers() -> ExternalServers:
+    """As this process's environment names them."""
+    return ExternalServers.from_environment(os.environ)
