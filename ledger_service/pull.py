@@ -17,7 +17,7 @@ EXPIRES_SECONDS: Final = 20
 #: A request that neither delivered nor ended by then was lost, with the connection for instance.
 LOST_AFTER_SECONDS: Final = EXPIRES_SECONDS + 10
 _NAK: Final = b"-NAK"
-_STATUS_HEADER: Final = "Status"
+_PENDING_HEADER: Final = "Nats-Pending-Messages"
 _BUFFER_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
@@ -31,15 +31,14 @@ class PullSubscription:
         self._buffer: deque[Msg] = deque()
         self._arrived = asyncio.Event()
         self._inbox = connection.new_inbox()
-        self._requests = 0
-        #: Messages still owed by the server, per open request.
-        self._owed: dict[str, int] = {}
+        #: Asked for and neither delivered nor declined yet.
+        self._owed = 0
         self._asked_at = 0.0
 
     async def start(self) -> None:
         """Subscribes and asks for the first messages."""
         await self._connection.subscribe(
-            f"{self._inbox}.*",
+            self._inbox,
             cb=self._on_message,
             pending_msgs_limit=2 * self._buffer_max + 1024,
             pending_bytes_limit=_BUFFER_BYTES_MAX,
@@ -65,7 +64,7 @@ class PullSubscription:
             lost = time.monotonic() - self._asked_at > LOST_AFTER_SECONDS
             if lost or self._connection.stats["reconnects"] != reconnects:
                 reconnects = self._connection.stats["reconnects"]
-                self._owed.clear()
+                self._owed = 0
             await self._ask()
 
     async def give_back(self) -> None:
@@ -75,27 +74,21 @@ class PullSubscription:
             await self._connection.publish(self._buffer.popleft().reply, _NAK)
 
     async def _ask(self) -> None:
-        room = self._buffer_max - len(self._buffer) - sum(self._owed.values())
+        room = self._buffer_max - len(self._buffer) - self._owed
         if room <= 0 or room * 2 < self._buffer_max or not self._connection.is_connected:
             return
-        self._requests += 1
-        reply = f"{self._inbox}.{self._requests}"
-        self._owed[reply] = room
+        self._owed += room
         self._asked_at = time.monotonic()
         request = {"batch": room, "expires": EXPIRES_SECONDS * 1_000_000_000}
-        await self._connection.publish(self._request_subject, orjson.dumps(request), reply=reply)
+        await self._connection.publish(self._request_subject, orjson.dumps(request), reply=self._inbox)
 
     async def _on_message(self, message: Msg) -> None:
-        if message.headers and _STATUS_HEADER in message.headers and not message.reply:
-            # 404, 408, 409, 503: whatever the reason, this request delivers nothing more.
-            self._owed.pop(message.subject, None)
-            self._arrived.set()
+        if not message.reply:
+            # A status (404, 408, 409, 503): whatever the reason, that much of a request delivers nothing more.
+            declined = int((message.headers or {}).get(_PENDING_HEADER, "0"))
+            self._owed = max(0, self._owed - declined)
             return
         self._asked_at = time.monotonic()
-        left = self._owed.get(message.subject, 0) - 1
-        if left > 0:
-            self._owed[message.subject] = left
-        else:
-            self._owed.pop(message.subject, None)
+        self._owed = max(0, self._owed - 1)
         self._buffer.append(message)
         self._arrived.set()
