@@ -17,9 +17,10 @@ from pydantic import (
     JsonValue,
     StringConstraints,
     TypeAdapter,
+    ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from contracts.identifiers import Id, ModelName, Name, OperationType
 from contracts.money import CostNanos
@@ -38,24 +39,22 @@ BATCH_CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 
 
 def _within_metadata_size(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if len(orjson.dumps(metadata)) > METADATA_BYTES_MAX:
+    try:
+        written = orjson.dumps(metadata)
+    except TypeError:  # nested too deep, or an integer beyond 64 bits
+        raise PydanticCustomError(
+            "metadata_json", "metadata has numbers or nesting beyond what JSON readers take"
+        ) from None
+    if len(written) > METADATA_BYTES_MAX:
         raise PydanticCustomError("metadata_size", "metadata is larger than 4 KiB")
     return metadata
-
-
-def _to_utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 #: PostgreSQL's text holds no NUL; free text is bounded so that an event stays small.
 FreeText = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_within_metadata_size)]
-#: RFC 3339 with an offset, kept in UTC. The bounds keep every period computable.
-Moment = Annotated[
-    AwareDatetime,
-    Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
-    AfterValidator(_to_utc),
-]
+#: RFC 3339 with an offset. The bounds keep every period computable.
+Moment = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
 Quantity = Annotated[int, Field(ge=1, le=QUANTITY_MAX)]
 ByteCount = Annotated[int, Field(ge=0, le=INT8_MAX)]
 
@@ -93,8 +92,8 @@ class OutcomeData(OperationData):
     requested_at: Moment
     duration_ms: Annotated[int, Field(ge=0, le=INT8_MAX)]
     actual_provider: Name
-    #: The provider's HTTP status; null where no answer came.
-    status_code: Annotated[int, Field(ge=0, le=999)] | None
+    #: The provider's HTTP status; absent where no answer came, or the provider speaks no HTTP.
+    status_code: Annotated[int, Field(ge=0, le=999)] | None = None
     retry_count: Annotated[int, Field(ge=0, le=INT4_MAX)]
 
 
@@ -164,7 +163,19 @@ _USAGE_EVENT: Final[TypeAdapter[UsageEvent]] = TypeAdapter(Annotated[UsageEvent,
 
 def parse_event(body: bytes) -> UsageEvent:
     """The event in a structured-mode JSON body. Raises pydantic.ValidationError, which names field and rule."""
-    return _USAGE_EVENT.validate_json(body)
+    event = _USAGE_EVENT.validate_json(body)
+    if event.data.metadata is not None or event.model_extra:
+        _refuse_what_is_not_json(body)
+    return event
+
+
+def _refuse_what_is_not_json(body: bytes) -> None:
+    # In free-form members pydantic takes NaN, Infinity and 1e999, which are not JSON and which no database keeps.
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        details = InitErrorDetails(type="json_invalid", loc=(), input=None, ctx={"error": str(error)})
+        raise ValidationError.from_exception_data("event", [details]) from None
 
 
 def event_to_json(event: UsageEvent) -> bytes:

@@ -11,8 +11,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -84,6 +86,15 @@ class Selector(_Body):
     model: list[ModelName] = []
 
 
+def _int_or_string(value: object) -> int | str:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise PydanticCustomError("maximum_type", "a maximum is a whole number, for the meter cost a decimal string")
+
+
+_MAXIMUM_SCHEMA: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}
+
+
 class Limit(_Body):
     """One limit of a plan. ``maximum`` is a whole number, for the meter ``cost`` a decimal string; 0 = not allowed."""
 
@@ -92,7 +103,7 @@ class Limit(_Body):
     scope: Scope = Scope.ACCOUNT
     selector: Selector = Selector()
     window: Window
-    maximum: Annotated[int, Field(strict=True)] | str
+    maximum: Annotated[int | str, PlainValidator(_int_or_string), WithJsonSchema(_MAXIMUM_SCHEMA)]
     mode: Mode = Mode.HARD
 
     @field_validator("maximum")

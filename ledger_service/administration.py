@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from contracts.identifiers import uuid7
 from contracts.limits import Account, AccountStored, Plan, PlanStored
 from ledger_service.domain.ledger_events import ACCOUNT_CHANGED, NO_ACCOUNT, PLAN_CHANGED, ledger_event
-from ledger_service.store.accounts import lock_only, put_account, put_plan
+from ledger_service.store.accounts import lock_accounts, put_account, put_plan
 from ledger_service.store.event_log import append_one
 from ledger_service.store.pool import Connection
 
@@ -21,7 +21,7 @@ async def change_plan(connection: Connection, plan_id: str, plan: Plan) -> PlanS
 async def change_account(connection: Connection, account_id: str, account: Account) -> AccountStored:
     """Creates an account or changes its plan or calendar."""
     async with connection.transaction():
-        await lock_only(connection, [account_id])
+        await lock_accounts(connection, [account_id])
         stored = await put_account(connection, account_id, account)
         await _log(connection, ACCOUNT_CHANGED, account_id, stored)
     return stored

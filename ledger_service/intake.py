@@ -6,7 +6,7 @@ import orjson
 from pydantic import ValidationError
 
 from contracts.events import EVENT_MODELS, parse_event
-from contracts.problems import Problem, invalid
+from contracts.problems import INVALID_REQUEST, Problem, invalid, problem
 from ledger_service.domain.batches import Submission
 from ledger_service.recording import Batch
 from ledger_service.store.dead_letters import DeadLetter
@@ -22,6 +22,9 @@ def read_event(body: bytes, origin: str, subject: str | None = None) -> Submissi
         return Submission(parse_event(body), body, origin, subject)
     except ValidationError as error:
         return invalid(error, skip=_TAGS)
+    except (ValueError, TypeError, RecursionError) as error:
+        # No rule of ours, but no reason either for one message to stop its neighbours.
+        return problem(INVALID_REQUEST, f"cannot be read: {type(error).__name__}")
 
 
 def add_to_batch(batch: Batch, body: bytes, origin: str, subject: str | None) -> None:
@@ -54,6 +57,6 @@ def _sequence_of_unreadable(body: bytes) -> tuple[str, int] | None:
     source, sequence = event.get("source"), event.get("sourcesequence")
     if not isinstance(source, str) or not 0 < len(source) <= 256 or "\x00" in source:
         return None
-    if not isinstance(sequence, int) or not 1 <= sequence <= SEQUENCE_MAX:
+    if type(sequence) is not int or not 1 <= sequence <= SEQUENCE_MAX:
         return None
     return source, sequence

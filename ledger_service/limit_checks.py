@@ -9,7 +9,7 @@ from contracts.problems import CONFLICT, OPERATION_FINISHED, OVERLOADED, Problem
 from ledger_service.batching import MicroBatcher, QueueFullError
 from ledger_service.domain.counters import Balance, CounterKey
 from ledger_service.domain.decide import Claim, claims_of, decide, hold
-from ledger_service.store.accounts import LockedAccounts, PlanCache, lock_accounts
+from ledger_service.store.accounts import AccountTerms, PlanCache, lock_accounts, read_terms
 from ledger_service.store.counters import read_balances
 from ledger_service.store.decisions import (
     Decided,
@@ -73,11 +73,12 @@ class LimitChecks:
         self, connection: Connection, checks: Sequence[LimitCheck]
     ) -> list[Answer | Exception]:
         accounts = {check.account_id for check in checks}
-        locked = await lock_accounts(connection, accounts, self._plans, self._default_plan_id)
+        await lock_accounts(connection, accounts)
+        terms = await read_terms(connection, accounts, self._plans, self._default_plan_id)
         known = await find_known(connection, {operation_key(check) for check in checks if not check.dry_run})
-        claims = [claims_of(check, locked.terms[check.account_id], locked.now) for check in checks]
+        claims = [claims_of(check, terms.by_account[check.account_id], terms.now) for check in checks]
         balances = await read_balances(connection, (claim for some in claims for claim in some))
-        batch = _BatchDecider(known, balances, locked, self._ttl_seconds)
+        batch = _BatchDecider(known, balances, terms, self._ttl_seconds)
         answers = [batch.answer(check, mine) for check, mine in zip(checks, claims, strict=True)]
         if batch.decided:
             await write_decisions(connection, batch.decided)
@@ -91,12 +92,12 @@ class _BatchDecider:
         self,
         known: dict[OperationKey, Known],
         balances: dict[CounterKey, Balance],
-        locked: LockedAccounts,
+        terms: AccountTerms,
         ttl_seconds: int,
     ) -> None:
         self._known = known
         self._balances = balances
-        self._locked = locked
+        self._terms = terms
         self._ttl_seconds = ttl_seconds
         self.decided: list[Decided] = []
 
@@ -106,8 +107,8 @@ class _BatchDecider:
         if known is not None:
             return _repeat(check.operation_id, digest, known)
         ttl_seconds = check.ttl_seconds or self._ttl_seconds
-        terms = self._locked.terms[check.account_id]
-        decision = decide(check, terms, claims, self._balances, self._locked.now, ttl_seconds)
+        terms = self._terms.by_account[check.account_id]
+        decision = decide(check, terms, claims, self._balances, self._terms.now, ttl_seconds)
         decision_json = decision.model_dump_json().encode()
         if not check.dry_run:
             if decision.allowed:

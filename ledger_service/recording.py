@@ -1,6 +1,6 @@
 """One batch of events into the log and its projections, in one transaction. The heart of ingest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,9 +8,9 @@ from contracts.events import RecordedRanges
 from contracts.problems import CONFLICT, INVALID_REQUEST, OPERATION_CONFLICT, Problem, problem
 from ledger_service.domain.batches import CONFLICTS, Receipt, Submission, classify, split_first
 from ledger_service.projections import PROJECTIONS
-from ledger_service.store.accounts import lock_only
+from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.dead_letters import DeadLetter, add_dead_letters
-from ledger_service.store.event_log import append_incoming, find_events, incoming_row
+from ledger_service.store.event_log import append_incoming, clear_incoming, find_events, find_finished, incoming_row
 from ledger_service.store.pool import REFUSED, RETRYABLE, Connection, Pool
 from ledger_service.store.sources import add_sequences
 
@@ -80,41 +80,54 @@ async def _record_in_transaction(connection: Connection, batch: Batch) -> Record
 
 
 async def _append(connection: Connection, submissions: Sequence[Submission]) -> list[Receipt]:
-    split = split_first(submissions)
-    losers = await append_incoming(
-        connection,
-        (incoming_row(index, submissions[index].event, submissions[index].body.decode()) for index in split.first),
-    )
-    losers.update(split.later)
-    finished = {
-        submissions[index].event.subject
-        for index in split.first
-        if submissions[index].event.outcome is not None and index not in losers
-    }
-    if finished:
-        await _project(connection, finished)
-    receipts = [Receipt.ACCEPTED] * len(submissions)
-    if losers:
-        await _classify(connection, submissions, losers, receipts)
-    return receipts
+    receipts: dict[int, Receipt] = {}
+    undecided: Sequence[int] = range(len(submissions))
+    # One round, where nothing repeats. What came second to an event that the log then refused gets its turn in the
+    # next; each round decides at least the first of those left.
+    while undecided:
+        split = split_first(submissions, undecided)
+        losers = await append_incoming(
+            connection,
+            [incoming_row(index, submissions[index].event, submissions[index].body.decode()) for index in split.first],
+        )
+        appended = [index for index in split.first if index not in losers]
+        receipts.update(dict.fromkeys(appended, Receipt.ACCEPTED))
+        await _project(connection, [submissions[index] for index in appended])
+        undecided = await _classify(connection, submissions, sorted([*losers, *split.later]), receipts)
+        if undecided:
+            await clear_incoming(connection)
+    return [receipts[index] for index in range(len(submissions))]
 
 
-async def _project(connection: Connection, accounts: set[str]) -> None:
+async def _project(connection: Connection, appended: Iterable[Submission]) -> None:
+    accounts = {submission.event.subject for submission in appended if submission.event.outcome is not None}
+    if not accounts:
+        return
     for projection in _BEFORE_LOCK:
         await connection.execute(projection.apply_sql)
-    await lock_only(connection, accounts)
+    await lock_accounts(connection, accounts)
     for projection in _UNDER_LOCK:
         await connection.execute(projection.apply_sql)
 
 
 async def _classify(
-    connection: Connection, submissions: Sequence[Submission], losers: set[int], receipts: list[Receipt]
-) -> None:
-    keys = {(submissions[index].event.subject, submissions[index].event.id) for index in losers}
-    recorded = await find_events(connection, keys)
-    for index in losers:
-        event = submissions[index].event
-        receipts[index] = classify(submissions[index], recorded.get((event.subject, event.id)))
+    connection: Connection, submissions: Sequence[Submission], ordinals: list[int], receipts: dict[int, Receipt]
+) -> list[int]:
+    """Decides on what was not appended; answers those that nothing in the log stands against."""
+    if not ordinals:
+        return []
+    events = [submissions[index].event for index in ordinals]
+    bodies = await find_events(connection, {(event.subject, event.id) for event in events})
+    finished = await find_finished(connection, {(event.subject, event.data.operation_id) for event in events})
+    undecided = []
+    for index, event in zip(ordinals, events, strict=True):
+        body, has_outcome = bodies.get((event.subject, event.id)), (event.subject, event.data.operation_id) in finished
+        receipt = classify(submissions[index], body, has_outcome)
+        if receipt is None:
+            undecided.append(index)
+        else:
+            receipts[index] = receipt
+    return undecided
 
 
 def conflict_letter(submission: Submission, receipt: Receipt | Problem) -> DeadLetter:

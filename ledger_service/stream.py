@@ -1,8 +1,8 @@
 """The JetStream side: the stream and its consumer as they must be, and the connection to them."""
 
+import asyncio
 from typing import Final
 
-import nats
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -21,6 +21,7 @@ from contracts.subjects import INGEST_CONSUMER, STREAM, STREAM_SUBJECTS
 
 log = structlog.get_logger()
 
+CONNECT_SECONDS_MAX: Final = 5
 SERVER_VERSION_MIN: Final = (2, 12)
 #: How long after a crash of one ledger process its unfinished messages go to another, or to its successor.
 ACK_WAIT_SECONDS: Final = 10
@@ -64,23 +65,31 @@ def consumer_config() -> ConsumerConfig:
 async def connect_nats(url: str, name: str) -> Client:
     """A connection that never gives up, and notices a half-open one within 15 seconds.
 
-    Raises nats.errors.NoServersError where no server answers at first.
+    Raises TimeoutError where no server answers at first.
     """
+
+    connection = Client()
 
     async def on_error(error: Exception) -> None:
         log.warning("nats_error", error=str(error) or type(error).__name__)
 
-    return await nats.connect(
-        url,
-        name=name,
-        error_cb=on_error,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.25,
-        ping_interval=5,
-        max_outstanding_pings=2,
-        connect_timeout=5,
-        allow_reconnect=True,
-    )
+    try:
+        # With endless reconnects, the first connect is tried endlessly too.
+        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+            await connection.connect(
+                url,
+                name=name,
+                error_cb=on_error,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=1,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                connect_timeout=2,
+            )
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
 
 
 async def create_stream(connection: Client, replicas: int) -> None:

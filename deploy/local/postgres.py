@@ -26,7 +26,7 @@ SETTINGS: Mapping[str, str] = {
     "max_connections": "100",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
-    "wal_compression": "on",
+    "wal_compression": "off",
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -10,7 +10,7 @@ from contracts.identifiers import Name
 from contracts.limits import TTL_SECONDS_MAX, Decision, LimitCheck
 from contracts.problems import NOT_FOUND, RESERVATION_CLOSED, ProblemError
 from ledger_service.services import Services, services
-from ledger_service.store.accounts import lock_only
+from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.decisions import OperationKey, close_holds, extend_hold, find_decision
 from ledger_service.usage_views import decision_view, json_response
 
@@ -55,7 +55,7 @@ async def release_reservation(operation_id: UUID, wired: Wired, body: Reservatio
     key, state = await _find_reservation(wired, operation_id, body)
     if state == "held":
         async with wired.reads.acquire() as connection, connection.transaction():
-            await lock_only(connection, [key.account_id])
+            await lock_accounts(connection, [key.account_id])
             await close_holds(connection, [key], "released", only_due=False)
         _, state = await _find_reservation(wired, operation_id, body)
     if state not in ("released", "expired"):
@@ -71,7 +71,7 @@ async def extend_reservation(
     ttl_seconds = (body.ttl_seconds if body else None) or wired.ttl_seconds
     key, state = await _find_reservation(wired, operation_id, body)
     async with wired.reads.acquire() as connection, connection.transaction():
-        await lock_only(connection, [key.account_id])
+        await lock_accounts(connection, [key.account_id])
         expires_at = await extend_hold(connection, key, ttl_seconds)
     if expires_at is None:
         raise ProblemError(RESERVATION_CLOSED, f"the reservation of operation {operation_id} is {state}")

@@ -1,6 +1,9 @@
 """Events over HTTP, for services without NATS."""
 
-from typing import Annotated, Any, Final
+from collections.abc import Iterator
+from itertools import islice
+from json import JSONDecoder
+from typing import Annotated, Final
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
@@ -8,11 +11,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
 from contracts.http_problems import problem_response
 from contracts.problems import (
-    INVALID_REQUEST,
     MALFORMED_JSON,
     TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
-    FieldError,
     Problem,
     ProblemError,
 )
@@ -26,6 +27,7 @@ router = APIRouter(prefix="/v1", tags=["events"])
 EVENTS_PER_REQUEST_MAX: Final = 1_000
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 _JSON: Final = "application/json"
+_DECODER: Final = JSONDecoder()
 
 
 @router.post("/events")
@@ -68,16 +70,38 @@ async def _body(request: Request) -> bytes:
 
 
 def _split_batch(body: bytes) -> list[bytes]:
+    """The events of a JSON array, each as it was sent. Raises ProblemError where it is none, or has too many."""
     try:
-        events: Any = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ProblemError(MALFORMED_JSON, f"not JSON: {error}") from None
-    if not isinstance(events, list):
-        broken = FieldError(field="", rule="list_type", message="a batch is a JSON array of events")
-        raise ProblemError(INVALID_REQUEST, broken.message, [broken])
-    if len(events) > EVENTS_PER_REQUEST_MAX:
+        text = body.decode()
+        slices = list(islice(_elements(text), EVENTS_PER_REQUEST_MAX + 1))
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(MALFORMED_JSON, f"not a JSON array: {error}") from None
+    if len(slices) > EVENTS_PER_REQUEST_MAX:
         raise ProblemError(TOO_LARGE, f"at most {EVENTS_PER_REQUEST_MAX} events a request")
-    return [orjson.dumps(event) for event in events]
+    return [text[start:end].encode() for start, end in slices]
+
+
+def _elements(text: str) -> Iterator[tuple[int, int]]:
+    position = _skip_space(text, 0)
+    if text[position : position + 1] != "[":
+        raise ValueError("a batch begins with [")
+    position = _skip_space(text, position + 1)
+    while text[position : position + 1] != "]":
+        _, end = _DECODER.raw_decode(text, position)
+        yield position, end
+        position = _skip_space(text, end)
+        if text[position : position + 1] == ",":
+            position = _skip_space(text, position + 1)
+        elif text[position : position + 1] != "]":
+            raise ValueError(f"expected , or ] at character {position}")
+    if _skip_space(text, position + 1) != len(text):
+        raise ValueError(f"something follows the array at character {position + 1}")
+
+
+def _skip_space(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
 
 
 async def _record(wired: Services, reads: list[Submission | Problem]) -> list[Receipt | Problem]:
@@ -90,5 +114,6 @@ async def _record(wired: Services, reads: list[Submission | Problem]) -> list[Re
             results.append(read)
             continue
         receipt = next(receipts)
-        results.append(conflict_problem(read, receipt) if receipt in CONFLICTS else receipt)
+        is_conflict = isinstance(receipt, Receipt) and receipt in CONFLICTS
+        results.append(conflict_problem(read, receipt) if is_conflict else receipt)
     return results

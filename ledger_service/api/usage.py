@@ -47,13 +47,13 @@ def _moment_in(month: date, now: datetime) -> datetime:
 
 
 async def _limits(connection: Connection, wired: Services, account_id: str, moment: datetime) -> list[LimitState]:
-    terms = await read_terms(connection, account_id, wired.plans, wired.default_plan_id)
-    claims = claims_of_account(account_id, terms, moment)
+    terms = await read_terms(connection, [account_id], wired.plans, wired.default_plan_id)
+    claims = claims_of_account(account_id, terms.by_account[account_id], moment)
     balances = await find_balances(connection, claims)
     if any(claim.key not in balances for claim in claims):
         # A counter is made on first need, which takes the account's lock; every later read does without.
         async with connection.transaction():
-            await lock_accounts(connection, [account_id], wired.plans, wired.default_plan_id)
+            await lock_accounts(connection, [account_id])
             balances = await read_balances(connection, claims)
     return [limit_state(claim, balances[claim.key], 0) for claim in claims]
 

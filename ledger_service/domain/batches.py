@@ -1,6 +1,6 @@
 """Which events of a batch may enter the log together: the first of each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -44,12 +44,12 @@ class Split:
     later: list[int] = field(default_factory=list)
 
 
-def split_first(submissions: Iterable[Submission]) -> Split:
+def split_first(submissions: Sequence[Submission], ordinals: Iterable[int]) -> Split:
     """Separates the first event of each id, and the first outcome of each operation, from what repeats it."""
     seen: set[tuple[str, UUID, bool]] = set()
     split = Split()
-    for ordinal, submission in enumerate(submissions):
-        event = submission.event
+    for ordinal in ordinals:
+        event = submissions[ordinal].event
         keys = [(event.subject, event.id, False)]
         if event.outcome is not None:
             keys.append((event.subject, event.data.operation_id, True))
@@ -61,13 +61,14 @@ def split_first(submissions: Iterable[Submission]) -> Split:
     return split
 
 
-def classify(submission: Submission, recorded_body: str | None) -> Receipt:
-    """What a submission that was not appended is, given the body recorded under its event id, if any."""
-    if recorded_body is None:
-        return Receipt.OPERATION_CONFLICT
-    return Receipt.DUPLICATE if same_json(submission.body, recorded_body) else Receipt.CONFLICT
+def classify(submission: Submission, recorded_body: str | None, has_outcome: bool) -> Receipt | None:
+    """What a submission that was not appended is: from the body in the log under its event id, if any, and whether
+    the log has an outcome of its operation. None where neither stands in its way, so that it may be tried again."""
+    if recorded_body is not None:
+        return Receipt.DUPLICATE if same_json(submission.body, recorded_body) else Receipt.CONFLICT
+    return Receipt.OPERATION_CONFLICT if has_outcome and submission.event.outcome is not None else None
 
 
-def same_json(one: bytes | str, other: bytes | str) -> bool:
+def same_json(one: bytes, other: str) -> bool:
     """Whether two JSON texts say the same; the order of members and white space do not matter."""
-    return bool(one == other or orjson.loads(one) == orjson.loads(other))
+    return one == other.encode() or bool(orjson.loads(one) == orjson.loads(other))

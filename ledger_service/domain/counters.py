@@ -16,6 +16,7 @@ class CounterKey(NamedTuple):
     account_id: str
     scope_key: str
     period_end: datetime
+    period_start: datetime
     counter_id: str
 
 

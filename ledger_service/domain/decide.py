@@ -62,7 +62,9 @@ def _claim(
     limit: Limit, counted: Counted, account_id: str, key: str, terms: Terms, now: datetime, amount: int
 ) -> Claim:
     period = period_of(limit.window, now, terms.calendar)
-    return Claim(limit, counted, CounterKey(account_id, key, period.end, counted.counter_id), period, amount)
+    return Claim(
+        limit, counted, CounterKey(account_id, key, period.end, period.start, counted.counter_id), period, amount
+    )
 
 
 def decide(

@@ -10,7 +10,6 @@ from contracts.limits import Decision, LimitCheck
 
 RESERVATION_PLACED: Final = "ledger.reservation.placed.v1"
 CHECK_DENIED: Final = "ledger.check.denied.v1"
-RESERVATION_EXTENDED: Final = "ledger.reservation.extended.v1"
 ACCOUNT_CHANGED: Final = "ledger.account.changed.v1"
 PLAN_CHANGED: Final = "ledger.plan.changed.v1"
 #: Of plans and other things that belong to no account.

@@ -56,8 +56,8 @@ def period_of(window: Window, moment: datetime, calendar: Calendar) -> Period:
 
 
 def _fixed(moment: datetime, length: timedelta, name: str) -> Period:
+    moment = moment.astimezone(UTC)
     start = moment - (moment - BEGINNING) % length
-    start = start.astimezone(UTC)
     return Period(start, start + length, start.strftime(name))
 
 

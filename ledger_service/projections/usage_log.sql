@@ -8,6 +8,10 @@ select i.account_id, i.operation_id, i.event_id, i.outcome, i.user_id, i.project
        coalesce(d.decided_at, i.occurred_at), i.recorded_at, i.duration_ms, i.status_code, i.retry_count,
        i.request_bytes, i.response_bytes, i.endpoint, i.error_code, i.error_message, i.metadata
 from incoming i
-left join decisions d on d.account_id = i.account_id and d.operation_id = i.operation_id and d.state <> 'denied'
+left join lateral (
+    select decided_at from decisions d
+    where d.account_id = i.account_id and d.operation_id = i.operation_id and d.state <> 'denied'
+    offset 0
+) d on true
 where i.outcome is not null
 order by i.account_id, i.occurred_at

@@ -19,10 +19,10 @@ SQL: Final = load(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class LockedAccounts:
-    """The accounts that a transaction holds, their terms, and the database's time once it had them all."""
+class AccountTerms:
+    """The terms of some accounts, and the database's time when they were read."""
 
-    terms: dict[str, Terms]
+    by_account: dict[str, Terms]
     now: datetime
 
 
@@ -49,41 +49,24 @@ class PlanCache:
         return cached
 
 
-async def lock_accounts(
-    connection: "Connection", account_ids: Collection[str], plans: PlanCache, default_plan_id: str | None
-) -> LockedAccounts:
-    """Locks accounts (unique ids) until the transaction ends, and reads their terms. Unseen ones get a row first."""
+async def lock_accounts(connection: "Connection", account_ids: Collection[str]) -> None:
+    """Locks accounts (unique ids) until the transaction ends. Those never seen before get a row first."""
     wanted = sorted(account_ids)
-    rows = await connection.fetch(SQL["lock"], wanted, default_plan_id)
-    if len(rows) < len(wanted):
-        await _add_seen(connection, wanted, rows)
-        rows = await connection.fetch(SQL["lock"], wanted, default_plan_id)
-    terms = {row["account_id"]: await _terms(connection, row, plans) for row in rows}
-    return LockedAccounts(terms, max(row["locked_at"] for row in rows))
-
-
-async def read_terms(connection: "Connection", account_id: str, plans: PlanCache, default_plan_id: str | None) -> Terms:
-    """An account's terms, without its lock; the default plan's where the account was never seen."""
-    [row] = await connection.fetch(SQL["terms"], account_id, default_plan_id)
-    return await _terms(connection, row, plans)
-
-
-async def lock_only(connection: "Connection", account_ids: Collection[str]) -> None:
-    """The same lock, for those who need nothing of the account."""
-    wanted = sorted(account_ids)
-    if await connection.fetchval(SQL["lock_only"], wanted) < len(wanted):
+    if await connection.fetchval(SQL["lock"], wanted) < len(wanted):
         await connection.execute(SQL["add_seen"], wanted)
-        await connection.execute(SQL["lock_only"], wanted)
+        await connection.execute(SQL["lock"], wanted)
 
 
-async def _terms(connection: "Connection", row: "asyncpg.Record", plans: PlanCache) -> Terms:
-    plan = await plans.get(connection, row["plan_id"], row["plan_version"])
-    return Terms(row["plan_id"], plan, Calendar(row["time_zone"], row["billing_anchor"]))
-
-
-async def _add_seen(connection: "Connection", wanted: list[str], rows: "list[asyncpg.Record]") -> None:
-    locked = {row["account_id"] for row in rows}
-    await connection.execute(SQL["add_seen"], [account_id for account_id in wanted if account_id not in locked])
+async def read_terms(
+    connection: "Connection", account_ids: Collection[str], plans: PlanCache, default_plan_id: str | None
+) -> AccountTerms:
+    """The terms of accounts; the default plan's where one was never registered. Lock them first to decide on them."""
+    rows = await connection.fetch(SQL["terms"], list(account_ids), default_plan_id)
+    terms = {}
+    for row in rows:
+        plan = await plans.get(connection, row["plan_id"], row["plan_version"])
+        terms[row["account_id"]] = Terms(row["plan_id"], plan, Calendar(row["time_zone"], row["billing_anchor"]))
+    return AccountTerms(terms, max(row["read_at"] for row in rows))
 
 
 async def put_account(connection: "Connection", account_id: str, account: Account) -> AccountStored:

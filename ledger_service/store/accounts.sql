@@ -1,14 +1,6 @@
 -- name: lock
--- The lock that serialises an account, always taken in sorted order: whoever takes several cannot deadlock.
-select a.account_id, coalesce(a.plan_id, $2) as plan_id, a.time_zone, a.billing_anchor,
-       p.version as plan_version, clock_timestamp() as locked_at
-from accounts a
-left join plans p on p.plan_id = coalesce(a.plan_id, $2)
-where a.account_id = any ($1::text[])
-order by a.account_id
-for no key update of a
-
--- name: lock_only
+-- The lock that serialises an account, always taken in sorted order: whoever takes several cannot deadlock. Nothing is
+-- read here: what waited for the lock would see the account as it is now, and all else as it was before.
 select count(*)
 from (select 1 from accounts where account_id = any ($1::text[]) order by account_id for no key update) as locked
 
@@ -37,8 +29,9 @@ returning version
 select plan_id, version, body::text as body from plans where plan_id = $1
 
 -- name: terms
-select coalesce(a.plan_id, $2) as plan_id, coalesce(a.time_zone, 'UTC') as time_zone,
-       coalesce(a.billing_anchor, '2000-01-01') as billing_anchor, p.version as plan_version
-from (select $1::text as account_id) as k
+select k.account_id, coalesce(a.plan_id, $2) as plan_id, coalesce(a.time_zone, 'UTC') as time_zone,
+       coalesce(a.billing_anchor, '2000-01-01') as billing_anchor, p.version as plan_version,
+       clock_timestamp() as read_at
+from unnest($1::text[]) as k (account_id)
 left join accounts a on a.account_id = k.account_id
 left join plans p on p.plan_id = coalesce(a.plan_id, $2)

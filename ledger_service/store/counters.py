@@ -32,9 +32,7 @@ async def read_balances(connection: "Connection", claims: Iterable[Claim]) -> di
     balances = await find_balances(connection, wanted.values())
     missing = [claim for key, claim in wanted.items() if key not in balances]
     if missing:
-        await connection.execute(SQL["create_missing"], _definitions(missing))
-        keys = _columns(claim.key for claim in missing)
-        balances |= _balances(await connection.fetch(SQL["recount"], *keys))
+        balances |= _balances(await connection.fetch(SQL["create_missing"], _definitions(missing)))
     return balances
 
 
@@ -43,7 +41,7 @@ def _columns(keys: Iterable[CounterKey]) -> tuple[tuple[object, ...], ...]:
 
 
 def _balances(rows: "list[asyncpg.Record]") -> dict[CounterKey, Balance]:
-    return {CounterKey(row[0], row[1], row[2], row[3]): Balance(settled=row[4], held=row[5]) for row in rows}
+    return {CounterKey(*row[:5]): Balance(settled=row[5], held=row[6]) for row in rows}
 
 
 def _definitions(claims: list[Claim]) -> str:

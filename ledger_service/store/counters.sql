@@ -1,39 +1,37 @@
 -- name: find
-select c.account_id, c.scope_key, c.period_end, c.counter_id, c.settled, c.held
-from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as k (account_id, scope_key, period_end, counter_id)
-join counters c on c.account_id = k.account_id and c.scope_key = k.scope_key and c.period_end = k.period_end
-    and c.counter_id = k.counter_id
+select c.*
+from unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[])
+    as k (account_id, scope_key, period_end, period_start, counter_id)
+cross join lateral (
+    select c.account_id, c.scope_key, c.period_end, c.period_start, c.counter_id, c.settled, c.held
+    from counters c
+    where c.account_id = k.account_id and c.scope_key = k.scope_key and c.period_end = k.period_end
+      and c.period_start = k.period_start and c.counter_id = k.counter_id
+    offset 0
+) c
 
 -- name: create_missing
+-- Makes counters from what the usage log and the open holds say. Under the accounts' locks, nobody else changes either.
 insert into counters
-    (account_id, scope_key, period_end, counter_id, period_start, meter, operations, providers, models, settled, held)
-select account_id, scope_key, period_end, counter_id, period_start, meter, operations, providers, models, 0, 0
-from json_to_recordset($1::json) as n (
-    account_id text, scope_key text, period_end timestamptz, counter_id text, period_start timestamptz, meter text,
-    operations text[], providers text[], models text[]
-)
-order by account_id, scope_key, period_end, counter_id
+    (account_id, scope_key, period_end, period_start, counter_id, meter, operations, providers, models, settled, held)
+select n.account_id, n.scope_key, n.period_end, n.period_start, n.counter_id, n.meter, n.operations, n.providers,
+       n.models,
+       coalesce((
+           select sum(meter_amount(n.meter, (u.outcome = 'completed')::int::bigint,
+                                   case when u.outcome = 'completed' then u.quantity else 0 end, u.cost_nanos))
+           from usage_log u
+           where u.account_id = n.account_id and u.counted_at >= n.period_start and u.counted_at < n.period_end
+             and n.scope_key = any (scope_keys(u.user_id, u.project_id, u.api_key_id))
+             and selected(n, u.operation, u.provider, u.model, u.counted_at)
+       ), 0),
+       coalesce((
+           select sum(meter_amount(n.meter, 1, d.quantity, d.estimated_cost_nanos))
+           from decisions d
+           where d.account_id = n.account_id and d.state = 'held'
+             and n.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
+             and selected(n, d.operation, d.provider, d.model, d.decided_at)
+       ), 0)
+from json_populate_recordset(null::counters, $1::json) as n
+order by n.account_id, n.scope_key, n.period_end, n.period_start, n.counter_id
 on conflict do nothing
-
--- name: recount
--- Sets counters to what the usage log and the open holds say. Under the accounts' locks, nobody else changes either.
-update counters c
-set settled = coalesce((
-        select sum(meter_amount(c.meter, (u.outcome = 'completed')::int::bigint,
-                                case when u.outcome = 'completed' then u.quantity else 0 end, u.cost_nanos))
-        from usage_log u
-        where u.account_id = c.account_id and u.counted_at >= c.period_start and u.counted_at < c.period_end
-          and c.scope_key = any (scope_keys(u.user_id, u.project_id, u.api_key_id))
-          and selected(c, u.operation, u.provider, u.model, u.counted_at)
-    ), 0),
-    held = coalesce((
-        select sum(meter_amount(c.meter, 1, d.quantity, d.estimated_cost_nanos))
-        from decisions d
-        where d.account_id = c.account_id and d.state = 'held'
-          and c.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
-          and selected(c, d.operation, d.provider, d.model, d.decided_at)
-    ), 0)
-from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as k (account_id, scope_key, period_end, counter_id)
-where c.account_id = k.account_id and c.scope_key = k.scope_key and c.period_end = k.period_end
-  and c.counter_id = k.counter_id
-returning c.account_id, c.scope_key, c.period_end, c.counter_id, c.settled, c.held
+returning account_id, scope_key, period_end, period_start, counter_id, settled, held

@@ -97,7 +97,7 @@ async def find_due(connection: "Connection", at_most: int) -> list[OperationKey]
 
 async def extend_hold(connection: "Connection", key: OperationKey, ttl_seconds: int) -> datetime | None:
     """Moves an open hold's end to ``ttl_seconds`` from now; None where it is not open."""
-    row = await connection.fetchrow(SQL["extend"], key.account_id, key.operation_id, float(ttl_seconds))
+    row = await connection.fetchrow(SQL["extend"], key.account_id, key.operation_id, float(ttl_seconds), uuid7())
     return None if row is None else row["expires_at"]
 
 

@@ -3,9 +3,17 @@
 select k.account_id, k.operation_id, d.request_digest, (e.body -> 'data' -> 'decision')::text as decision,
        o.event_id is not null as finished
 from unnest($1::text[], $2::uuid[]) as k (account_id, operation_id)
-left join decisions d on d.account_id = k.account_id and d.operation_id = k.operation_id
-left join event_log e on e.account_id = d.account_id and e.event_id = d.event_id
-left join event_log o on o.account_id = k.account_id and o.operation_id = k.operation_id and o.terminal
+left join lateral (
+    select * from decisions d where d.account_id = k.account_id and d.operation_id = k.operation_id offset 0
+) d on true
+left join lateral (
+    select * from event_log e where e.account_id = d.account_id and e.event_id = d.event_id offset 0
+) e on true
+left join lateral (
+    select * from event_log o
+    where o.account_id = k.account_id and o.operation_id = k.operation_id and o.terminal
+    offset 0
+) o on true
 where d.event_id is not null or o.event_id is not null
 
 -- name: write
@@ -30,29 +38,40 @@ kept as (
            provider, model, quantity, estimated_cost_nanos, decided_at, expires_at
     from decided
 ),
-shares as (
-    select c.account_id, c.scope_key, c.period_end, c.counter_id,
-           sum(meter_amount(c.meter, 1, d.quantity, d.estimated_cost_nanos))::bigint as held
-    from decided d
-    join counters c on c.account_id = d.account_id
-        and c.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
-        and c.period_end > d.decided_at
-    where d.state = 'held' and selected(c, d.operation, d.provider, d.model, d.decided_at)
-    group by c.account_id, c.scope_key, c.period_end, c.counter_id
+placed as (
+    select * from decided where state = 'held'
 )
-update counters c set held = c.held + s.held
-from shares s
-where c.account_id = s.account_id and c.scope_key = s.scope_key and c.period_end = s.period_end
-  and c.counter_id = s.counter_id
+insert into counters as c (account_id, scope_key, period_end, period_start, counter_id, meter, settled, held)
+select t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter, 0,
+       sum(meter_amount(t.meter, 1, d.quantity, d.estimated_cost_nanos))
+from placed d
+cross join lateral (
+    select * from counters c
+    where c.account_id = d.account_id and c.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
+      and c.period_end > d.decided_at and selected(c, d.operation, d.provider, d.model, d.decided_at)
+    offset 0
+) t
+group by t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter
+on conflict (account_id, scope_key, period_end, period_start, counter_id) do update set held = c.held + excluded.held
 
 -- name: close
 -- Ends open holds and gives their shares back. $5 = only those whose time is over. Answers those it ended.
-with closing as (
-    update decisions d set state = $4
+with closing as materialized (
+    select d.*, k.event_id as closing_event_id
     from unnest($1::text[], $2::uuid[], $3::uuid[]) as k (account_id, operation_id, event_id)
-    where d.account_id = k.account_id and d.operation_id = k.operation_id and d.state = 'held'
-      and (not $5::boolean or d.expires_at <= clock_timestamp())
-    returning d.*, k.event_id as closing_event_id
+    cross join lateral (
+        select * from decisions d
+        where d.account_id = k.account_id and d.operation_id = k.operation_id and d.state = 'held'
+          and (not $5::boolean or d.expires_at <= clock_timestamp())
+        offset 0
+    ) d
+),
+closed as (
+    insert into decisions as d
+    select account_id, operation_id, event_id, request_digest, $4, user_id, project_id, api_key_id, operation, provider,
+           model, quantity, estimated_cost_nanos, decided_at, expires_at
+    from closing
+    on conflict (account_id, operation_id) do update set state = excluded.state
 ),
 logged as (
     insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
@@ -64,21 +83,20 @@ logged as (
                'data', json_build_object('operation_id', operation_id, 'account_id', account_id))
     from closing
 ),
-shares as (
-    select c.account_id, c.scope_key, c.period_end, c.counter_id,
-           sum(meter_amount(c.meter, 1, d.quantity, d.estimated_cost_nanos))::bigint as held
-    from closing d
-    join counters c on c.account_id = d.account_id
-        and c.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
-        and c.period_end > d.decided_at
-    where selected(c, d.operation, d.provider, d.model, d.decided_at)
-    group by c.account_id, c.scope_key, c.period_end, c.counter_id
-),
 returned as (
-    update counters c set held = c.held - s.held
-    from shares s
-    where c.account_id = s.account_id and c.scope_key = s.scope_key and c.period_end = s.period_end
-      and c.counter_id = s.counter_id
+    insert into counters as c (account_id, scope_key, period_end, period_start, counter_id, meter, settled, held)
+    select t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter, 0,
+           -sum(meter_amount(t.meter, 1, d.quantity, d.estimated_cost_nanos))
+    from closing d
+    cross join lateral (
+        select * from counters c
+        where c.account_id = d.account_id and c.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
+          and c.period_end > d.decided_at and selected(c, d.operation, d.provider, d.model, d.decided_at)
+        offset 0
+    ) t
+    group by t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter
+    on conflict (account_id, scope_key, period_end, period_start, counter_id) do update
+    set held = c.held + excluded.held
 )
 select account_id, operation_id from closing
 
@@ -89,9 +107,22 @@ order by expires_at
 limit $1
 
 -- name: extend
-update decisions set expires_at = clock_timestamp() + make_interval(secs => $3)
-where account_id = $1 and operation_id = $2 and state = 'held'
-returning expires_at
+with extended as (
+    update decisions set expires_at = clock_timestamp() + make_interval(secs => $3)
+    where account_id = $1 and operation_id = $2 and state = 'held'
+    returning account_id, operation_id, expires_at
+),
+logged as (
+    insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
+    select account_id, $4, 'ledger.reservation.extended.v1', operation_id, false, 'ledger', clock_timestamp(),
+           json_build_object(
+               'specversion', '1.0', 'id', $4::uuid, 'type', 'ledger.reservation.extended.v1', 'source', 'ledger',
+               'subject', account_id, 'time', clock_timestamp(),
+               'data', json_build_object('operation_id', operation_id, 'account_id', account_id,
+                                         'expires_at', expires_at))
+    from extended
+)
+select expires_at from extended
 
 -- name: find
 select d.account_id, d.operation_id, d.state, d.expires_at, e.body::text as body,

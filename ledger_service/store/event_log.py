@@ -1,6 +1,6 @@
 """The append-only log of every event."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -21,6 +21,7 @@ _COLUMNS: Final = (
     "model", "quantity", "cost_nanos", "requested_at", "duration_ms", "status_code", "retry_count", "request_bytes",
     "response_bytes", "endpoint", "error_code", "error_message", "metadata",
 )  # fmt: skip
+_ORDINAL, _ACCOUNT_ID, _EVENT_ID = 0, 1, 2
 _REQUESTED_TAIL: Final = (None,) * (len(_COLUMNS) - 10)
 
 
@@ -49,16 +50,24 @@ def incoming_row(ordinal: int, event: UsageEvent, body: str) -> tuple[object, ..
     )  # fmt: skip
 
 
-async def append_incoming(connection: "Connection", rows: Iterable[tuple[object, ...]]) -> set[int]:
+async def append_incoming(connection: "Connection", rows: Sequence[tuple[object, ...]]) -> set[int]:
     """Stages a batch and appends it to the log. Answers the ordinals that were not appended, and unstages them.
 
     Within a batch, no two rows may share an event id or an operation's outcome: see domain.batches.
     """
     await connection.copy_records_to_table("incoming", records=rows, columns=_COLUMNS)
-    losers = {int(row["ordinal"]) for row in await connection.fetch(SQL["append"])}
-    if losers:
-        await connection.execute(SQL["drop_incoming"], sorted(losers))
+    [answer] = await connection.fetch(SQL["append"], len(rows))
+    if answer["event_ids"] is None and rows:
+        return set()
+    appended = set(zip(answer["account_ids"] or (), answer["event_ids"] or (), strict=True))
+    losers = {int(str(row[_ORDINAL])) for row in rows if (row[_ACCOUNT_ID], row[_EVENT_ID]) not in appended}
+    await connection.execute(SQL["drop_incoming"], sorted(losers))
     return losers
+
+
+async def clear_incoming(connection: "Connection") -> None:
+    """Empties the staging table within a transaction; its end does so by itself."""
+    await connection.execute(SQL["clear_incoming"])
 
 
 async def find_events(connection: "Connection", keys: Iterable[tuple[str, UUID]]) -> dict[tuple[str, UUID], str]:
@@ -66,6 +75,13 @@ async def find_events(connection: "Connection", keys: Iterable[tuple[str, UUID]]
     accounts, event_ids = zip(*keys, strict=True)
     rows = await connection.fetch(SQL["find_events"], accounts, event_ids)
     return {(row["account_id"], row["event_id"]): row["body"] for row in rows}
+
+
+async def find_finished(connection: "Connection", keys: Iterable[tuple[str, UUID]]) -> set[tuple[str, UUID]]:
+    """Those of the given operations (account, operation id) that have an outcome in the log."""
+    accounts, operation_ids = zip(*keys, strict=True)
+    rows = await connection.fetch(SQL["find_finished"], accounts, operation_ids)
+    return {(row["account_id"], row["operation_id"]) for row in rows}
 
 
 async def append_one(

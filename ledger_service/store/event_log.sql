@@ -34,8 +34,8 @@ create temp table if not exists incoming (
 ) on commit delete rows
 
 -- name: append
--- Sorted, so that two writers with the same events wait for each other instead of deadlocking. Answers those that
--- were not appended, because the event or another outcome of its operation is in the log already.
+-- Sorted, so that two writers with the same events wait for each other instead of deadlocking. Answers null when all
+-- $1 were appended, else those that were; the others, or another outcome of their operation, are in the log already.
 with appended as (
     insert into event_log
         (account_id, event_id, type, operation_id, terminal, source, source_sequence, occurred_at, body)
@@ -45,18 +45,31 @@ with appended as (
     on conflict do nothing
     returning account_id, event_id
 )
-select i.ordinal
-from incoming i
-left join appended a on a.account_id = i.account_id and a.event_id = i.event_id
-where a.event_id is null
+select case when count(*) = $1::integer then null else array_agg(account_id) end as account_ids,
+       case when count(*) = $1::integer then null else array_agg(event_id) end as event_ids
+from appended
 
 -- name: drop_incoming
 delete from incoming where ordinal = any ($1::integer[])
 
+-- name: clear_incoming
+delete from incoming
+
 -- name: find_events
 select e.account_id, e.event_id, e.body::text as body
 from unnest($1::text[], $2::uuid[]) as k (account_id, event_id)
-join event_log e on e.account_id = k.account_id and e.event_id = k.event_id
+cross join lateral (
+    select * from event_log e where e.account_id = k.account_id and e.event_id = k.event_id offset 0
+) e
+
+-- name: find_finished
+select e.account_id, e.operation_id
+from unnest($1::text[], $2::uuid[]) as k (account_id, operation_id)
+cross join lateral (
+    select * from event_log e
+    where e.account_id = k.account_id and e.operation_id = k.operation_id and e.terminal
+    offset 0
+) e
 
 -- name: append_one
 insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)

@@ -33,6 +33,16 @@ TRANSIENT: Final[tuple[type[Exception], ...]] = UNAVAILABLE + RETRYABLE
 REFUSED: Final[tuple[type[Exception], ...]] = (asyncpg.DataError,)
 
 
+# Plans of prepared statements are made once, often while the tables are still empty, and then kept. All of ours find
+# a batch's few rows through an index; told so, they stay right when the tables have grown.
+_INDEX_LOOKUPS_ONLY: Final = {
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
+
 class StoreUnavailableError(Exception):
     """The database cannot be reached or cannot take more now; nothing of the request was kept for certain."""
 
@@ -45,16 +55,12 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
         max_size=connections_max,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
-        server_settings={"application_name": "ledger-reads", "jit": "off"},
+        server_settings={"application_name": "ledger-reads", **_INDEX_LOOKUPS_ONLY},
     )
 
 
 async def open_hot_pool(database_url: str, connections_max: int, role: str) -> Pool:
-    """For ingest, limit checks and expiry: few long-lived connections that run the same statements for ever.
-
-    Their plans are made once, often while tables are still empty; without sequential scans they stay right when the
-    tables have grown.
-    """
+    """For ingest, limit checks and expiry: few long-lived connections that run the same statements for ever."""
     return await asyncpg.create_pool(
         database_url,
         min_size=connections_max,
@@ -63,5 +69,5 @@ async def open_hot_pool(database_url: str, connections_max: int, role: str) -> P
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         init=event_log.prepare_connection,
-        server_settings={"application_name": f"ledger-{role}", "jit": "off", "enable_seqscan": "off"},
+        server_settings={"application_name": f"ledger-{role}", **_INDEX_LOOKUPS_ONLY},
     )

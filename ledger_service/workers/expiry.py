@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 
-from ledger_service.store.accounts import lock_only
+from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.decisions import OperationKey, close_holds, find_due
 from ledger_service.store.pool import TRANSIENT, Pool
 
@@ -31,6 +31,6 @@ async def expire_portion(pool: Pool) -> list[OperationKey]:
         due = await find_due(connection, PORTION_MAX)
         if due:
             async with connection.transaction():
-                await lock_only(connection, {key.account_id for key in due})
+                await lock_accounts(connection, {key.account_id for key in due})
                 await close_holds(connection, due, "expired", only_due=True)
         return due

@@ -158,7 +158,7 @@ create table counters (
     models       text[],
     settled      bigint      not null,
     held         bigint      not null,
-    primary key (account_id, scope_key, period_end, counter_id)
+    primary key (account_id, scope_key, period_end, period_start, counter_id)
 ) with (fillfactor = 50);
 comment on table counters is
     'What limits compare with: what is counted (meter, selector), for whom (scope_key), in which period. A row is made '
