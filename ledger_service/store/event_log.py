@@ -57,9 +57,9 @@ async def append_incoming(connection: "Connection", rows: Sequence[tuple[object,
     """
     await connection.copy_records_to_table("incoming", records=rows, columns=_COLUMNS)
     [answer] = await connection.fetch(SQL["append"], len(rows))
-    if answer["event_ids"] is None and rows:
+    if answer["event_ids"] is None:
         return set()
-    appended = set(zip(answer["account_ids"] or (), answer["event_ids"] or (), strict=True))
+    appended = set(zip(answer["account_ids"], answer["event_ids"], strict=True))
     losers = {int(str(row[_ORDINAL])) for row in rows if (row[_ACCOUNT_ID], row[_EVENT_ID]) not in appended}
     await connection.execute(SQL["drop_incoming"], sorted(losers))
     return losers

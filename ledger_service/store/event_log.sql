@@ -45,8 +45,8 @@ with appended as (
     on conflict do nothing
     returning account_id, event_id
 )
-select case when count(*) = $1::integer then null else array_agg(account_id) end as account_ids,
-       case when count(*) = $1::integer then null else array_agg(event_id) end as event_ids
+select case when count(*) = $1::integer then null else coalesce(array_agg(account_id), '{}') end as account_ids,
+       case when count(*) = $1::integer then null else coalesce(array_agg(event_id), '{}') end as event_ids
 from appended
 
 -- name: drop_incoming

@@ -1,0 +1,1 @@
+"""Speed, measured: `make bench`. Every figure stands beside its limit or its plain counterpart, from the same run."""

@@ -1,0 +1,56 @@
+"""``python -m tests.bench [--quick] [--json FILE]``: all measurements, one table."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from tests.bench.checks import measure_checks
+from tests.bench.images import measure_images
+from tests.bench.ingest import measure_ingest
+from tests.bench.machine import servers
+from tests.bench.reads import measure_reads
+from tests.bench.report import Report
+from tests.bench.workload import make_accounts
+
+
+def bench(
+    quick: Annotated[bool, typer.Option(help="A tenth of the work: to see that it runs, not for figures.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+) -> None:
+    """Measures speed; exits 1 where an aim is missed."""
+    scale, repeats = (10, 1) if quick else (1, 3)
+    report, console = Report(), Console()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def step(text: str) -> None:
+            for task in progress.task_ids:
+                progress.stop_task(task)
+            progress.add_task(text, total=None)
+
+        step("starting PostgreSQL and NATS, making 10,000 accounts")
+        with servers() as made:
+            asyncio.run(make_accounts(made.database_url))
+            step("ingest")
+            measure_ingest(made, report, 100_000 // scale, repeats)
+            step("limit checks")
+            measure_checks(made, report, 200 // scale, repeats)
+        step("usage summary at one thousand and one million log rows")
+        with servers() as made:
+            asyncio.run(make_accounts(made.database_url, count=100))
+            measure_reads(made, report, 1_000, 1_000_000 // scale, repeats)
+        step("image service")
+        measure_images(report, 2_000 // scale)
+    report.show(console)
+    if json is not None:
+        json.write_text(report.as_json())
+    if any(figure.met is False for figure in report.figures):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(bench)

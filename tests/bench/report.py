@@ -1,0 +1,86 @@
+"""One table: what was measured, what it is compared with, and whether it is what we aim for."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value and, where there is one, its counterpart; ``ratio_aim`` such as ``(">=", 0.6)``."""
+
+    name: str
+    value: float
+    unit: str
+    value_aim: tuple[str, float] | None = None
+    beside: str = ""
+    beside_value: float | None = None
+    ratio_aim: tuple[str, float] | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        return None if not self.beside_value else self.value / self.beside_value
+
+    @property
+    def met(self) -> bool | None:
+        """Whether all aims are met; None where there are none."""
+        checks = [
+            _holds(value, aim)
+            for value, aim in ((self.value, self.value_aim), (self.ratio, self.ratio_aim))
+            if aim is not None and value is not None
+        ]
+        return all(checks) if checks else None
+
+
+@dataclass
+class Report:
+    figures: list[Figure] = field(default_factory=list)
+
+    def add(self, figure: Figure) -> None:
+        self.figures.append(figure)
+
+    def show(self, console: Console) -> None:
+        table = Table(title="Measured on this machine; medians", title_justify="left")
+        for column, justify in (("what", "left"), ("figure", "right"), ("aim", "right"), ("beside", "left"),
+                                ("its figure", "right"), ("ratio", "right"), ("aim", "right"), ("", "left")):  # fmt: skip
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal type
+        for figure in self.figures:
+            table.add_row(*_cells(figure))
+        console.print(table)
+
+    def as_json(self) -> str:
+        return json.dumps([{**asdict(one), "ratio": one.ratio, "met": one.met} for one in self.figures], indent=2)
+
+
+def median_of(repeats: int, measure: Callable[[], float]) -> float:
+    return median(measure() for _ in range(repeats))
+
+
+def _cells(figure: Figure) -> tuple[str, ...]:
+    mark = {True: "[green]met[/green]", False: "[red]missed[/red]", None: ""}[figure.met]
+    return (
+        figure.name,
+        f"{_number(figure.value)} {figure.unit}",
+        _aim(figure.value_aim),
+        figure.beside,
+        "" if figure.beside_value is None else f"{_number(figure.beside_value)} {figure.unit}",
+        "" if figure.ratio is None else f"{figure.ratio:.2f}",
+        _aim(figure.ratio_aim),
+        mark,
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _aim(aim: tuple[str, float] | None) -> str:
+    return "" if aim is None else f"{aim[0]} {_number(aim[1])}"
+
+
+def _holds(value: float, aim: tuple[str, float]) -> bool:
+    return value >= aim[1] if aim[0] == ">=" else value <= aim[1]

@@ -1,0 +1,281 @@
+"""Operations: complete, deterministic, honest about sizes; images that come in are understood or refused."""
+
+import asyncio
+import importlib
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import image_service.operations
+from contracts.operations import OPERATION_TYPES
+from contracts.problems import ProblemError
+from image_service.config import Settings
+from image_service.images import BadImageError, Bounds, ProducedImage, SourceImage, encode, examine, pixels_of
+from image_service.operations import OPERATIONS
+from image_service.operations.base import Parameters
+from image_service.operations.edit import EditParameters
+from image_service.operations.generate import GenerateParameters
+from image_service.operations.upscale import UpscaleParameters
+from image_service.providers.base import ProviderError, ProviderResult
+from image_service.providers.local import MODELS, LocalProvider
+from image_service.providers.local_render import render
+from image_service.providers.registry import build
+
+BOUNDS = Bounds(pixels_max=1_000_000, edge_pixels_max=4096)
+
+
+def file_of(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def photo(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Image:
+    return render("a photograph", 1, width, height, 0).convert(mode)
+
+
+def opened(image: ProducedImage) -> Image.Image:
+    result = Image.open(io.BytesIO(image.data))
+    result.load()
+    assert result.size == (image.width, image.height)
+    return result
+
+
+@pytest.fixture
+def local():
+    provider = LocalProvider(threads=2)
+    yield provider
+    provider.close()
+
+
+def run(
+    local: LocalProvider,
+    name: str,
+    parameters: Parameters,
+    source: SourceImage | None = None,
+    model: str | None = None,
+) -> ProviderResult:
+    operation = OPERATIONS[name]
+    operation.check(parameters, source, BOUNDS)
+
+    async def work() -> ProviderResult:
+        return await operation.run(local, model or operation.default_model, parameters, source)
+
+    return asyncio.run(work())
+
+
+def pixel(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
+    value = image.getpixel((x, y))
+    return value if isinstance(value, tuple) else (int(value or 0),)
+
+
+class TestCompleteness:
+    def test_every_operation_type_has_its_file_and_every_file_its_type(self) -> None:
+        files = {path.stem for path in Path(image_service.operations.__file__).parent.glob("*.py")}
+        assert files - {"__init__", "base"} == set(OPERATION_TYPES) == set(OPERATIONS)
+
+    @pytest.mark.parametrize("name", OPERATION_TYPES)
+    def test_declaration_is_whole(self, name: str) -> None:
+        operation = OPERATIONS[name]
+        assert importlib.import_module(f"image_service.operations.{name}").OPERATION is operation
+        selection = build(Settings()).select(operation, None, None, 1)
+        assert (selection.provider, selection.model) == (operation.default_provider, operation.default_model)
+        assert operation.summary
+        assert operation.description
+
+    def test_every_model_of_a_provider_serves_a_known_operation_and_has_a_price(self) -> None:
+        assert {model.operation for model in MODELS} <= set(OPERATION_TYPES)
+        assert all(model.price_per_unit_nanos > 0 for model in MODELS)
+        assert len({model.name for model in MODELS}) == len(MODELS)
+
+    def test_price_is_per_unit(self) -> None:
+        selection = build(Settings()).select(OPERATIONS["generate"], None, None, 4)
+        assert selection.estimated_cost_nanos == 40_000_000
+
+    @pytest.mark.parametrize(
+        ("operation", "provider", "model", "field"),
+        [
+            ("generate", "nobody", None, "provider"),
+            ("generate", None, "nothing", "model"),
+            ("edit", "local", "local-render-1", "model"),
+        ],
+    )
+    def test_what_does_not_exist_is_refused_by_name(self, operation, provider, model, field) -> None:
+        with pytest.raises(ProblemError) as refused:
+            build(Settings()).select(OPERATIONS[operation], provider, model, 1)
+        assert refused.value.problem.errors[0].field == field
+
+
+class TestGenerate:
+    def parameters(self, **change) -> GenerateParameters:
+        values = {"prompt": "a lighthouse", "width": 120, "height": 80, "seed": 1, **change}
+        return GenerateParameters.model_validate(values)
+
+    def test_same_prompt_and_seed_give_the_same_bytes(self, local) -> None:
+        first, second = (run(local, "generate", self.parameters(variations=2)) for _ in range(2))
+        assert [image.data for image in first.images] == [image.data for image in second.images]
+
+    def test_other_prompt_seed_or_variation_gives_another_picture(self, local) -> None:
+        asked = [self.parameters(), self.parameters(seed=2), self.parameters(prompt="a lake")]
+        pictures = [run(local, "generate", parameters).images[0].data for parameters in asked]
+        pictures += [image.data for image in run(local, "generate", self.parameters(variations=3)).images[1:]]
+        assert len(set(pictures)) == 5
+
+    @pytest.mark.parametrize("size", [(16, 16), (17, 333), (640, 480), (4096, 16), (16, 4096)])
+    def test_size_is_what_was_asked(self, local, size) -> None:
+        [image] = run(local, "generate", self.parameters(width=size[0], height=size[1])).images
+        assert opened(image).size == size
+
+    def test_it_is_a_picture_and_not_a_plain_area(self) -> None:
+        for seed in range(6):
+            colours = render("anything", seed, 64, 64, 0).getcolors(64 * 64)
+            assert colours is None or len(colours) > 200
+
+    def test_without_a_seed_one_is_chosen_and_given_back(self, local) -> None:
+        chosen = run(local, "generate", self.parameters(seed=None))
+        assert chosen.seed is not None
+        assert run(local, "generate", self.parameters(seed=chosen.seed)).images == chosen.images
+
+    def test_quantity_and_cost_are_the_variations(self, local) -> None:
+        parameters = self.parameters(variations=3)
+        assert OPERATIONS["generate"].quantity(parameters) == 3
+        assert run(local, "generate", parameters).cost_nanos == 30_000_000
+
+    def test_unreliable_model_fails_and_bills_nothing(self, local) -> None:
+        with pytest.raises(ProviderError) as failure:
+            run(local, "generate", self.parameters(), model="local-unreliable-1")
+        assert (failure.value.code, failure.value.cost_nanos) == ("unreliable", 0)
+
+    def test_more_pixels_than_allowed_are_refused(self, local) -> None:
+        with pytest.raises(ProblemError) as refused:
+            run(local, "generate", self.parameters(width=1024, height=1024))
+        assert refused.value.problem.errors[0].field == "width"
+
+
+class TestEdit:
+    @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+    @pytest.mark.parametrize("effect", ["enhance", "grayscale", "sepia", "blur", "sharpen"])
+    def test_effect_changes_the_picture_and_keeps_size_and_type(self, local, effect, mode) -> None:
+        image = photo(mode=mode)
+        if mode == "RGBA":
+            image.putalpha(Image.linear_gradient("L").resize(image.size))
+        source = examine(file_of(image), BOUNDS)
+        [edited] = run(local, "edit", EditParameters(effect=effect), source).images
+        result = opened(edited)
+        assert (result.size, edited.media_type) == ((60, 40), "image/png")
+        if not (effect == "grayscale" and mode == "L"):
+            assert result.convert("RGBA").tobytes() != image.convert("RGBA").tobytes()
+        if mode == "RGBA" and effect != "blur":
+            assert result.getchannel("A").tobytes() == image.getchannel("A").tobytes()
+
+    def test_rotation_is_clockwise(self, local) -> None:
+        image = Image.new("RGB", (3, 2))
+        image.putpixel((0, 0), (255, 0, 0))
+        source = examine(file_of(image), BOUNDS)
+        [edited] = run(local, "edit", EditParameters(effect="rotate", angle=90), source).images
+        result = opened(edited)
+        assert result.size == (2, 3)
+        assert result.getpixel((1, 0)) == (255, 0, 0)
+
+    def test_crop_takes_exactly_that_part(self, local) -> None:
+        image = photo()
+        source = examine(file_of(image), BOUNDS)
+        [edited] = run(local, "edit", EditParameters(effect="crop", left=5, top=6, width=7, height=8), source).images
+        assert opened(edited).tobytes() == image.crop((5, 6, 12, 14)).tobytes()
+
+    @pytest.mark.parametrize(
+        ("asked", "size"), [({"width": 30}, (30, 20)), ({"height": 80}, (120, 80)), ({"width": 9, "height": 9}, (9, 9))]
+    )
+    def test_resize_reaches_the_size(self, local, asked, size) -> None:
+        source = examine(file_of(photo()), BOUNDS)
+        [edited] = run(local, "edit", EditParameters(effect="resize", **asked), source).images
+        assert opened(edited).size == size
+
+
+class TestUpscale:
+    @pytest.mark.parametrize(
+        ("asked", "size"),
+        [
+            ({}, (120, 80)),
+            ({"factor": 4}, (240, 160)),
+            ({"width": 90}, (90, 60)),
+            ({"height": 41}, (62, 41)),
+            ({"width": 61, "height": 99}, (61, 99)),
+        ],
+    )
+    @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+    def test_size_is_what_was_asked(self, local, asked, size, file_format) -> None:
+        source = examine(file_of(photo(), file_format), BOUNDS)
+        [image] = run(local, "upscale", UpscaleParameters(**asked), source).images
+        assert opened(image).size == size
+        assert image.media_type == source.media_type
+
+    def test_transparent_pixels_do_not_bleed(self, local) -> None:
+        image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
+        image.paste((0, 0, 255, 255), (5, 5, 15, 15))
+        [large] = run(local, "upscale", UpscaleParameters(factor=4), examine(file_of(image), BOUNDS)).images
+        result = opened(large)
+        seen = [pixel(result, x, 40) for x in range(80) if pixel(result, x, 40)[3] > 128]
+        assert seen
+        assert max(colour[0] for colour in seen) < 40
+
+
+class TestComingIn:
+    @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+    def test_media_type_is_by_content(self, file_format) -> None:
+        source = examine(file_of(photo(), file_format), BOUNDS)
+        assert (source.media_type, source.width, source.height) == (f"image/{file_format.lower()}", 60, 40)
+
+    def test_exif_rotation_is_applied_and_gone(self) -> None:
+        image = Image.new("RGB", (4, 2), "black")
+        image.putpixel((0, 0), (255, 255, 255))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+        source = examine(file_of(image, exif=exif), BOUNDS)
+        pixels = pixels_of(source)
+        assert (source.width, source.height) == pixels.size == (2, 4)
+        assert pixels.getpixel((1, 0)) == (255, 255, 255)
+        assert not Image.open(io.BytesIO(encode(pixels, "image/png").data)).getexif()
+
+    def test_cmyk_becomes_the_same_colours(self) -> None:
+        image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+        red, green, blue = pixel(pixels_of(examine(file_of(image, "JPEG"), BOUNDS)), 4, 4)
+        assert red > 200
+        assert max(green, blue) < 60
+
+    def test_sixteen_bits_keep_their_tones(self) -> None:
+        image = Image.new("I;16", (2, 1))
+        image.putpixel((0, 0), 0x4000)
+        image.putpixel((1, 0), 0xC000)
+        pixels = pixels_of(examine(file_of(image), BOUNDS))
+        assert pixels.mode == "L"
+        assert [pixels.getpixel((0, 0)), pixels.getpixel((1, 0))] == [0x40, 0xC0]
+
+    def test_palette_with_transparency_keeps_it(self) -> None:
+        image = Image.new("P", (2, 1))
+        image.putpalette([255, 0, 0, 0, 255, 0])
+        image.putpixel((1, 0), 1)
+        pixels = pixels_of(examine(file_of(image, transparency=0), BOUNDS))
+        assert pixels.mode == "RGBA"
+        assert (pixel(pixels, 0, 0)[3], pixel(pixels, 1, 0)) == (0, (0, 255, 0, 255))
+
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+    def test_every_usual_mode_can_be_edited_and_upscaled(self, local, mode) -> None:
+        source = examine(file_of(photo(mode=mode)), BOUNDS)
+        assert opened(run(local, "edit", EditParameters(effect="sepia"), source).images[0]).size == (60, 40)
+        assert opened(run(local, "upscale", UpscaleParameters(), source).images[0]).size == (120, 80)
+
+    @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+    def test_cut_off_anywhere_is_refused_or_whole(self, file_format) -> None:
+        whole = file_of(photo(), file_format)
+        for length in range(0, len(whole) - 8, max(1, len(whole) // 60)):
+            with pytest.raises(BadImageError):
+                examine(whole[:length], BOUNDS)
+
+    def test_pixel_bound_is_checked_before_decoding(self) -> None:
+        bomb = file_of(Image.new("1", (4000, 4000)))
+        assert len(bomb) < 10_000
+        with pytest.raises(BadImageError, match="1000000 in all"):
+            examine(bomb, BOUNDS)

@@ -1,0 +1,309 @@
+"""The journal: nothing that it took is ever lost, and sequences have no holes, whatever fails."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from contracts.events import OperationCompleted, OperationFailed, OperationRequested, parse_event
+from contracts.identifiers import uuid7
+from image_service.calls import Call, Caller
+from image_service.group_commit import GroupCommit
+from image_service.journal import Claim, Journal, JournalUnavailableError
+from image_service.providers.base import ProviderError, ProviderResult
+from image_service.providers.registry import Selection
+from image_service.usage_events import operation_completed, operation_failed, operation_requested
+
+GIBIBYTE = 2**30
+
+
+def requested_by(journal: Journal, operation_id: UUID | None = None, account: str = "acme") -> OperationRequested:
+    call = Call(
+        operation_id=operation_id or uuid7(),
+        caller=Caller(account_id=account, user_id="ann"),
+        operation="generate",
+        selection=Selection("local", "local-render-1", 1, 10_000_000),
+        endpoint="/v1/images/generate",
+        request_bytes=100,
+        keep=False,
+    )
+    return operation_requested(call, source=journal.source, event_id=uuid7(), now=datetime.now(UTC))
+
+
+def completed(requested: OperationRequested) -> OperationCompleted:
+    return operation_completed(
+        requested, ProviderResult((), 10_000_000), event_id=uuid7(), now=datetime.now(UTC), duration_ms=5
+    )
+
+
+def failed(requested: OperationRequested) -> OperationFailed:
+    error = ProviderError("broken", "it broke")
+    return operation_failed(requested, error, event_id=uuid7(), now=datetime.now(UTC), duration_ms=5)
+
+
+def claim_for(key: str = "key", request_hash: str = "hash", account: str = "acme") -> Claim:
+    return Claim(account, key, request_hash, uuid7())
+
+
+async def sequences(journal: Journal) -> list[int]:
+    return [row.sequence for row in await journal.outbox(1, 2**62, 100_000)]
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    opened = Journal(tmp_path / "journal.db", GIBIBYTE)
+    yield opened
+    opened.close()
+
+
+class TestEvents:
+    async def test_sequences_start_at_one_without_holes_and_bodies_carry_them(self, journal: Journal) -> None:
+        await asyncio.gather(*(journal.begin(requested_by(journal)) for _ in range(300)))
+        rows = await journal.outbox(1, 10_000, 10_000)
+        assert [row.sequence for row in rows] == list(range(1, 301))
+        events = [parse_event(row.body) for row in rows]
+        assert [event.sourcesequence for event in events] == list(range(1, 301))
+        assert {event.source for event in events} == {journal.source}
+        assert [row.event_id for row in rows] == [str(event.id) for event in events]
+        assert {row.subject for row in rows} == {"usage.v1.operation.requested"}
+
+    async def test_refused_write_leaves_no_hole_and_harms_no_neighbour(self, journal: Journal) -> None:
+        again = requested_by(journal)
+        await journal.begin(again)
+        writes = [journal.begin(again if index % 3 == 1 else requested_by(journal)) for index in range(30)]
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        assert [isinstance(result, RuntimeError) for result in results] == [index % 3 == 1 for index in range(30)]
+        assert await sequences(journal) == list(range(1, 22))
+
+    async def test_outcome_is_recorded_once(self, journal: Journal) -> None:
+        requested = requested_by(journal)
+        await journal.begin(requested)
+        assert await journal.finish(completed(requested), keep=False)
+        assert not await journal.finish(failed(requested), keep=False)
+        assert await sequences(journal) == [1, 2]
+        assert await journal.unfinished() == []
+
+    async def test_outcome_without_intent_is_not_recorded(self, journal: Journal) -> None:
+        assert not await journal.finish(completed(requested_by(journal)), keep=True)
+        assert await sequences(journal) == []
+
+    async def test_confirmed_rows_leave_and_numbers_are_never_used_again(self, journal: Journal) -> None:
+        for _ in range(5):
+            await journal.begin(requested_by(journal))
+        assert await journal.confirm([(1, 2), (4, 99)]) == 4
+        assert await journal.confirm([(1, 2)]) == 0
+        assert await sequences(journal) == [3]
+        await journal.confirm([(3, 3)])
+        await journal.begin(requested_by(journal))
+        assert await sequences(journal) == [6]
+        assert await journal.last_sequence() == 6
+
+    async def test_many_rows_are_confirmed_and_read_in_portions(self, journal: Journal) -> None:
+        await asyncio.gather(*(journal.begin(requested_by(journal)) for _ in range(5_000)))
+        assert [row.sequence for row in await journal.outbox(4_000, 5_000, 3)] == [4_000, 4_001, 4_002]
+        assert await journal.confirm([(1, 4_999)]) == 4_999
+        assert await journal.outbox_ends() == (5_000, 5_000)
+
+
+class TestKeys:
+    async def test_first_claim_wins_and_later_ones_see_it(self, journal: Journal) -> None:
+        claims = [claim_for(request_hash=str(number)) for number in range(20)]
+        answers = await asyncio.gather(*(journal.claim(claim) for claim in claims))
+        assert answers[0] is None
+        assert {answer.operation_id for answer in answers[1:] if answer} == {claims[0].operation_id}
+        assert await journal.claim(claim_for(account="other")) is None
+
+    async def test_key_follows_its_operation(self, journal: Journal) -> None:
+        claim = claim_for()
+        await journal.claim(claim)
+        requested = requested_by(journal, claim.operation_id)
+        await journal.begin(requested)
+        [left] = await journal.unfinished()
+        assert (left.requested.data.operation_id, left.keep) == (claim.operation_id, True)
+        await journal.finish(failed(requested), keep=True, problem="{}")
+        kept = await journal.claim(claim_for())
+        assert kept is not None
+        assert (kept.operation_id, kept.state, kept.problem) == (claim.operation_id, "finished", "{}")
+
+    async def test_forgetting_frees_a_claim_and_never_an_operation(self, journal: Journal) -> None:
+        claim = claim_for()
+        await journal.claim(claim)
+        await journal.forget(claim.operation_id)
+        second = claim_for()
+        assert await journal.claim(second) is None
+        await journal.begin(requested_by(journal, second.operation_id))
+        await journal.forget(second.operation_id)
+        assert len(await journal.unfinished()) == 1
+
+    async def test_sweep_forgets_what_is_over_and_keeps_what_runs(self, journal: Journal) -> None:
+        done, running = claim_for("done"), claim_for("running")
+        for claim in (done, running):
+            await journal.claim(claim)
+            await journal.begin(requested_by(journal, claim.operation_id))
+        await journal.finish(completed(requested_by(journal, done.operation_id)), keep=True)
+        await journal.sweep(older_than_seconds=60)
+        assert await journal.claim(claim_for("done")) is not None
+        await journal.sweep(older_than_seconds=-1)
+        assert await journal.claim(claim_for("done")) is None
+        assert len(await journal.unfinished()) == 1
+
+
+class TestDurability:
+    async def test_reopened_it_goes_on_where_it_was(self, journal: Journal, tmp_path: Path) -> None:
+        left_behind = requested_by(journal)
+        await journal.begin(left_behind)
+        journal.close()
+        again = Journal(tmp_path / "journal.db", GIBIBYTE)
+        try:
+            assert again.source == journal.source
+            assert [left.requested.data for left in await again.unfinished()] == [left_behind.data]
+            await again.begin(requested_by(again))
+            assert await sequences(again) == [1, 2]
+        finally:
+            again.close()
+
+    async def test_second_owner_is_refused(self, journal: Journal, tmp_path: Path) -> None:
+        with pytest.raises(JournalUnavailableError, match="in use"):
+            Journal(tmp_path / "journal.db", GIBIBYTE)
+
+    async def test_other_version_is_refused(self, tmp_path: Path) -> None:
+        with sqlite3.connect(tmp_path / "journal.db") as file:
+            file.execute("pragma user_version = 99")
+        with pytest.raises(JournalUnavailableError, match="another version"):
+            Journal(tmp_path / "journal.db", GIBIBYTE)
+
+    async def test_journal_at_its_bound_refuses_new_operations_and_takes_outcomes(self, tmp_path: Path) -> None:
+        journal = Journal(tmp_path / "small.db", bytes_max=150_000)
+        begun = []
+        with pytest.raises(JournalUnavailableError, match="full"):  # noqa: PT012  the bound comes somewhere in the loop
+            while True:
+                requested = requested_by(journal)
+                await journal.begin(requested)
+                begun.append(requested)
+        for requested in begun:
+            assert await journal.finish(completed(requested), keep=False)
+        with pytest.raises(JournalUnavailableError):
+            await journal.probe()
+        await journal.confirm([(1, len(begun) * 2)])
+        await journal.begin(requested_by(journal))
+        journal.close()
+
+    async def test_closed_journal_says_so(self, journal: Journal) -> None:
+        journal.close()
+        with pytest.raises(JournalUnavailableError):
+            await journal.begin(requested_by(journal))
+
+
+async def test_waiting_writes_share_a_transaction(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "file.db", isolation_level=None, check_same_thread=False)
+    connection.execute("create table t (n integer)")
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    writer, gate, entered = GroupCommit(connection), threading.Event(), threading.Event()
+
+    def wait_for_gate(_: sqlite3.Connection) -> None:
+        entered.set()
+        gate.wait(10)
+
+    first = asyncio.create_task(writer.write(wait_for_gate))
+    await asyncio.to_thread(entered.wait, 10)
+
+    def insert(connection: sqlite3.Connection) -> int | None:
+        return connection.execute("insert into t values (1)").lastrowid
+
+    others = [asyncio.create_task(writer.write(insert)) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    gate.set()
+    await first
+    assert await asyncio.gather(*others) == list(range(1, 51))
+    assert sum(statement.lower() == "commit" for statement in statements) == 2
+    writer.close()
+
+
+# Writes in a process of its own until it is killed or cannot; prints each operation whose write was acknowledged.
+WRITER = """
+import asyncio, resource, sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from image_service.journal import Journal, JournalUnavailableError
+from tests.unit.test_journal import GIBIBYTE, completed, requested_by
+
+if sys.argv[3] != "0":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+
+async def write(journal):
+    while True:
+        requested = requested_by(journal)
+        await journal.begin(requested)
+        print("begun", requested.data.operation_id, flush=True)
+        await journal.finish(completed(requested), keep=False)
+        print("finished", requested.data.operation_id, flush=True)
+
+async def main():
+    journal = Journal(Path(sys.argv[1]), GIBIBYTE)
+    results = await asyncio.gather(*(write(journal) for _ in range(8)), return_exceptions=True)
+    assert all(isinstance(result, JournalUnavailableError) for result in results), results
+    print("refused", str(results[0]).replace(" ", "_"), flush=True)
+
+asyncio.run(main())
+"""
+
+
+def start_writer(path: Path, file_bytes_max: int = 0) -> "subprocess.Popen[str]":
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(root), str(file_bytes_max)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=root,
+    )
+
+
+async def check_after_crash(path: Path, said: list[list[str]]) -> None:
+    """Everything acknowledged is there; sequences have no holes; each event belongs to an operation's history."""
+    journal = Journal(path, GIBIBYTE)
+    try:
+        rows = await journal.outbox(1, 2**62, 1_000_000)
+        assert [row.sequence for row in rows] == list(range(1, len(rows) + 1))
+        events = [parse_event(row.body) for row in rows]
+        begun = {str(event.data.operation_id) for event in events if event.outcome is None}
+        finished = {str(event.data.operation_id) for event in events if event.outcome is not None}
+        assert {word[1] for word in said if word[0] == "begun"} <= begun
+        assert {word[1] for word in said if word[0] == "finished"} <= finished
+        left = {str(operation.requested.data.operation_id) for operation in await journal.unfinished()}
+        assert left == begun - finished
+        await journal.begin(requested_by(journal))
+        assert await journal.last_sequence() == len(rows) + 1
+    finally:
+        journal.close()
+
+
+async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    writer = start_writer(tmp_path / "journal.db")
+    assert writer.stdout is not None
+    lines = [writer.stdout.readline() for _ in range(400)]
+    os.kill(writer.pid, signal.SIGKILL)
+    rest, _ = writer.communicate()
+    whole = [line.split() for line in [*lines, *rest.splitlines(keepends=True)] if line.endswith("\n")]
+    assert len(whole) >= 400
+    await check_after_crash(tmp_path / "journal.db", whole)
+
+
+async def test_disk_full_is_refused_and_loses_nothing(tmp_path: Path) -> None:
+    writer = start_writer(tmp_path / "journal.db", file_bytes_max=400_000)
+    out, err = writer.communicate(timeout=60)
+    assert writer.returncode == 0, err
+    said = [line.split() for line in out.splitlines()]
+    assert said[-1][0] == "refused"
+    assert len(said) > 50
+    await check_after_crash(tmp_path / "journal.db", said[:-1])
