@@ -28,11 +28,12 @@ def parse_nanos(text: object) -> int:
         raise PydanticCustomError("money_string", 'money is a decimal string such as "0.04", not a JSON number')
     if not _DECIMAL.fullmatch(text):
         raise PydanticCustomError("money_decimal", "not a decimal number")
-    value = Decimal(text)
-    exponent = value.as_tuple().exponent
+    sign, digits, exponent = Decimal(text).as_tuple()
     if not isinstance(exponent, int) or exponent < -DECIMALS_MAX:
         raise PydanticCustomError("money_decimals", "more than nine decimals")
-    return int(value.scaleb(DECIMALS_MAX))
+    # Whole numbers from here on: Decimal's own arithmetic rounds beyond 28 digits.
+    nanos = int("".join(map(str, digits))) * int(10 ** (exponent + DECIMALS_MAX))
+    return -nanos if sign else nanos
 
 
 def format_nanos(nanos: int) -> str:

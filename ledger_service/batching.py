@@ -66,7 +66,7 @@ class MicroBatcher(Generic[Item, Answer]):
             for _, future in batch:
                 future.cancel()
             raise
-        except Exception as error:  # whatever it is, its callers must hear of it, and the next batch must run
+        except Exception as error:  # noqa: BLE001 - whatever it is, its callers hear of it, and the next batch runs
             answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():

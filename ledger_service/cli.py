@@ -35,9 +35,9 @@ def migrate(
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from None
     except (OSError, TimeoutError, nats.errors.Error) as error:
-        console.print(
-            f"[red]cannot reach the servers: {str(error) or type(error).__name__}[/red]\nCheck LEDGER_DATABASE_URL and LEDGER_NATS_URL."
-        )
+        reason = str(error) or type(error).__name__
+        console.print(f"[red]cannot reach the servers: {reason}[/red]")
+        console.print("Check LEDGER_DATABASE_URL and LEDGER_NATS_URL.")
         raise typer.Exit(1) from None
     console.print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
 

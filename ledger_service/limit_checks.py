@@ -1,6 +1,7 @@
 """Limit checks: queue → decide → commit. Many checks, one transaction, one fsync."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -8,8 +9,8 @@ from contracts.limits import LimitCheck
 from contracts.problems import CONFLICT, OPERATION_FINISHED, OVERLOADED, ProblemError
 from ledger_service.batching import MicroBatcher, QueueFullError
 from ledger_service.domain.counters import Balance, CounterKey
-from ledger_service.domain.decide import Claim, claims_of, decide, hold
-from ledger_service.store.accounts import AccountTerms, PlanCache, lock_accounts, read_terms
+from ledger_service.domain.decide import Claim, Terms, claims_of, decide, hold
+from ledger_service.store.accounts import PlanCache, lock_terms
 from ledger_service.store.counters import read_balances
 from ledger_service.store.decisions import (
     Decided,
@@ -73,12 +74,11 @@ class LimitChecks:
         self, connection: Connection, checks: Sequence[LimitCheck]
     ) -> list[Answer | Exception]:
         accounts = {check.account_id for check in checks}
-        await lock_accounts(connection, accounts)
-        terms = await read_terms(connection, accounts, self._plans, self._default_plan_id)
-        known = await find_known(connection, {operation_key(check) for check in checks if not check.dry_run})
-        claims = [claims_of(check, terms.by_account[check.account_id], terms.now) for check in checks]
+        terms = await lock_terms(connection, accounts, self._plans, self._default_plan_id)
+        known, now = await find_known(connection, {operation_key(check) for check in checks})
+        claims = [claims_of(check, terms[check.account_id], now) for check in checks]
         balances = await read_balances(connection, (claim for some in claims for claim in some))
-        batch = _BatchDecider(known, balances, terms, self._ttl_seconds)
+        batch = _BatchDecider(known, balances, terms, now, self._ttl_seconds)
         answers = [batch.answer(check, mine) for check, mine in zip(checks, claims, strict=True)]
         if batch.decided:
             await write_decisions(connection, batch.decided)
@@ -92,28 +92,31 @@ class _BatchDecider:
         self,
         known: dict[OperationKey, Known],
         balances: dict[CounterKey, Balance],
-        terms: AccountTerms,
+        terms: dict[str, Terms],
+        now: datetime,
         ttl_seconds: int,
     ) -> None:
         self._known = known
         self._balances = balances
         self._terms = terms
+        self._now = now
         self._ttl_seconds = ttl_seconds
         self.decided: list[Decided] = []
 
     def answer(self, check: LimitCheck, claims: list[Claim]) -> Answer | Exception:
-        digest = request_digest(check)
+        check_json = check.model_dump_json(exclude_none=True)
+        digest = request_digest(check_json)
         known = None if check.dry_run else self._known.get(operation_key(check))
         if known is not None:
             return _repeat(check.operation_id, digest, known)
         ttl_seconds = check.ttl_seconds or self._ttl_seconds
-        terms = self._terms.by_account[check.account_id]
-        decision = decide(check, terms, claims, self._balances, self._terms.now, ttl_seconds)
+        terms = self._terms[check.account_id]
+        decision = decide(check, terms, claims, self._balances, self._now, ttl_seconds)
         decision_json = decision.model_dump_json().encode()
         if not check.dry_run:
             if decision.allowed:
                 hold(claims, self._balances)
-            self.decided.append(Decided(check, decision, decision_json, digest))
+            self.decided.append(Decided(check, check_json, decision, decision_json, digest))
             self._known[operation_key(check)] = Known(digest, decision_json, finished=False)
         return decision_json
 

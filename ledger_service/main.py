@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import nats.errors
 import structlog
@@ -121,7 +121,7 @@ async def _retrying(what: str, opening: Callable[[], Awaitable[Opened]]) -> Open
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _run(stack: AsyncExitStack, *workers: Coroutine[Any, Any, None]) -> None:
+def _run(stack: AsyncExitStack, *workers: Coroutine[object, None, None]) -> None:
     tasks = [asyncio.create_task(worker) for worker in workers]
 
     def on_end(task: asyncio.Task[None]) -> None:

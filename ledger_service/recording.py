@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
+
 from contracts.events import RecordedRanges
 from contracts.problems import CONFLICT, INVALID_REQUEST, OPERATION_CONFLICT, Problem, problem
 from ledger_service.domain.batches import CONFLICTS, Receipt, Submission, classify, split_first
@@ -13,6 +15,8 @@ from ledger_service.store.dead_letters import DeadLetter, add_dead_letters
 from ledger_service.store.event_log import append_incoming, clear_incoming, find_events, find_finished, incoming_row
 from ledger_service.store.pool import REFUSED, RETRYABLE, Connection, Pool
 from ledger_service.store.sources import add_sequences
+
+log = structlog.get_logger()
 
 ATTEMPTS_MAX: Final = 5
 
@@ -76,6 +80,9 @@ async def _record_in_transaction(connection: Connection, batch: Batch) -> Record
         ]
     if letters:
         await add_dead_letters(connection, letters)
+        # One line a batch: what was refused must not be silent, and a flood of it must not flood the log.
+        first = letters[0].problem
+        log.warning("dead_lettered", letters=len(letters), code=first.code, detail=first.detail)
     return Recorded(receipts, await add_sequences(connection, batch.sequences))
 
 

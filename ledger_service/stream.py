@@ -142,9 +142,11 @@ async def _check_consumer_settings(jetstream: JetStreamContext) -> None:
     wanted = consumer_config()
     differing = [
         name
-        for name in ("deliver_policy", "ack_policy", "max_deliver", "max_ack_pending")
+        for name in ("deliver_policy", "ack_policy", "ack_wait", "max_deliver", "max_ack_pending")
         if getattr(actual, name) != getattr(wanted, name)
     ]
+    # A filter would hide events from the ledger for ever.
+    differing += [name for name in ("filter_subject", "filter_subjects") if getattr(actual, name)]
     if differing:
         raise StreamConfigError(f"consumer {INGEST_CONSUMER} differs in {', '.join(differing)}: run `ledger migrate`")
 

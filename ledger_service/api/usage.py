@@ -48,7 +48,7 @@ def _moment_in(month: date, now: datetime) -> datetime:
 
 async def _limits(connection: Connection, wired: Services, account_id: str, moment: datetime) -> list[LimitState]:
     terms = await read_terms(connection, [account_id], wired.plans, wired.default_plan_id)
-    claims = claims_of_account(account_id, terms.by_account[account_id], moment)
+    claims = claims_of_account(account_id, terms[account_id], moment)
     balances = await find_balances(connection, claims)
     if any(claim.key not in balances for claim in claims):
         # A counter is made on first need, which takes the account's lock; every later read does without.

@@ -71,4 +71,9 @@ def classify(submission: Submission, recorded_body: str | None, has_outcome: boo
 
 def same_json(one: bytes, other: str) -> bool:
     """Whether two JSON texts say the same; the order of members and white space do not matter."""
-    return one == other.encode() or bool(orjson.loads(one) == orjson.loads(other))
+    return one == other.encode() or _canonical(one) == _canonical(other)
+
+
+def _canonical(text: bytes | str) -> bytes:
+    # Compared as text again: to Python, true and 1 are equal.
+    return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 
-from contracts.limits import Decision, LimitCheck
+from contracts.limits import Decision
 
 RESERVATION_PLACED: Final = "ledger.reservation.placed.v1"
 CHECK_DENIED: Final = "ledger.check.denied.v1"
@@ -31,13 +31,10 @@ def ledger_event(event_id: UUID, event_type: str, account_id: str, time: datetim
     )
 
 
-def decision_event(event_id: UUID, check: LimitCheck, decision: Decision, decision_json: bytes) -> bytes:
+def decision_event(event_id: UUID, check_json: str, account_id: str, decision: Decision, decision_json: bytes) -> bytes:
     """The event of a limit check: what was asked and what was answered, byte for byte."""
-    data = {
-        "check": orjson.Fragment(check.model_dump_json(exclude_none=True)),
-        "decision": orjson.Fragment(decision_json),
-    }
-    return ledger_event(event_id, decision_event_type(decision), check.account_id, decision.decided_at, data)
+    data = {"check": orjson.Fragment(check_json), "decision": orjson.Fragment(decision_json)}
+    return ledger_event(event_id, decision_event_type(decision), account_id, decision.decided_at, data)
 
 
 def decision_event_type(decision: Decision) -> str:

@@ -3,6 +3,7 @@
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Final, assert_never
 from zoneinfo import ZoneInfo
 
@@ -36,6 +37,11 @@ def period_of(window: Window, moment: datetime, calendar: Calendar) -> Period:
     Days, months and billing periods begin at midnight of the account's time zone; minutes and hours run in UTC, so
     that each has its full length when clocks change.
     """
+    return _period_of(window, moment.astimezone(UTC), calendar)
+
+
+@lru_cache(maxsize=1024)  # a batch decides many checks at one moment
+def _period_of(window: Window, moment: datetime, calendar: Calendar) -> Period:
     match window:
         case Window.MINUTE:
             return _fixed(moment, timedelta(minutes=1), "%Y-%m-%dT%H:%MZ")
@@ -56,7 +62,6 @@ def period_of(window: Window, moment: datetime, calendar: Calendar) -> Period:
 
 
 def _fixed(moment: datetime, length: timedelta, name: str) -> Period:
-    moment = moment.astimezone(UTC)
     start = moment - (moment - BEGINNING) % length
     return Period(start, start + length, start.strftime(name))
 

@@ -1,8 +1,6 @@
 """Accounts and plans, and the lock on an account under which everything about it is decided."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from contracts.limits import Account, AccountStored, Plan, PlanStored
@@ -18,14 +16,6 @@ if TYPE_CHECKING:
 SQL: Final = load(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class AccountTerms:
-    """The terms of some accounts, and the database's time when they were read."""
-
-    by_account: dict[str, Terms]
-    now: datetime
-
-
 class PlanCache:
     """Parsed plans by id and version. A version never changes, so an entry is never stale; old ones are dropped."""
 
@@ -35,11 +25,14 @@ class PlanCache:
         self._plans: dict[str, PlanStored] = {}
 
     async def get(self, connection: "Connection", plan_id: str | None, version: int | None) -> Plan | None:
-        """The plan of that version (or the newer one that came meanwhile); None where there is none."""
-        if plan_id is None or version is None:
+        """The plan of that version, or a newer one that came meanwhile; None where there is no plan by that id.
+
+        A version of None asks again: the plan may have come after the statement that looked for it began.
+        """
+        if plan_id is None:
             return None
         cached = self._plans.get(plan_id)
-        if cached is None or cached.version < version:
+        if cached is None or version is None or cached.version < version:
             cached = await find_plan(connection, plan_id)
             if cached is None:
                 return None
@@ -57,16 +50,34 @@ async def lock_accounts(connection: "Connection", account_ids: Collection[str]) 
         await connection.execute(SQL["lock"], wanted)
 
 
+async def lock_terms(
+    connection: "Connection", account_ids: Collection[str], plans: PlanCache, default_plan_id: str | None
+) -> dict[str, Terms]:
+    """As lock_accounts, and the terms of each; the default plan's where an account was never registered."""
+    wanted = sorted(account_ids)
+    rows = await connection.fetch(SQL["lock_terms"], wanted, default_plan_id)
+    if len(rows) < len(wanted):
+        await connection.execute(SQL["add_seen"], wanted)
+        rows = await connection.fetch(SQL["lock_terms"], wanted, default_plan_id)
+    return await _terms(connection, rows, plans)
+
+
 async def read_terms(
     connection: "Connection", account_ids: Collection[str], plans: PlanCache, default_plan_id: str | None
-) -> AccountTerms:
-    """The terms of accounts; the default plan's where one was never registered. Lock them first to decide on them."""
-    rows = await connection.fetch(SQL["terms"], list(account_ids), default_plan_id)
-    terms = {}
-    for row in rows:
-        plan = await plans.get(connection, row["plan_id"], row["plan_version"])
-        terms[row["account_id"]] = Terms(row["plan_id"], plan, Calendar(row["time_zone"], row["billing_anchor"]))
-    return AccountTerms(terms, max(row["read_at"] for row in rows))
+) -> dict[str, Terms]:
+    """The same without a lock: to show, not to decide on."""
+    return await _terms(connection, await connection.fetch(SQL["terms"], list(account_ids), default_plan_id), plans)
+
+
+async def _terms(connection: "Connection", rows: "list[asyncpg.Record]", plans: PlanCache) -> dict[str, Terms]:
+    return {
+        row["account_id"]: Terms(
+            row["plan_id"],
+            await plans.get(connection, row["plan_id"], row["plan_version"]),
+            Calendar(row["time_zone"], row["billing_anchor"]),
+        )
+        for row in rows
+    }
 
 
 async def put_account(connection: "Connection", account_id: str, account: Account) -> AccountStored:

@@ -10,8 +10,6 @@ from ledger_service.domain.decide import Claim
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
@@ -19,8 +17,11 @@ SQL: Final = load(__name__)
 
 async def find_balances(connection: "Connection", claims: Iterable[Claim]) -> dict[CounterKey, Balance]:
     """The balances of those of the claims' counters that exist."""
-    keys = {claim.key for claim in claims}
-    return _balances(await connection.fetch(SQL["find"], *_columns(keys))) if keys else {}
+    keys = list({claim.key for claim in claims})
+    if not keys:
+        return {}
+    rows = await connection.fetch(SQL["find"], *zip(*keys, strict=True))
+    return {keys[ordinal - 1]: Balance(settled, held) for ordinal, settled, held in rows}
 
 
 async def read_balances(connection: "Connection", claims: Iterable[Claim]) -> dict[CounterKey, Balance]:
@@ -32,16 +33,9 @@ async def read_balances(connection: "Connection", claims: Iterable[Claim]) -> di
     balances = await find_balances(connection, wanted.values())
     missing = [claim for key, claim in wanted.items() if key not in balances]
     if missing:
-        balances |= _balances(await connection.fetch(SQL["create_missing"], _definitions(missing)))
+        made = await connection.fetch(SQL["create_missing"], _definitions(missing))
+        balances.update({CounterKey(*row[:5]): Balance(settled=row[5], held=row[6]) for row in made})
     return balances
-
-
-def _columns(keys: Iterable[CounterKey]) -> tuple[tuple[object, ...], ...]:
-    return tuple(zip(*keys, strict=True))
-
-
-def _balances(rows: "list[asyncpg.Record]") -> dict[CounterKey, Balance]:
-    return {CounterKey(*row[:5]): Balance(settled=row[5], held=row[6]) for row in rows}
 
 
 def _definitions(claims: list[Claim]) -> str:

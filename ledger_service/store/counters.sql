@@ -1,9 +1,9 @@
 -- name: find
-select c.*
+select k.ordinal, c.settled, c.held
 from unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[])
-    as k (account_id, scope_key, period_end, period_start, counter_id)
+    with ordinality as k (account_id, scope_key, period_end, period_start, counter_id, ordinal)
 cross join lateral (
-    select c.account_id, c.scope_key, c.period_end, c.period_start, c.counter_id, c.settled, c.held
+    select c.settled, c.held
     from counters c
     where c.account_id = k.account_id and c.scope_key = k.scope_key and c.period_end = k.period_end
       and c.period_start = k.period_start and c.counter_id = k.counter_id

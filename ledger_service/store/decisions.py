@@ -1,6 +1,6 @@
 """Decisions and the holds they place."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -36,31 +36,33 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision to be written: the check, the answer, and the answer as it goes to the caller."""
+    """A decision to be written: the check and the answer, each as a model and as JSON."""
 
     check: LimitCheck
+    check_json: str
     decision: Decision
     decision_json: bytes
     request_digest: bytes
 
 
-def request_digest(check: LimitCheck) -> bytes:
+def request_digest(check_json: str) -> bytes:
     """What two checks must share to be the same request."""
-    return sha256(check.model_dump_json().encode()).digest()[:16]
+    return sha256(check_json.encode()).digest()[:16]
 
 
-async def find_known(connection: "Connection", keys: Iterable[OperationKey]) -> dict[OperationKey, Known]:
-    """Earlier decisions and outcomes of these operations."""
-    columns = tuple(zip(*keys, strict=True))
-    if not columns:
-        return {}
-    rows = await connection.fetch(SQL["find_many"], *columns)
-    return {
+async def find_known(
+    connection: "Connection", keys: Collection[OperationKey]
+) -> tuple[dict[OperationKey, Known], datetime]:
+    """Earlier decisions and outcomes of these operations, and the database's time. There must be at least one key."""
+    rows = await connection.fetch(SQL["find_many"], *zip(*keys, strict=True))
+    known = {
         OperationKey(row["account_id"], row["operation_id"]): Known(
             row["request_digest"], row["decision"].encode() if row["decision"] else None, row["finished"]
         )
         for row in rows
+        if row["request_digest"] is not None or row["finished"]
     }
+    return known, max(row["read_at"] for row in rows)
 
 
 async def write_decisions(connection: "Connection", decided: Sequence[Decided]) -> None:
@@ -70,7 +72,7 @@ async def write_decisions(connection: "Connection", decided: Sequence[Decided]) 
 
 def _row(one: Decided) -> tuple[object, ...]:
     check, decision, event_id = one.check, one.decision, uuid7()
-    body = decision_event(event_id, check, decision, one.decision_json).decode()
+    body = decision_event(event_id, one.check_json, check.account_id, decision, one.decision_json).decode()
     expires_at = decision.reservation.expires_at if decision.reservation else None
     return (
         check.account_id, check.operation_id, event_id, decision_event_type(decision), body, one.request_digest,

@@ -1,7 +1,7 @@
 -- name: find_many
 -- What is known of these operations: an earlier decision, or an outcome.
 select k.account_id, k.operation_id, d.request_digest, (e.body -> 'data' -> 'decision')::text as decision,
-       o.event_id is not null as finished
+       o.event_id is not null as finished, clock_timestamp() as read_at
 from unnest($1::text[], $2::uuid[]) as k (account_id, operation_id)
 left join lateral (
     select * from decisions d where d.account_id = k.account_id and d.operation_id = k.operation_id offset 0
@@ -14,7 +14,6 @@ left join lateral (
     where o.account_id = k.account_id and o.operation_id = k.operation_id and o.terminal
     offset 0
 ) o on true
-where d.event_id is not null or o.event_id is not null
 
 -- name: write
 -- Logs decisions, and adds the holds of those allowed to every counter that they touch.

@@ -23,7 +23,7 @@ def bench(
 ) -> None:
     """Measures speed; exits 1 where an aim is missed."""
     scale, repeats = (10, 1) if quick else (1, 3)
-    report, console = Report(), Console()
+    report = Report()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
 
@@ -45,7 +45,7 @@ def bench(
             measure_reads(made, report, 1_000, 1_000_000 // scale, repeats)
         step("image service")
         measure_images(report, 2_000 // scale)
-    report.show(console)
+    report.show()
     if json is not None:
         json.write_text(report.as_json())
     if any(figure.met is False for figure in report.figures):

@@ -29,20 +29,22 @@ def measure_checks(made: Servers, report: Report, requests_per_caller: int, repe
                 for _ in range(repeats)
             ]
             plain, spread, hot = (_median(column) for column in zip(*runs, strict=True))
-            for name, measured in (("over 10,000 accounts", spread), ("on one hot account", hot)):
-                report.add(
-                    Figure(
-                        f"limit checks over HTTP, {callers} callers, {name} (p50 {measured.p50_ms:.1f}, "
-                        f"p99 {measured.p99_ms:.1f} ms)",
-                        measured.per_second,
-                        "/s",
-                        None,
-                        "empty FastAPI route",
-                        plain.per_second,
-                        RATIO_AIM if callers == RATIO_AIM_CALLERS else None,
-                    )  # fmt: skip
-                )
+            aim = RATIO_AIM if callers == RATIO_AIM_CALLERS else None
+            for where, measured in (("10,000 accounts", spread), ("one hot account", hot)):
+                report.add(_figure(callers, where, measured, plain, aim))
         report.add(Figure("ledger's memory under checks", ledger.memory_mib, "MiB", ("<=", 200)))
+
+
+def _figure(callers: int, where: str, measured: Measured, plain: Measured, aim: tuple[str, float] | None) -> Figure:
+    latency = f"p50 {measured.p50_ms:.1f} ms, p99 {measured.p99_ms:.1f} ms"
+    return Figure(
+        name=f"limit checks over HTTP, {callers} at once, {where} ({latency})",
+        value=measured.per_second,
+        unit="/s",
+        beside="empty FastAPI route, same models",
+        beside_value=plain.per_second,
+        ratio_aim=aim,
+    )
 
 
 def _run(url: str, callers: int, requests: int, hot: bool) -> Measured:

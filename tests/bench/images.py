@@ -19,7 +19,7 @@ BODY = orjson.dumps({"prompt": "a lighthouse in fog", "width": SIDE_PIXELS, "hei
 
 def measure_images(report: Report, operations: int) -> None:
     rate, ledger_mib, image_mib = asyncio.run(_measure(operations))
-    name = f"generate operations, {SIDE_PIXELS} × {SIDE_PIXELS} pixels, {CALLERS} callers, whole stack"
+    name = f"generate operations, {SIDE_PIXELS} x {SIDE_PIXELS} pixels, {CALLERS} at once, whole stack"
     report.add(Figure(name, rate, "/s"))
     report.add(Figure("image service's memory under them", image_mib, "MiB", ("<=", 200)))
     report.add(Figure("ledger's memory under them", ledger_mib, "MiB", ("<=", 200)))
@@ -47,5 +47,6 @@ async def _measure(operations: int) -> tuple[float, float, float]:
             await asyncio.gather(*(call() for _ in range(CALLERS)))
             rate = operations / (loop.time() - begin)
             pids = state.pids
-            assert pids.ledger is not None and pids.image is not None
+            assert pids.ledger is not None
+            assert pids.image is not None
             return rate, Service("", pids.ledger).memory_mib, Service("", pids.image).memory_mib

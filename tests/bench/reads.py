@@ -22,17 +22,8 @@ def measure_reads(made: Servers, report: Report, small: int, large: int, repeats
         few = sorted(_read(ledger.url) for _ in range(repeats))[repeats // 2]
         asyncio.run(_fill(made, large - small, seed=2))
         many = sorted(_read(ledger.url) for _ in range(repeats))[repeats // 2]
-    report.add(
-        Figure(
-            f"usage summary read, {large:,} log rows, p50",
-            many,
-            "ms",
-            None,
-            f"the same with {small:,}",
-            few,
-            ("<=", 1.3),
-        )  # fmt: skip
-    )
+    name, beside = f"usage summary read, {large:,} log rows, p50", f"the same with {small:,}"
+    report.add(Figure(name, many, "ms", None, beside, few, ("<=", 1.3)))
 
 
 def _read(url: str) -> float:

@@ -1,12 +1,13 @@
 """One table: what was measured, what it is compared with, and whether it is what we aim for."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from statistics import median
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+WIDTH_MIN = 150
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,23 @@ class Report:
     def add(self, figure: Figure) -> None:
         self.figures.append(figure)
 
-    def show(self, console: Console) -> None:
-        table = Table(title="Measured on this machine; medians", title_justify="left")
-        for column, justify in (("what", "left"), ("figure", "right"), ("aim", "right"), ("beside", "left"),
-                                ("its figure", "right"), ("ratio", "right"), ("aim", "right"), ("", "left")):  # fmt: skip
-            table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal type
+    def show(self) -> None:
+        console = Console()
+        console.width = max(console.width, WIDTH_MIN)
+        table = Table(title="Measured on this machine, medians", title_justify="left", box=SIMPLE_HEAD)
+        table.add_column("what")
+        for title in ("figure", "aim"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("beside, in the same run")
+        for title in ("its figure", "ratio", "aim"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("")
         for figure in self.figures:
             table.add_row(*_cells(figure))
         console.print(table)
 
     def as_json(self) -> str:
         return json.dumps([{**asdict(one), "ratio": one.ratio, "met": one.met} for one in self.figures], indent=2)
-
-
-def median_of(repeats: int, measure: Callable[[], float]) -> float:
-    return median(measure() for _ in range(repeats))
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:

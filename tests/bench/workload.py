@@ -12,7 +12,7 @@ from contracts.limits import Account, Limit, Meter, Plan, Window
 from contracts.subjects import subject_of
 from ledger_service.administration import change_account, change_plan
 from ledger_service.domain.decide import claims_of_account
-from ledger_service.store.accounts import PlanCache, lock_accounts, read_terms
+from ledger_service.store.accounts import PlanCache, lock_terms
 from ledger_service.store.counters import read_balances
 
 ACCOUNTS = 10_000
@@ -41,9 +41,8 @@ async def make_accounts(database_url: str, count: int = ACCOUNTS) -> None:
         async with connection.transaction():
             for name in names:
                 await change_account(connection, name, Account(plan_id=PLAN_ID))
-            await lock_accounts(connection, names)
-            terms = await read_terms(connection, names, PlanCache(), None)
-            claims = [claim for name in names for claim in claims_of_account(name, terms.by_account[name], terms.now)]
+            terms, now = await lock_terms(connection, names, PlanCache(), None), datetime.now(UTC)
+            claims = [claim for name in names for claim in claims_of_account(name, terms[name], now)]
             await read_balances(connection, claims)
         await connection.execute("analyze")
     finally:
