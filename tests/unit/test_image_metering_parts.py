@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from contracts.events import parse_event
+from contracts.events import event_to_json, parse_event
 from contracts.identifiers import uuid7
 from contracts.limits import Decision
 from contracts.problems import ProblemError
 from image_service.admission import Admission
+from image_service.background import stop
 from image_service.calls import Call, Caller
 from image_service.images import ProducedImage
 from image_service.operation_log import Report, limit_moves, readable_block
@@ -21,7 +22,6 @@ from image_service.recording import recovery_of
 from image_service.replies import wants_bytes
 from image_service.republish import SPANS_MAX, RepublishSchedule, merge_ranges
 from image_service.usage_events import (
-    event_json,
     failure_of,
     operation_completed,
     operation_failed,
@@ -74,17 +74,17 @@ class TestEvents:
         error = ProviderError("no_credit", "nothing left", cost_nanos=5, status_code=402, retry_count=1)
         failed = operation_failed(requested, error, event_id=uuid7(), now=later, duration_ms=3)
         for event in (requested, completed, failed):
-            assert parse_event(event_json(event)) == event
+            assert parse_event(event_to_json(event)) == event
         assert (completed.data.cost, completed.data.response_bytes, completed.data.quantity) == (20_000_000, 5, 2)
         assert (completed.data.requested_at, completed.time) == (NOW, later)
         assert (failed.data.cost, failed.data.status_code, failed.data.retry_count) == (5, 402, 1)
-        assert b'"cost":"0.000000005"' in event_json(failed)
+        assert b'"cost":"0.000000005"' in event_to_json(failed)
 
     def test_status_code_that_never_came_is_null(self) -> None:
         failed = operation_failed(
             requested_of(call_of()), ProviderError("x", "y"), event_id=uuid7(), now=NOW, duration_ms=0
         )
-        assert parse_event(event_json(failed)) == failed
+        assert parse_event(event_to_json(failed)) == failed
 
     def test_what_a_provider_says_is_made_to_fit(self) -> None:
         error = ProviderError("bad code\r\n", "a\x00" * 2000)
@@ -217,6 +217,23 @@ def test_operations_beyond_the_bound_are_refused_and_places_are_given_back() -> 
     for _ in range(3):
         with admission.operation(), pytest.raises(ProblemError, match="overloaded"), admission.operation():
             pass
+
+
+async def test_task_that_loses_a_cancellation_is_stopped_all_the_same() -> None:
+    lost = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            lost.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(stop(task), 5)
+    assert task.cancelled()
+    assert lost.is_set()
 
 
 def test_outcomes_are_whole_or_absent(tmp_path: Path) -> None:

@@ -185,6 +185,12 @@ class TestEdit:
         [edited] = run(local, "edit", EditParameters(effect="crop", left=5, top=6, width=7, height=8), source).images
         assert opened(edited).tobytes() == image.crop((5, 6, 12, 14)).tobytes()
 
+    def test_blur_lets_no_transparent_colour_bleed(self, local) -> None:
+        image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+        image.paste((0, 0, 255, 255), (10, 10, 30, 30))
+        [edited] = run(local, "edit", EditParameters(effect="blur", strength=1), examine(file_of(image), BOUNDS)).images
+        assert max(pixel(opened(edited), x, 20)[0] for x in range(10, 30)) < 40
+
     @pytest.mark.parametrize(
         ("asked", "size"), [({"width": 30}, (30, 20)), ({"height": 80}, (120, 80)), ({"width": 9, "height": 9}, (9, 9))]
     )

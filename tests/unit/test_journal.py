@@ -300,7 +300,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
 
 
 async def test_disk_full_is_refused_and_loses_nothing(tmp_path: Path) -> None:
-    writer = start_writer(tmp_path / "journal.db", file_bytes_max=400_000)
+    writer = start_writer(tmp_path / "journal.db", file_bytes_max=2_000_000)
     out, err = writer.communicate(timeout=60)
     assert writer.returncode == 0, err
     said = [line.split() for line in out.splitlines()]

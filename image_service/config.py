@@ -1,0 +1,57 @@
+"""All of the service's settings: read once, from the environment, at start."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
+_Port = Annotated[int, Field(ge=1, le=65_535)]
+_Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """Environment variables are these names with the prefix ``IMAGE_``. Times in seconds, sizes in bytes or pixels."""
+
+    model_config = SettingsConfigDict(env_prefix="IMAGE_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: _Port = 8000
+    nats_url: str = "nats://127.0.0.1:4222"
+    ledger_url: _HttpUrl = "http://127.0.0.1:8001"
+    #: Holds journal.db and outcomes/; belongs to one running service at a time.
+    data_dir: Path = Path(".data/image")
+
+    ledger_connect_timeout_seconds: _Seconds = 1.0
+    #: For one limit check, its retries included. A busy ledger is worth waiting for; one that is gone is noticed at
+    #: once, by the refused connection.
+    ledger_timeout_seconds: _Seconds = 10.0
+    #: For one provider call. It has to end before the hold does.
+    provider_timeout_seconds: _Seconds = 120.0
+    hold_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    #: How long a repeat waits for the first request with its key, where that still runs here.
+    repeat_wait_seconds: _Seconds = 60.0
+    outcome_retention_seconds: _Seconds = 86_400.0
+    #: A published event that the ledger does not confirm for so long is published again.
+    confirm_after_seconds: _Seconds = 30.0
+    #: A NATS connection on which nothing is acknowledged for so long, though it should be, is replaced.
+    nats_stall_seconds: _Seconds = 15.0
+    #: On SIGTERM, running operations get so long to end.
+    shutdown_seconds: _Seconds = 20.0
+
+    upload_bytes_max: _Count = 25 * 1024 * 1024
+    #: Of an image that comes in and of one that goes out.
+    pixels_max: _Count = 40_000_000
+    edge_pixels_max: Annotated[int, Field(ge=16, le=16_383)] = 16_383  # what WebP can hold
+    operations_in_flight_max: _Count = 512
+    #: Uploads held in memory at once; more wait, spooled to disk.
+    upload_memory_bytes_max: _Count = 256 * 1024 * 1024
+    #: New operations are refused while the journal holds so much that the ledger has not confirmed.
+    journal_bytes_max: _Count = 4 * 1024 * 1024 * 1024
+    local_threads: _Count = os.cpu_count() or 2
+
+    #: The readable block per operation: always, never, or (unset) where stdout is a terminal.
+    console: bool | None = None

@@ -1,0 +1,50 @@
+"""Is the process alive, and can it serve."""
+
+from collections.abc import Callable
+
+import orjson
+from fastapi import FastAPI, Response
+
+from image_service.journal import Journal, JournalUnavailableError
+from image_service.ledger_client import LedgerClient
+
+
+def add_health_routes(
+    app: FastAPI, *, journal: Journal, ledger: LedgerClient, nats_connected: Callable[[], bool]
+) -> None:
+    @app.get("/livez", tags=["health"], summary="The process answers")
+    async def livez() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], summary="Operations can be served", responses={503: {}})
+    async def readyz() -> Response:
+        """Ready means that an operation can be checked and recorded. Without NATS it can: the journal keeps events."""
+        journal_writable = await _is_writable(journal)
+        ledger_ready = await ledger.is_ready()
+        ready = journal_writable and ledger_ready
+        body = {
+            "status": "ready" if ready else "not_ready",
+            "parts": {
+                "journal": {"ok": journal_writable, "unconfirmed_events": await _unconfirmed(journal)},
+                "ledger": {"ok": ledger_ready},
+                "nats": {"ok": nats_connected(), "needed": False},
+            },
+        }
+        return Response(orjson.dumps(body), 200 if ready else 503, media_type="application/json")
+
+
+async def _is_writable(journal: Journal) -> bool:
+    try:
+        await journal.probe()
+    except JournalUnavailableError:
+        return False
+    return True
+
+
+async def _unconfirmed(journal: Journal) -> int | None:
+    """About how many events wait for the ledger: from the first such sequence to the last."""
+    try:
+        first, last = await journal.outbox_ends()
+    except JournalUnavailableError:
+        return None
+    return last - first + 1 if first else 0

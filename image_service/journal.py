@@ -1,0 +1,272 @@
+"""The journal: intent before a provider call, outcome before the reply, events until the ledger confirms them.
+
+SQLite in WAL mode, synchronous=FULL: what a call here returned from survives kill -9 and power failure.
+"""
+
+import asyncio
+import functools
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+
+from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json, parse_event
+from contracts.subjects import subject_of
+from image_service.group_commit import GroupCommit, JournalUnavailableError
+from image_service.journal_file import SQL, connect, lock, prepare
+
+_log = structlog.stdlib.get_logger(__name__)
+
+__all__ = ["Claim", "Journal", "JournalUnavailableError", "KeptOperation", "OutboxRow", "Unfinished"]
+
+T = TypeVar("T")
+ProducedEvent = OperationRequested | OperationCompleted | OperationFailed
+
+CONFIRM_ROWS_MAX: Final = 2_000
+SWEEP_ROWS_MAX: Final = 500
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An account's idempotency key, the request that it stands for, and the operation id that this request gets."""
+
+    account_id: str
+    key: str
+    request_hash: str
+    operation_id: UUID
+
+
+@dataclass(frozen=True)
+class KeptOperation:
+    """What the journal knows under an idempotency key. ``problem`` is the JSON of a finished failure."""
+
+    operation_id: UUID
+    state: str
+    request_hash: str
+    problem: str | None
+    age_seconds: float
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An operation that has an intent and no outcome."""
+
+    requested: OperationRequested
+    provider_job_id: str | None
+    keep: bool
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    sequence: int
+    event_id: str
+    subject: str
+    body: bytes
+
+
+class Journal:
+    """All methods are safe to call at any time from the event loop; writes are grouped into common commits."""
+
+    def __init__(self, path: Path, bytes_max: int) -> None:
+        """Open, or make, the journal at ``path``. Raises JournalUnavailableError where that cannot be done."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(path.with_suffix(".lock"))
+        try:
+            writing = connect(path)
+            self.source = prepare(writing)
+            self._pages_max = bytes_max // int(writing.execute("pragma page_size").fetchone()[0])
+            self._reading = connect(path)
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise JournalUnavailableError(f"{path}: {error}") from error
+        self._writing = writing
+        self._writer = GroupCommit(writing)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
+        #: Set whenever the outbox got a row; the relay clears it.
+        self.outbox_grew = asyncio.Event()
+
+    async def claim(self, claim: Claim) -> KeptOperation | None:
+        """Take a key. None: it is now this request's. Otherwise what was there before, unchanged."""
+
+        def work(connection: sqlite3.Connection) -> KeptOperation | None:
+            values = {
+                "operation_id": str(claim.operation_id),
+                "account_id": claim.account_id,
+                "idempotency_key": claim.key,
+                "request_hash": claim.request_hash,
+                "now": time.time(),
+            }
+            if connection.execute(SQL["claim"], values).fetchone():
+                return None
+            row = connection.execute(SQL["by_key"], (claim.account_id, claim.key)).fetchone()
+            return KeptOperation(UUID(row[0]), row[1], row[2], row[3], time.time() - row[4])
+
+        return await self._writer.write(work)
+
+    async def forget(self, operation_id: UUID) -> None:
+        """Give a claimed key back; does nothing once the operation has begun. Idempotent."""
+        await self._writer.write(lambda connection: connection.execute(SQL["forget"], (str(operation_id),)))
+
+    async def begin(self, requested: OperationRequested) -> None:
+        """Record the intent and its event, together. Raises JournalUnavailableError: then nothing may be started."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            self._refuse_when_full(connection)
+            body = _add_to_outbox(connection, requested)
+            values = {
+                "operation_id": str(requested.data.operation_id),
+                "account_id": requested.data.account_id,
+                "provider": requested.data.provider,
+                "model": requested.data.model,
+                "requested_event": body,
+                "now": time.time(),
+            }
+            if not connection.execute(SQL["begin"], values).fetchone():
+                raise RuntimeError(f"operation {requested.data.operation_id} has begun before")
+
+        await self._writer.write(work)
+        self.outbox_grew.set()
+
+    async def finish(
+        self, outcome: OperationCompleted | OperationFailed, *, keep: bool, problem: str | None = None
+    ) -> bool:
+        """Record the outcome and its event, together. False: there was an outcome already, nothing was changed.
+
+        ``keep`` holds the row for repeats of its idempotency key. Raises JournalUnavailableError; safe to repeat.
+        """
+
+        def work(connection: sqlite3.Connection) -> bool:
+            operation_id = str(outcome.data.operation_id)
+            done = connection.execute(SQL["finish_kept"], (problem, time.time(), operation_id)) if keep else None
+            if done is None or not done.rowcount:
+                done = connection.execute(SQL["finish_unkept"], (operation_id,))
+            if not done.rowcount:
+                return False
+            _add_to_outbox(connection, outcome)
+            return True
+
+        finished = await self._writer.write(work)
+        self.outbox_grew.set()
+        return finished
+
+    async def unfinished(self) -> list[Unfinished]:
+        """Operations with an intent and no outcome. Right after the start these are what a crash left behind."""
+
+        def work() -> list[Unfinished]:
+            found = []
+            for _, _, _, job, body, key in self._reading.execute(SQL["unfinished"]).fetchall():
+                requested = _read_intent(body)
+                if requested is not None:
+                    found.append(Unfinished(requested, job, keep=key is not None))
+            return found
+
+        return await self._read(work)
+
+    async def outbox(self, first: int, last: int, rows_max: int) -> list[OutboxRow]:
+        """Unconfirmed rows with ``first`` <= sequence <= ``last``, in order, at most ``rows_max``."""
+
+        def work() -> list[OutboxRow]:
+            rows = self._reading.execute(SQL["outbox_range"], (first, last, rows_max)).fetchall()
+            return [OutboxRow(*row) for row in rows]
+
+        return await self._read(work)
+
+    async def outbox_ends(self) -> tuple[int, int]:
+        """First and last unconfirmed sequence; (0, 0) where there is none."""
+
+        def work() -> tuple[int, int]:
+            first, last = self._reading.execute(SQL["outbox_ends"]).fetchone()
+            return first, last
+
+        return await self._read(work)
+
+    async def last_sequence(self) -> int:
+        """The last sequence number that was ever given out; 0 before the first."""
+
+        def work() -> int:
+            return int(self._reading.execute(SQL["read_meta"], ("last_sequence",)).fetchone()[0])
+
+        return await self._read(work)
+
+    async def confirm(self, ranges: Iterable[tuple[int, int]]) -> int:
+        """Drop what the ledger has committed: inclusive ranges. Returns how many rows that were. Idempotent."""
+        dropped = 0
+        for first, last in ranges:
+            while True:
+                # In portions, so that no transaction holds up the operations that write meanwhile.
+                rows = await self._writer.write(functools.partial(_confirm_some, first=first, last=last))
+                dropped += rows
+                if rows < CONFIRM_ROWS_MAX:
+                    break
+        return dropped
+
+    async def sweep(self, older_than_seconds: float) -> None:
+        """Forget keys and outcomes whose retention is over. Operations that still run are never touched."""
+        before = time.time() - older_than_seconds
+        while (
+            await self._writer.write(
+                lambda connection: connection.execute(SQL["sweep"], (before, SWEEP_ROWS_MAX)).rowcount
+            )
+            == SWEEP_ROWS_MAX
+        ):
+            pass
+
+    async def probe(self) -> None:
+        """Write something, durably. Raises JournalUnavailableError where operations could not be recorded either."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            self._refuse_when_full(connection)
+            connection.execute(SQL["probe"], (time.time(),))
+
+        await self._writer.write(work)
+
+    def close(self) -> None:
+        """Writes what waits and closes. Blocks for as long as that takes."""
+        self._writer.close()
+        self._reader.shutdown(wait=True)
+        self._reading.close()
+        self._writing.close()
+        self._lock.close()
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+        except (sqlite3.Error, RuntimeError) as error:  # RuntimeError: the executor was shut down
+            raise JournalUnavailableError(str(error)) from error
+
+    def _refuse_when_full(self, connection: sqlite3.Connection) -> None:
+        # Only new operations are refused, so that the outcomes of those that run still have room.
+        pages = int(connection.execute("pragma page_count").fetchone()[0])
+        free = int(connection.execute("pragma freelist_count").fetchone()[0])
+        if pages - free > self._pages_max:
+            raise JournalUnavailableError("the journal is full of events that the ledger has not confirmed")
+
+
+def _confirm_some(connection: sqlite3.Connection, first: int, last: int) -> int:
+    return connection.execute(SQL["confirm"], (first, last, CONFIRM_ROWS_MAX)).rowcount
+
+
+def _add_to_outbox(connection: sqlite3.Connection, event: ProducedEvent) -> bytes:
+    """The event's JSON, as it is now in the outbox. Its sequence is part of this transaction: undone, it is free."""
+    sequence = int(connection.execute(SQL["next_sequence"]).fetchone()[0])
+    body = event_to_json(event.model_copy(update={"sourcesequence": sequence}))
+    connection.execute(SQL["add_to_outbox"], (sequence, str(event.id), subject_of(event.type), body))
+    return body
+
+
+def _read_intent(body: bytes) -> OperationRequested | None:
+    # One that another version wrote, and this one cannot read, stays in the journal for a version that can. It must
+    # not keep the service from starting.
+    try:
+        event = parse_event(body)
+    except ValidationError as error:
+        _log.error("intent_unreadable", reason=str(error))
+        return None
+    return event if isinstance(event, OperationRequested) else None

@@ -1,0 +1,76 @@
+-- name: read_meta
+select value from meta where name = ?;
+
+-- name: init_meta
+insert into meta (name, value) values (?, ?) on conflict (name) do nothing;
+
+-- name: next_sequence
+update meta set value = value + 1 where name = 'last_sequence' returning value;
+
+-- name: probe
+insert into meta (name, value) values ('probe', ?) on conflict (name) do update set value = excluded.value;
+
+-- name: add_to_outbox
+insert into outbox (sequence, event_id, subject, body) values (?, ?, ?, ?);
+
+-- name: claim
+insert into operations (operation_id, state, account_id, idempotency_key, request_hash, changed_at)
+values (:operation_id, 'claimed', :account_id, :idempotency_key, :request_hash, :now)
+on conflict (account_id, idempotency_key) where idempotency_key is not null do nothing
+returning operation_id;
+
+-- name: by_key
+select operation_id, state, request_hash, problem, changed_at
+from operations
+where account_id = ? and idempotency_key = ?;
+
+-- name: forget
+delete from operations where operation_id = ? and state = 'claimed';
+
+-- name: begin
+insert into operations (operation_id, state, account_id, provider, model, requested_event, changed_at)
+values (:operation_id, 'intent', :account_id, :provider, :model, :requested_event, :now)
+on conflict (operation_id) do update
+set state = 'intent',
+    provider = excluded.provider,
+    model = excluded.model,
+    requested_event = excluded.requested_event,
+    changed_at = excluded.changed_at
+where operations.state = 'claimed'
+returning operation_id;
+
+-- name: finish_kept
+update operations
+set state = 'finished', problem = ?, requested_event = null, changed_at = ?
+where operation_id = ? and state = 'intent' and idempotency_key is not null;
+
+-- name: finish_unkept
+delete from operations where operation_id = ? and state = 'intent';
+
+-- name: unfinished
+select operation_id, provider, model, provider_job_id, requested_event, idempotency_key
+from operations
+where state = 'intent'
+order by operation_id;
+
+-- name: outbox_range
+select sequence, event_id, subject, body
+from outbox
+where sequence between ? and ?
+order by sequence
+limit ?;
+
+-- name: confirm
+delete from outbox
+where sequence in (select sequence from outbox where sequence between ? and ? order by sequence limit ?);
+
+-- name: outbox_ends
+select coalesce(min(sequence), 0), coalesce(max(sequence), 0) from outbox;
+
+-- name: sweep
+delete from operations
+where operation_id in (
+    select operation_id from operations
+    where state in ('claimed', 'finished') and changed_at < ?
+    limit ?
+);

@@ -1,0 +1,94 @@
+"""One connection to NATS, made again for as long as it takes, and replaced when it no longer works."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import nats
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+CONNECT_SECONDS_MAX: Final = 10.0
+RETRY_SECONDS: Final = 1.0
+CLOSE_SECONDS_MAX: Final = 2.0
+#: nats-py's defaults give up after 60 reconnects, and notice a half-open connection after six minutes.
+PING_INTERVAL_SECONDS: Final = 5
+OUTSTANDING_PINGS_MAX: Final = 2
+RECONNECT_WAIT_SECONDS: Final = 1
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class NatsLink:
+    """Holds the client and its one subscription. Use from one task."""
+
+    def __init__(self, url: str, subject: str, received: Callable[[bytes], Awaitable[None]]) -> None:
+        self._url = url
+        self._subject = subject
+        self._received = received
+        self._client: Client | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._client is not None and self._client.is_connected
+
+    async def client(self) -> Client:
+        """A connected client; waits until there is one."""
+        while True:
+            if self._client is None or self._client.is_closed:
+                self._client = await self._connect()
+            elif self._client.is_connected:
+                return self._client
+            else:  # the client reconnects by itself
+                await asyncio.sleep(RETRY_SECONDS / 5)
+
+    async def replace(self) -> None:
+        """Drop the connection; the next `client` makes a new one."""
+        client, self._client = self._client, None
+        if client is not None:
+            await _close(client)
+
+    async def _connect(self) -> Client | None:
+        client = Client()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS_MAX):
+                await client.connect(
+                    self._url,
+                    name="image-service",
+                    connect_timeout=2,
+                    reconnect_time_wait=RECONNECT_WAIT_SECONDS,
+                    max_reconnect_attempts=-1,
+                    ping_interval=PING_INTERVAL_SECONDS,
+                    max_outstanding_pings=OUTSTANDING_PINGS_MAX,
+                    error_cb=_on_error,
+                )
+                await client.subscribe(self._subject, cb=self._on_message)
+        except asyncio.CancelledError:
+            await _close(client)
+            raise
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            _log.warning("nats_unreachable", reason=str(error) or type(error).__name__)
+            await _close(client)
+            await asyncio.sleep(RETRY_SECONDS)
+            return None
+        _log.info("nats_connected")
+        return client
+
+    async def _on_message(self, message: Msg) -> None:
+        await self._received(message.data)
+
+
+async def _close(client: Client) -> None:
+    # A black-holed socket lets close() wait for a flush that never ends (nats.py #671).
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS_MAX):
+            await client.close()
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        _log.warning("nats_close_failed", reason=str(error) or type(error).__name__)
+
+
+async def _on_error(error: Exception) -> None:
+    # Denied permissions reach a client here and nowhere else.
+    _log.warning("nats_error", reason=str(error) or type(error).__name__)

@@ -1,0 +1,1 @@
+"""Who does the work: protocols per capability in base.py, one file per provider, and the registry of them."""

@@ -1,0 +1,172 @@
+"""From an HTTP request to parameters, caller and upload; everything wrong with it is a problem that names the field."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Request
+from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
+
+from contracts.problems import (
+    INVALID_REQUEST,
+    MALFORMED_JSON,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    FieldError,
+    ProblemError,
+    describe,
+    field_errors,
+)
+from image_service.calls import Caller, IdempotencyKey
+from image_service.operations.base import AnyOperation, Parameters
+
+IMAGE_FIELD: Final = "image"
+JSON_BYTES_MAX: Final = 64 * 1024
+#: Room for the form's other fields and its framing, beside the file.
+FORM_OVERHEAD_BYTES_MAX: Final = 64 * 1024
+FORM_FIELDS_MAX: Final = 32
+FORM_FIELD_BYTES_MAX: Final = 16 * 1024
+
+_IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
+_IDEMPOTENCY_KEY: Final[TypeAdapter[str]] = TypeAdapter(IdempotencyKey)
+_CALLER_HEADERS: Final = tuple(str(field.alias) for field in Caller.model_fields.values())
+
+
+@dataclass(frozen=True)
+class ReadBody:
+    """A body that was read: checked parameters, the upload (on disk where it is large), and its size as it came."""
+
+    parameters: Parameters
+    upload: UploadFile | None
+    body_bytes: int
+
+
+def read_caller(headers: Mapping[str, str]) -> Caller:
+    """Who calls. Raises ProblemError that names the header."""
+    try:
+        return Caller.model_validate({name: headers[name] for name in _CALLER_HEADERS if name in headers})
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def read_idempotency_key(headers: Mapping[str, str]) -> str | None:
+    """The key, if there is one. Raises ProblemError."""
+    key = headers.get(_IDEMPOTENCY_HEADER)
+    if key is None:
+        return None
+    try:
+        return _IDEMPOTENCY_KEY.validate_python(key)
+    except ValidationError as error:
+        raise _wrong_field(_IDEMPOTENCY_HEADER, "1 to 255 visible ASCII characters") from error
+
+
+@asynccontextmanager
+async def read_body(request: Request, operation: AnyOperation, upload_bytes_max: int) -> AsyncIterator[ReadBody]:
+    """The body of a request for an operation; the upload is there until the context ends. Raises ProblemError."""
+    bytes_max = upload_bytes_max + FORM_OVERHEAD_BYTES_MAX if operation.takes_image else JSON_BYTES_MAX
+    body = _BoundedBody(request.receive, bytes_max)
+    body.refuse_early(request.headers.get("Content-Length"))
+    bounded = Request(request.scope, body.receive)
+    if not operation.takes_image:
+        _require_media_type(request, "application/json")
+        yield ReadBody(_from_json(operation, await bounded.body()), None, body.received_bytes)
+        return
+    _require_media_type(request, "multipart/form-data")
+    async with _form(bounded) as form:
+        upload = _upload(form)
+        if upload.size is not None and upload.size > upload_bytes_max:
+            raise ProblemError(TOO_LARGE, f"{IMAGE_FIELD}: larger than {upload_bytes_max} bytes")
+        yield ReadBody(_from_form(operation, form), upload, body.received_bytes)
+
+
+class _BoundedBody:
+    """Counts a body's bytes as they come, and stops at a bound: what a client says of its size proves nothing."""
+
+    def __init__(self, receive: Receive, bytes_max: int) -> None:
+        self._receive = receive
+        self._bytes_max = bytes_max
+        self.received_bytes = 0
+
+    def refuse_early(self, content_length: str | None) -> None:
+        if content_length is not None and content_length.isdigit() and int(content_length) > self._bytes_max:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.received_bytes += len(message.get("body", b""))
+            if self.received_bytes > self._bytes_max:
+                raise self._too_large()
+        return message
+
+    def _too_large(self) -> ProblemError:
+        return ProblemError(TOO_LARGE, f"the body may have {self._bytes_max} bytes")
+
+
+@asynccontextmanager
+async def _form(request: Request) -> AsyncIterator[FormData]:
+    try:
+        form = await request.form(max_files=1, max_fields=FORM_FIELDS_MAX, max_part_size=FORM_FIELD_BYTES_MAX)
+    except HTTPException as error:
+        raise ProblemError(INVALID_REQUEST, f"the form cannot be read: {error.detail}") from error
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def _require_media_type(request: Request, wanted: str) -> None:
+    given = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if given != wanted:
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"Content-Type: {wanted} is needed, not {given or 'nothing'}")
+
+
+def _from_json(operation: AnyOperation, body: bytes) -> Parameters:
+    try:
+        parsed: Parameters = operation.parameters.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise _invalid(error) from error
+    return parsed
+
+
+def _from_form(operation: AnyOperation, form: FormData) -> Parameters:
+    fields: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if name == IMAGE_FIELD:
+            continue
+        if isinstance(value, UploadFile):
+            raise _wrong_field(name, f"a file; only {IMAGE_FIELD} may be one")
+        if name in fields:
+            raise _wrong_field(name, "stands twice")
+        fields[name] = value
+    try:
+        parsed: Parameters = operation.parameters.model_validate_strings(fields)
+    except ValidationError as error:
+        raise _invalid(error) from error
+    return parsed
+
+
+def _upload(form: FormData) -> UploadFile:
+    files = form.getlist(IMAGE_FIELD)
+    if not files:
+        raise _wrong_field(IMAGE_FIELD, "the file is missing", rule="missing")
+    if len(files) > 1:
+        raise _wrong_field(IMAGE_FIELD, "stands twice")
+    if not isinstance(files[0], UploadFile):
+        raise _wrong_field(IMAGE_FIELD, "must be a file part, with a filename")
+    return files[0]
+
+
+def _wrong_field(field: str, message: str, rule: str = "value_error") -> ProblemError:
+    return ProblemError(INVALID_REQUEST, f"{field}: {message}", [FieldError(field=field, rule=rule, message=message)])
+
+
+def _invalid(error: ValidationError) -> ProblemError:
+    errors = field_errors(error)
+    if errors and errors[0].rule == "json_invalid":
+        return ProblemError(MALFORMED_JSON, errors[0].message)
+    return ProblemError(INVALID_REQUEST, describe(errors), errors)
