@@ -24,7 +24,7 @@ endif
 endif
 endif
 
-.PHONY: help demo run test lint typecheck format schemas bench faults soak lock clean again
+.PHONY: help demo run test lint typecheck format schemas bench faults lock clean again
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -60,10 +60,7 @@ bench: $(READY) ## Speed, each figure beside its limit
 	@$(PY) -m tests.bench
 
 faults: $(READY) ## Kill and restart real servers under load
-	$(PY) -m pytest -m faults tests/faults
-
-soak: $(READY) ## The long run
-	$(PY) -m pytest -m soak tests
+	$(PY) -m pytest -m faults tests
 
 # pip's format, for it names no index: what it lists installs from any mirror, and its hashes say whether that is right.
 lock: ## Follow pyproject.toml (UPGRADE=1 takes the newest versions, UV_VERSION=… another uv)

@@ -1,0 +1,41 @@
+"""Every curl command of the README, run as it stands there."""
+
+import asyncio
+import re
+from pathlib import Path
+
+from deploy.local.stack import StackOptions, running_stack
+
+ROOT = Path(__file__).parents[2]
+SECONDS_MAX = 60
+
+
+def commands() -> str:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    chosen = [block for block in blocks if "curl" in block]
+    assert len(chosen) == 3
+    return "\n".join(chosen).replace("curl -sS", "curl -sS --fail-with-body -w '\\n'")
+
+
+async def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:
+    async with running_stack(StackOptions(tmp_path / "data")) as stack:
+        script = commands()
+        for written, real in (
+            ("localhost:8001", stack.state.ledger_url),
+            ("localhost:8000", stack.state.image_url),
+            (".venv/bin/python", str(ROOT / ".venv" / "bin" / "python")),
+            ("fox", str(tmp_path / "fox")),
+        ):
+            script = script.replace(written, real)
+        script = script.replace(f'"a red {tmp_path}/fox in snow"', '"a red fox in snow"')
+        script = script.replace(f"Idempotency-Key: {tmp_path}/fox-1", "Idempotency-Key: fox-1")
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-e", "-c", script, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        printed, _ = await asyncio.wait_for(shell.communicate(), SECONDS_MAX)
+    output = printed.decode()
+    assert shell.returncode == 0, output
+    decision = output.strip().splitlines()[-1]
+    assert '"allowed":true' in decision
+    assert '"state":"settled"' in decision
+    assert (tmp_path / "fox-large.png").read_bytes().startswith(b"\x89PNG")
