@@ -235,3 +235,5 @@ class Decision(_Body):
     denial: Denial | None
     limits: list[LimitState]
     decided_at: datetime
+    #: The plan that was decided by; null where the account is on none.
+    plan_id: str | None = None

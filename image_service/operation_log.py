@@ -61,6 +61,7 @@ class OperationLog:
             error_code=report.error_code,
             duration_ms=report.duration_ms,
             cost=format_nanos(report.cost_nanos),
+            plan_id=report.decision.plan_id if report.decision else None,
             limits=[
                 {"limit_id": move.limit_id, "before": move.before, "after": move.after, "maximum": move.maximum}
                 for move in limit_moves(report)
@@ -103,9 +104,10 @@ def readable_block(report: Report) -> str:
     """The report for people's eyes, several lines."""
     call, selection = report.call, report.call.selection
     status = report.status if report.error_code is None else f"{report.status}: {report.error_code}"
+    plan = report.decision.plan_id if report.decision else None
     lines = [
         f"── {call.operation} {'─' * max(1, 56 - len(call.operation))}",
-        f"  account    {call.caller.account_id} (user {call.caller.user_id})",
+        f"  account    {call.caller.account_id} (user {call.caller.user_id}){f', plan {plan}' if plan else ''}",
         f"  provider   {selection.provider}, model {selection.model}",
     ]
     moves = limit_moves(report)

@@ -21,6 +21,7 @@ from ledger_service.event_intake import EventIntake
 from ledger_service.ingest import Ingest
 from ledger_service.limit_checks import LimitChecks
 from ledger_service.logs import configure_logs
+from ledger_service.rpc import serve_limit_checks
 from ledger_service.services import Services
 from ledger_service.store.accounts import PlanCache
 from ledger_service.store.migrations import check_schema
@@ -73,6 +74,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     )
     ingest = Ingest(writing, background, connection_to_nats, settings.ingest_batch_events_max)
     event_intake = EventIntake(background, ingest.confirm)
+    await serve_limit_checks(connection_to_nats, limit_checks, stack)
     await ingest.start()
     stack.push_async_callback(ingest.give_back)
     _run(

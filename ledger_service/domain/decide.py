@@ -88,6 +88,7 @@ def decide(
         denial=denial,
         limits=[limit_state(claim, balances[claim.key], claim.amount if allowed else 0) for claim in claims],
         decided_at=now,
+        plan_id=terms.plan_id,
     )
 
 

@@ -313,6 +313,6 @@ def test_decision_survives_json() -> None:
         '"reservation":{"expires_at":"2026-11-22T10:05:00Z"},"denial":null,"limits":[{"limit_id":"budget",'
         '"scope":"account","meter":"cost","window":"month","period":"2026-11","mode":"hard",'
         '"maximum":"2.500000000","settled":"0.000000000","held":"0.040000000","available":"2.460000000"}],'
-        '"decided_at":"2026-11-22T10:00:00Z"}'
+        '"decided_at":"2026-11-22T10:00:00Z","plan_id":"starter"}'
     )
     assert Decision.model_validate_json(text).model_dump_json() == text

@@ -61,6 +61,7 @@ def decision(*, is_allowed: bool = True, **limit: object) -> Decision:
             "denial": None,
             "limits": [state],
             "decided_at": NOW,
+            "plan_id": "starter",
         }
     )
 
@@ -138,7 +139,7 @@ class TestLog:
 
     def test_block_shows_what_people_ask_for(self) -> None:
         block = readable_block(self.report("completed", decision()))
-        for part in ("acme", "generate", "local-render-1", "12 → 13 / 25", "0.010000000", "completed"):
+        for part in ("acme", "plan starter", "generate", "local-render-1", "12 → 13 / 25", "0.010000000", "completed"):
             assert part in block
         assert "denied: some_code" in readable_block(self.report("denied", decision(is_allowed=False), 0))
 
