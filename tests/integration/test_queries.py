@@ -1,0 +1,50 @@
+"""Every query fits the schema, and every table about accounts can be sharded by account."""
+
+import asyncpg
+import pytest
+
+from ledger_service.store import event_log
+from ledger_service.store.queries import every_query
+
+#: Small reference tables, the same on every shard.
+ABOUT_NO_ACCOUNT = {"plans", "sources", "dead_letters", "schema_migrations"}
+QUERIES = dict(every_query())
+
+
+@pytest.mark.parametrize("name", QUERIES)
+async def test_every_query_is_prepared_against_the_migrated_schema(
+    name: str, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await event_log.prepare_connection(database)
+    await database.prepare(QUERIES[name])
+
+
+async def test_account_id_leads_every_unique_key_of_tables_about_accounts(
+    database: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    keys = await database.fetch(
+        """
+        select t.relname as table, i.indexrelid::regclass::text as key, a.attname as first
+        from pg_index i
+        join pg_class t on t.oid = i.indrelid
+        join pg_attribute a on a.attrelid = t.oid and a.attnum = i.indkey[0]
+        where t.relnamespace = 'public'::regnamespace and i.indisunique
+        """
+    )
+    about_accounts = [key for key in keys if key["table"] not in ABOUT_NO_ACCOUNT]
+    assert {key["table"] for key in about_accounts} >= {"accounts", "event_log", "usage_log", "counters", "decisions"}
+    assert [key["key"] for key in about_accounts if key["first"] != "account_id"] == []
+
+
+async def test_every_table_about_accounts_has_a_primary_key_and_the_account_in_it(
+    database: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    without = await database.fetch(
+        """
+        select t.relname
+        from pg_class t
+        left join pg_index i on i.indrelid = t.oid and i.indisprimary
+        where t.relnamespace = 'public'::regnamespace and t.relkind in ('r', 'p') and i.indexrelid is null
+        """
+    )
+    assert [row["relname"] for row in without] == []

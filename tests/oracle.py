@@ -1,0 +1,244 @@
+"""What the ledger must say, worked out naively: a list of facts, and plain loops over all of it.
+
+Shares no code with the ledger, and none of its ideas about speed: periods are searched for, counters are counted anew
+each time. Amounts are calls, units or nano-dollars.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+Body = dict[str, Any]
+Totals = dict[str, Any]
+
+_LIFETIME = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+
+
+def nanos(text: str | None) -> int:
+    return int(Decimal(text or "0") * 10**9)
+
+
+def moment(text: str | datetime) -> datetime:
+    return (datetime.fromisoformat(text) if isinstance(text, str) else text).astimezone(UTC)
+
+
+# --- periods ---
+
+
+@lru_cache(maxsize=100_000)
+def day_start(day: date, zone: str) -> datetime:
+    """The first second (UTC) at which calendars in the zone show this day or a later one."""
+    low = datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(hours=30)
+    seconds_low, seconds_high = 0, 60 * 3600
+    while seconds_low < seconds_high:
+        middle = (seconds_low + seconds_high) // 2
+        if (low + timedelta(seconds=middle)).astimezone(ZoneInfo(zone)).date() >= day:
+            seconds_high = middle
+        else:
+            seconds_low = middle + 1
+    return low + timedelta(seconds=seconds_low)
+
+
+def window_bounds(window: str, when: datetime, zone: str, anchor: date) -> tuple[datetime, datetime]:
+    """Start and end of the window around a moment, by walking over the days around it."""
+    if window == "lifetime":
+        return _LIFETIME
+    if window in ("minute", "hour"):
+        start = when.astimezone(UTC).replace(second=0, microsecond=0)
+        if window == "minute":
+            return start, start + timedelta(minutes=1)
+        return start.replace(minute=0), start.replace(minute=0) + timedelta(hours=1)
+    today = when.astimezone(ZoneInfo(zone)).date()
+    first = today
+    while not _begins(window, first, anchor):
+        first -= timedelta(days=1)
+    after = today + timedelta(days=1)
+    while not _begins(window, after, anchor):
+        after += timedelta(days=1)
+    return day_start(first, zone), day_start(after, zone)
+
+
+def _begins(window: str, day: date, anchor: date) -> bool:
+    """Whether a window of this kind begins on the day."""
+    is_last_of_month = (day + timedelta(days=1)).day == 1
+    match window:
+        case "day":
+            return True
+        case "month":
+            return day.day == 1
+        case "billing_period":
+            return day.day == anchor.day or (is_last_of_month and day.day < anchor.day)
+    raise ValueError(window)
+
+
+# --- the fold ---
+
+
+@dataclass
+class Operation:
+    """What is known of one operation of one account."""
+
+    check: Body | None = None
+    allowed: bool = False
+    decided_at: datetime | None = None
+    outcome: Body | None = None
+    closed: str | None = None
+
+
+@dataclass
+class Terms:
+    limits: list[Body] = field(default_factory=list)
+    zone: str = "UTC"
+    anchor: date = date(2000, 1, 1)
+
+
+class Oracle:
+    """Takes facts in the order in which they came; answers totals."""
+
+    def __init__(self) -> None:
+        self.events: dict[tuple[str, str], Body] = {}
+        self.operations: dict[tuple[str, str], Operation] = defaultdict(Operation)
+
+    # facts
+
+    def event(self, event: Body) -> str:
+        """What becomes of an event: accepted, duplicate, conflict or operation_conflict."""
+        data = event["data"]
+        key = (data["account_id"], event["id"])
+        if key in self.events:
+            return "duplicate" if self.events[key] == event else "conflict"
+        if not event["type"].startswith("usage.operation.requested."):
+            operation = self.operations[data["account_id"], data["operation_id"]]
+            if operation.outcome is not None:
+                return "operation_conflict"
+            operation.outcome = event
+        self.events[key] = event
+        return "accepted"
+
+    def decided(self, check: Body, allowed: bool, decided_at: str | datetime) -> None:
+        operation = self.operations[check["account_id"], check["operation_id"]]
+        operation.check, operation.allowed, operation.decided_at = check, allowed, moment(decided_at)
+
+    def closed(self, account_id: str, operation_id: str, how: str) -> None:
+        """A hold ended without an outcome: ``released`` or ``expired``."""
+        self.operations[account_id, operation_id].closed = how
+
+    # answers
+
+    def state(self, account_id: str, operation_id: str) -> str:
+        """Of a decision."""
+        operation = self.operations[account_id, operation_id]
+        if not operation.allowed:
+            return "denied"
+        if operation.outcome is not None:
+            nothing_owed = is_failed(operation.outcome) and nanos(operation.outcome["data"]["cost"]) == 0
+            return "released" if nothing_owed else "settled"
+        return operation.closed or "held"
+
+    def usage_log(self, account_id: str) -> list[Body]:
+        """The events that are in the usage log, newest first."""
+        outcomes = [
+            operation.outcome
+            for (account, _), operation in self.operations.items()
+            if account == account_id and operation.outcome is not None
+        ]
+        return sorted(outcomes, key=lambda one: (moment(one["time"]), one["data"]["operation_id"]), reverse=True)
+
+    def totals(self, account_id: str, month: str, **only: str) -> Totals:
+        """``totals("acme", "2026-11", operation="edit")``, as the usage summary shows them."""
+        found = {"calls": 0, "units": 0, "cost_nanos": 0, "failures": 0}
+        for outcome in self.usage_log(account_id):
+            data = outcome["data"]
+            facts = {**data, "provider": data["actual_provider"]}
+            if f"{moment(outcome['time']):%Y-%m}" != month or any(facts[name] != value for name, value in only.items()):
+                continue
+            found["cost_nanos"] += nanos(data["cost"])
+            if is_failed(outcome):
+                found["failures"] += 1
+            else:
+                found["calls"] += 1
+                found["units"] += data["quantity"]
+        return found
+
+    def counter(
+        self, account_id: str, scope_key: str, meter: str, selector: Body, start: datetime, end: datetime
+    ) -> tuple[int, int]:
+        """Settled and held of what a counter counts, between two moments."""
+        settled = held = 0
+        for (account, operation_id), operation in self.operations.items():
+            if account != account_id:
+                continue
+            if operation.outcome is not None:
+                data = operation.outcome["data"]
+                counted_at = operation.decided_at if operation.allowed else moment(operation.outcome["time"])
+                assert counted_at is not None
+                used = {**data, "provider": data["actual_provider"]}
+                if start <= counted_at < end and _concerns(scope_key, selector, used):
+                    settled += _used(meter, operation.outcome)
+            elif self.state(account, operation_id) == "held":
+                assert operation.check is not None
+                assert operation.decided_at is not None
+                if start <= operation.decided_at < end and _concerns(scope_key, selector, operation.check):
+                    held += asked(meter, operation.check)
+        return settled, held
+
+    def limit(self, limit: Body, account_id: str, scope_key: str, terms: Terms, now: datetime) -> tuple[int, int, int]:
+        """Settled, held and available of a limit of a plan."""
+        start, end = window_bounds(limit["window"], now, terms.zone, terms.anchor)
+        selector = limit.get("selector", {})
+        settled, held = self.counter(account_id, scope_key, limit["meter"], selector, start, end)
+        return settled, held, maximum(limit) - settled - held
+
+    def first_full(self, check: Body, terms: Terms, now: datetime) -> str | None:
+        """The first hard limit without room for the check; None where all have room."""
+        for limit in terms.limits:
+            scope_key = scope_key_of(limit, check)
+            if limit.get("mode", "hard") != "hard" or scope_key is None:
+                continue
+            if not _concerns(scope_key, limit.get("selector", {}), check):
+                continue
+            available = self.limit(limit, check["account_id"], scope_key, terms, now)[2]
+            if asked(limit["meter"], check) > available or maximum(limit) == 0:
+                return str(limit["limit_id"])
+        return None
+
+
+def is_failed(event: Body) -> bool:
+    return str(event["type"]).startswith("usage.operation.failed.")
+
+
+def maximum(limit: Body) -> int:
+    return nanos(limit["maximum"]) if limit["meter"] == "cost" else int(limit["maximum"])
+
+
+def asked(meter: str, check: Body) -> int:
+    """What a check asks of a meter."""
+    return {"calls": 1, "units": int(check.get("quantity", 1)), "cost": nanos(check.get("estimated_cost"))}[meter]
+
+
+def _used(meter: str, outcome: Body) -> int:
+    cost = nanos(outcome["data"]["cost"])
+    if is_failed(outcome):
+        return cost if meter == "cost" else 0
+    return {"calls": 1, "units": int(outcome["data"]["quantity"]), "cost": cost}[meter]
+
+
+def scope_key_of(limit: Body, check: Body) -> str | None:
+    """For whom a limit counts the check; None where the check names nobody of that kind."""
+    scope = limit.get("scope", "account")
+    if scope == "account":
+        return "account"
+    who = check.get(f"{scope}_id")
+    return f"{scope}:{who}" if who is not None else None
+
+
+def _concerns(scope_key: str, selector: Body, operation: Body) -> bool:
+    """Whether a check, or an outcome's data, is for this scope and selected."""
+    kind, _, who = scope_key.partition(":")
+    if kind != "account" and operation.get(f"{kind}_id") != who:
+        return False
+    return all(not wanted or operation[name] in wanted for name, wanted in selector.items())

@@ -1,0 +1,370 @@
+"""Real servers for the tests: PostgreSQL and NATS, and the ledger on them, in this process or in one of its own.
+
+``TEST_SERVERS`` says whose PostgreSQL and NATS: ``urls``, ``containers`` or ``wheels``. Without it: URLs where the
+environment has them (``TEST_DATABASE_URL`` and ``TEST_NATS_URL``, else ``LEDGER_DATABASE_URL`` and
+``LEDGER_NATS_URL``), else containers where a Docker engine answers, else the wheels. The user of the database URL must
+be allowed to create databases.
+"""
+
+import asyncio
+import fcntl
+import inspect
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import nats
+import uvicorn
+from nats.js.errors import NotFoundError
+
+from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
+from contracts.subjects import STREAM
+from deploy.local.servers import NatsServer, PostgresServer
+from deploy.local.services import ServiceProcess
+from ledger_service.config import Settings
+from ledger_service.main import create_app
+from ledger_service.store.migrations import migrate
+from ledger_service.stream import create_stream
+from tests.builders import ACCOUNT, PLAN, Body, account, plan
+
+POSTGRES_IMAGE: Final = "postgres:18"
+NATS_IMAGE: Final = "nats:2.15"
+DOCKER_ANSWER_SECONDS: Final = 2
+STATEMENT_SECONDS: Final = 30
+POSTGRES_SETTINGS: Final[Mapping[str, str]] = {"shared_buffers": "128MB", "max_connections": "100", "autovacuum": "off"}
+WAIT_SECONDS: Final = 20.0
+POLL_SECONDS: Final = 0.01
+#: Quick where production is patient, so that tests need not wait.
+QUICK: Final[Mapping[str, object]] = {"expiry_interval_seconds": 0.05, "confirm_interval_seconds": 0.2}
+
+Result = TypeVar("Result")
+
+
+class Source(StrEnum):
+    """Where the servers come from."""
+
+    URLS = "urls"
+    CONTAINERS = "containers"
+    WHEELS = "wheels"
+
+
+def choose_source(environment: Mapping[str, str] = os.environ) -> Source:
+    """What TEST_SERVERS says, else the first that is there."""
+    wanted = environment.get("TEST_SERVERS", "automatic")
+    if wanted != "automatic":
+        return Source(wanted)
+    if given_url("DATABASE", environment) and given_url("NATS", environment):
+        return Source.URLS
+    return Source.CONTAINERS if _docker_answers() else Source.WHEELS
+
+
+def given_url(server: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The URL of ``DATABASE`` or ``NATS`` in the environment."""
+    return environment.get(f"TEST_{server}_URL") or environment.get(f"LEDGER_{server}_URL")
+
+
+def _docker_answers() -> bool:
+    try:
+        import docker  # type: ignore[import-untyped]  # comes with testcontainers, without types
+        import docker.errors  # type: ignore[import-untyped]  # as above
+    except ImportError:
+        return False
+    try:
+        client = docker.from_env(timeout=DOCKER_ANSWER_SECONDS)
+        try:
+            return bool(client.ping())
+        finally:
+            client.close()
+    except (docker.errors.DockerException, OSError):
+        return False
+
+
+@contextmanager
+def postgres_server(source: Source, folder: Path) -> Iterator[str]:
+    """A running PostgreSQL; yields the URL of its database ``postgres``, as a user who may create databases."""
+    match source:
+        case Source.URLS:
+            yield _given("DATABASE")
+        case Source.CONTAINERS:
+            from testcontainers.community.postgres import PostgresContainer
+
+            container = PostgresContainer(POSTGRES_IMAGE, dbname="postgres", driver=None)
+            settings = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", **POSTGRES_SETTINGS}
+            container.with_command(["postgres", *(f"-c{key}={value}" for key, value in settings.items())])
+            with container:
+                yield container.get_connection_url()
+        case Source.WHEELS:
+            server = PostgresServer(folder / "postgres", durable=False, settings=POSTGRES_SETTINGS)
+            try:
+                server.start()
+                yield server.url_of("postgres")
+            finally:
+                server.stop()
+
+
+@contextmanager
+def nats_server(source: Source, folder: Path) -> Iterator[str]:
+    """A running NATS with JetStream; yields its URL. Where it is shared with other processes, one has it at a time."""
+    match source:
+        case Source.URLS:
+            url = _given("NATS")
+            # The stream's name is fixed, so two pytest workers on one server would delete each other's.
+            place = Path(tempfile.gettempdir(), f"ledger-tests-{sha256(url.encode()).hexdigest()[:16]}.lock")
+            with place.open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield url
+        case Source.CONTAINERS:
+            from testcontainers.community.nats import NatsContainer
+
+            with NatsContainer(NATS_IMAGE, jetstream=True) as container:
+                yield container.nats_uri()
+        case Source.WHEELS:
+            server = NatsServer(folder / "nats")
+            try:
+                server.start()
+                yield server.url
+            finally:
+                server.stop()
+
+
+def _given(server: str) -> str:
+    url = given_url(server)
+    if url is None:
+        raise LookupError(f"TEST_SERVERS=urls needs TEST_{server}_URL")
+    return url
+
+
+class Databases:
+    """Makes databases on one server, by cloning a migrated template, which takes some 20 ms."""
+
+    def __init__(self, admin_url: str) -> None:
+        self._admin_url = admin_url
+        self._template = f"ledger_template_{secrets.token_hex(6)}"
+        self._migrated = False
+
+    def clone(self) -> str:
+        """The URL of a new migrated database."""
+        return run_apart(self._clone())
+
+    def empty(self) -> str:
+        """The URL of a new database with nothing in it."""
+        return run_apart(self._create("template1"))
+
+    def drop(self, url: str) -> None:
+        run_apart(self._drop(_database_of(url)))
+
+    def close(self) -> None:
+        if self._migrated:
+            run_apart(self._drop(self._template))
+
+    async def _clone(self) -> str:
+        if not self._migrated:
+            await self._execute(f'create database "{self._template}"')
+            await migrate(_with_database(self._admin_url, self._template))
+            self._migrated = True
+        return await self._create(self._template)
+
+    async def _create(self, template: str) -> str:
+        name = f"ledger_test_{secrets.token_hex(6)}"
+        await self._execute(f'create database "{name}" template "{template}" strategy file_copy')
+        return _with_database(self._admin_url, name)
+
+    async def _drop(self, name: str) -> None:
+        await self._execute(f'drop database if exists "{name}" with (force)')
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self._admin_url, timeout=STATEMENT_SECONDS)
+        try:
+            await connection.execute(statement, timeout=STATEMENT_SECONDS)
+        finally:
+            await connection.close()
+
+
+def _database_of(url: str) -> str:
+    return urlsplit(url).path.removeprefix("/")
+
+
+def _with_database(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+async def remove_stream(url: str) -> None:
+    """Deletes the whole stream with its consumers: an administrator may, whatever its messages are protected from."""
+    connection = await nats.connect(url, connect_timeout=5)
+    try:
+        await connection.jetstream().delete_stream(STREAM)
+    except NotFoundError:
+        pass
+    finally:
+        await connection.close()
+
+
+async def renew_stream(url: str) -> None:
+    """Leaves an empty stream, as `ledger migrate` makes it."""
+    await remove_stream(url)
+    connection = await nats.connect(url, connect_timeout=5)
+    try:
+        await create_stream(connection, replicas=1)
+    finally:
+        await connection.close()
+
+
+def run_apart(work: Coroutine[Any, Any, Result]) -> Result:
+    """Runs a coroutine on a loop of its own, from where a loop may or may not be running."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+# --- the ledger ---
+
+
+class Client:
+    """HTTP to a ledger, with the calls that tests make most. ``http`` is the plain client."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+
+    async def put_plan(self, *limits: Body, plan_id: str = PLAN) -> None:
+        _succeeded(await self.http.put(f"/v1/plans/{plan_id}", json=plan(*limits)))
+
+    async def put_account(self, account_id: str = ACCOUNT, **fields: Any) -> None:
+        _succeeded(await self.http.put(f"/v1/accounts/{account_id}", json=account(**fields)))
+
+    async def set_up(self, *limits: Body, **fields: Any) -> None:
+        """The usual plan with these limits, and the usual account on it."""
+        await self.put_plan(*limits)
+        await self.put_account(**fields)
+
+    async def check(self, body: Body) -> Body:
+        """The decision."""
+        return _succeeded(await self.http.post("/v1/limit-checks", json=body))
+
+    async def send(self, *events: Body) -> Body:
+        """Sends events as one batch: ``{accepted, duplicates, rejected}``."""
+        headers = {"content-type": BATCH_CONTENT_TYPE}
+        return _succeeded(await self.http.post("/v1/events", content=json.dumps(events), headers=headers))
+
+    async def send_one(self, event: Body | bytes) -> httpx.Response:
+        """Sends one event, or what shall pass for one."""
+        content = event if isinstance(event, bytes) else json.dumps(event).encode()
+        return await self.http.post("/v1/events", content=content, headers={"content-type": CONTENT_TYPE})
+
+    async def release(self, operation_id: str) -> httpx.Response:
+        return await self.http.post(f"/v1/reservations/{operation_id}:release")
+
+    async def extend(self, operation_id: str, **body: Any) -> httpx.Response:
+        return await self.http.post(f"/v1/reservations/{operation_id}:extend", json=body)
+
+    async def decision(self, operation_id: str) -> Body:
+        return _succeeded(await self.http.get(f"/v1/decisions/{operation_id}"))
+
+    async def usage(self, account_id: str = ACCOUNT, **query: str) -> Body:
+        return _succeeded(await self.http.get(f"/v1/accounts/{account_id}/usage", params=query))
+
+    async def usage_log(self, account_id: str = ACCOUNT, **query: Any) -> Body:
+        return _succeeded(await self.http.get(f"/v1/accounts/{account_id}/usage-log", params=query))
+
+    async def limit(self, limit_id: str = "images") -> Body:
+        """How one limit of the usual account stands now."""
+        [found] = [one for one in (await self.usage())["limits"] if one["limit_id"] == limit_id]
+        return dict(found)
+
+
+def _succeeded(response: httpx.Response) -> Body:
+    assert response.status_code == 200, f"{response.status_code}: {response.text}"
+    body: Body = response.json()
+    return body
+
+
+@dataclass(frozen=True)
+class Ledger(Client):
+    """A ledger that runs in this process."""
+
+    http: httpx.AsyncClient
+    url: str
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us. A worker that dies asks for SIGTERM: then the test fails, and pytest lives."""
+
+    died = False
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        def on_signal(_: int, __: FrameType | None) -> None:
+            self.died = self.should_exit = True
+
+        before = signal.signal(signal.SIGTERM, on_signal)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+@asynccontextmanager
+async def serving(**changes: Any) -> AsyncIterator[Ledger]:
+    """The ledger on a free port of this machine, from its start to its graceful end."""
+    app = create_app(Settings(**{**QUICK, **changes}))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = _Server(uvicorn.Config(app, http="httptools", log_config=None, timeout_graceful_shutdown=5))
+        task = asyncio.create_task(server.serve([listener]))
+        await eventually(lambda: server.started or task.done(), "the ledger starts")
+        assert server.started, "the ledger did not start: see its log above"
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=WAIT_SECONDS) as http:
+                yield Ledger(http, url)
+        finally:
+            server.should_exit = True
+            await task
+    assert not server.died, "a worker of the ledger died: see its log above"
+
+
+class LedgerProcess(ServiceProcess):
+    """``python -m ledger_service``; its settings come as LEDGER_* in its environment."""
+
+    def __init__(self, port: int, log_path: Path, settings: Mapping[str, object]) -> None:
+        wanted = {**QUICK, "port": port, **settings}
+        environment = {f"LEDGER_{name.upper()}": str(value) for name, value in wanted.items()}
+        super().__init__("ledger", (sys.executable, "-m", "ledger_service"), environment, log_path, port=port)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        async with httpx.AsyncClient(base_url=self.url, timeout=WAIT_SECONDS) as http:
+            yield Client(http)
+
+    def end(self, wanted: signal.Signals) -> int:
+        """Sends a signal and waits for the end; the exit code."""
+        assert self._popen is not None
+        self._popen.send_signal(wanted)
+        return self._popen.wait(WAIT_SECONDS)
+
+
+async def eventually(condition: Callable[[], object], what: str, within_seconds: float = WAIT_SECONDS) -> None:
+    """Polls until the condition, which may be a coroutine, answers something true; AssertionError at the deadline."""
+    deadline = time.monotonic() + within_seconds
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return
+        assert time.monotonic() < deadline, f"waited {within_seconds:g} s in vain until: {what}"
+        await asyncio.sleep(POLL_SECONDS)
