@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from contracts.problems import (
     CONTENT_TYPE,
@@ -55,10 +56,15 @@ def install_problems(app: FastAPI, translate: Mapping[type[Exception], Callable[
 
     async def on_http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        kind = _BY_STATUS.get(error.status_code, MALFORMED_JSON if error.status_code < 500 else INTERNAL)
-        response = problem_response(problem(kind, str(error.detail)).model_copy(update={"status": error.status_code}))
+        detail = str(error.detail)
+        kind = _BY_STATUS.get(error.status_code) or ProblemType("http_error", error.status_code, detail)
+        response = problem_response(problem(kind, detail), kind)
         response.headers.update(error.headers or {})
         return response
+
+    async def on_disconnect(request: Request, _: Exception) -> Response:
+        log.info("client_gone", path=request.url.path)
+        return Response(status_code=400)  # to nobody
 
     async def on_translated(_: Request, error: Exception) -> Response:
         known = next(make for kind, make in translate.items() if isinstance(error, kind))(error)
@@ -73,6 +79,7 @@ def install_problems(app: FastAPI, translate: Mapping[type[Exception], Callable[
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
     for kind in translate:
         app.add_exception_handler(kind, on_translated)
     app.add_exception_handler(Exception, on_bug)

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from contracts.http_problems import install_problems
 from contracts.problems import CONTENT_TYPE
 from image_service.admission import Admission
 from image_service.api import ImageApi, add_operation_routes
@@ -30,7 +31,6 @@ from image_service.outcomes import OutcomeStore
 from image_service.providers.registry import Providers, build
 from image_service.recording import OutcomeRecorder, recover
 from image_service.relay import Relay, RelaySettings
-from image_service.replies import add_error_handlers
 from image_service.runs import Runs
 
 SWEEP_SECONDS: Final = 300.0
@@ -67,7 +67,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
         lifespan=_lifespan(parts),
         redoc_url=None,
     )
-    add_error_handlers(app)
+    install_problems(app, {})
     add_operation_routes(app, _make_api(parts), OPERATIONS)
     add_health_routes(app, journal=parts.journal, ledger=parts.ledger, nats_connected=lambda: parts.relay.is_connected)
     _document_problems(app)

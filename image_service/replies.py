@@ -5,36 +5,16 @@ import base64
 from typing import Annotated, Final
 
 import orjson
-import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from contracts.money import format_nanos
-from contracts.problems import (
-    CONTENT_TYPE,
-    INTERNAL,
-    INVALID_REQUEST,
-    METHOD_NOT_ALLOWED,
-    NOT_FOUND,
-    TOO_LARGE,
-    UNSUPPORTED_MEDIA_TYPE,
-    ProblemError,
-    ProblemType,
-    problem,
-)
 from image_service.outcomes import Completed
 from image_service.runs import Ran
 
 #: Above this, base64 is made in a thread: it would hold up everything else for milliseconds.
 INLINE_BYTES_MAX: Final = 1024 * 1024
 REPEATED_HEADER: Final = "Idempotency-Replayed"
-
-_KINDS_BY_STATUS: Final = {
-    kind.status: kind for kind in (INVALID_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
-}
-_log = structlog.stdlib.get_logger(__name__)
 
 
 class ImageReply(BaseModel):
@@ -97,42 +77,3 @@ def _json(outcome: Completed) -> bytes:
     if outcome.seed is not None:
         reply["seed"] = outcome.seed
     return orjson.dumps(reply)
-
-
-def problem_response(error: ProblemError) -> Response:
-    headers = {}
-    if error.kind.retry_after_seconds is not None:
-        headers["Retry-After"] = str(error.kind.retry_after_seconds)
-    return Response(error.problem.model_dump_json(), error.kind.status, headers, CONTENT_TYPE)
-
-
-def add_error_handlers(app: FastAPI) -> None:
-    """Every error leaves as problem+json; what is our own fault says nothing of our insides."""
-
-    async def on_problem(request: Request, error: Exception) -> Response:
-        del request
-        assert isinstance(error, ProblemError)
-        return problem_response(error)
-
-    async def on_http_error(request: Request, error: Exception) -> Response:
-        del request
-        assert isinstance(error, HTTPException)
-        kind = _KINDS_BY_STATUS.get(error.status_code)
-        if kind is None:
-            kind = ProblemType("http_error", error.status_code, str(error.detail))
-        headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-        return Response(problem(kind, str(error.detail)).model_dump_json(), kind.status, headers, CONTENT_TYPE)
-
-    async def on_disconnect(request: Request, error: Exception) -> Response:
-        del error
-        _log.info("client_gone", path=request.url.path)
-        return Response(status_code=400)
-
-    async def on_bug(request: Request, error: Exception) -> Response:
-        del request, error  # the server logs it, with its traceback
-        return problem_response(ProblemError(INTERNAL, "the error was logged"))
-
-    app.add_exception_handler(ProblemError, on_problem)
-    app.add_exception_handler(HTTPException, on_http_error)
-    app.add_exception_handler(ClientDisconnect, on_disconnect)
-    app.add_exception_handler(Exception, on_bug)
