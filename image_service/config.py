@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     #: How long a repeat waits for the first request with its key, where that still runs here.
     repeat_wait_seconds: _Seconds = 60.0
     outcome_retention_seconds: _Seconds = 86_400.0
+    #: Events whose oldest the ledger does not confirm for so long go over HTTP as well. Well within the hold.
+    http_delivery_after_seconds: _Seconds = 15.0
     #: A published event that the ledger does not confirm for so long is published again.
     confirm_after_seconds: _Seconds = 30.0
     #: A NATS connection on which nothing is acknowledged for so long, though it should be, is replaced.
@@ -52,6 +54,14 @@ class Settings(BaseSettings):
     #: New operations are refused while the journal holds so much that the ledger has not confirmed.
     journal_bytes_max: _Count = 4 * 1024 * 1024 * 1024
     local_threads: _Count = os.cpu_count() or 2
+
+    @model_validator(mode="after")
+    def _calls_end_before_their_hold(self) -> Self:
+        if self.provider_timeout_seconds >= self.hold_seconds:
+            raise ValueError(
+                "provider_timeout_seconds must be less than hold_seconds: a call has to end before its hold"
+            )
+        return self
 
     #: The readable block per operation: always, never, or (unset) where stdout is a terminal.
     console: bool | None = None

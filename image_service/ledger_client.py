@@ -1,14 +1,17 @@
-"""The ledger over HTTP: limit checks and releases, with bounded time and safe retries."""
+"""The ledger over HTTP: limit checks, releases and events, with bounded time and safe retries."""
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
 import httpx
 from pydantic import ValidationError
 
+from contracts.events import BATCH_CONTENT_TYPE
 from contracts.limits import Decision, LimitCheck
+from contracts.problems import CONFLICT, OPERATION_CONFLICT
 
 #: A check is safe to repeat: the same operation_id gets the same answer and one hold.
 CHECK_ATTEMPTS_MAX: Final = 3
@@ -29,10 +32,10 @@ class LedgerUnavailableError(Exception):
 
 
 class LedgerRefusedError(Exception):
-    """The ledger understood and said that the check itself is wrong; asking again would not help."""
+    """The ledger understood and said that the request itself is wrong; asking again would not help."""
 
     def __init__(self, status: int, body: str) -> None:
-        super().__init__(f"the ledger refused the check with {status}: {body}")
+        super().__init__(f"the ledger refused the request with {status}: {body}")
         self.status = status
 
 
@@ -79,22 +82,41 @@ class LedgerClient:
             failures.append(f"no decision within {self._timeout_seconds} s")
         raise LedgerUnavailableError("; ".join(failures), outcome_unknown=sent)
 
-    async def release(self, operation_id: UUID) -> None:
-        """Give a hold back. Idempotent; a hold that does not exist is no error. Raises LedgerUnavailableError."""
+    async def record_events(self, bodies: Sequence[bytes]) -> set[int]:
+        """Have events recorded, each a CloudEvent in JSON; answers the places of those that the ledger cannot read.
+
+        All others are committed: taken now, taken before, or kept among the ledger's dead letters. Idempotent.
+        Raises LedgerUnavailableError or LedgerRefusedError.
+        """
+        headers = {"Content-Type": BATCH_CONTENT_TYPE}
+        try:
+            answer = await self._http.post("/v1/events", content=b"[" + b",".join(bodies) + b"]", headers=headers)
+        except httpx.TransportError as error:
+            raise LedgerUnavailableError(_describe(error), outcome_unknown=True) from error
+        if answer.is_server_error:
+            raise LedgerUnavailableError(f"the ledger answered {answer.status_code}", outcome_unknown=True)
+        if answer.status_code != httpx.codes.OK:
+            raise LedgerRefusedError(answer.status_code, answer.text[:500])
+        dead_lettered = (CONFLICT.code, OPERATION_CONFLICT.code)
+        return {one["index"] for one in answer.json()["rejected"] if one["problem"]["code"] not in dead_lettered}
+
+    async def release(self, operation_id: UUID) -> bool:
+        """Give a hold back; False where there is none (yet). Idempotent. Raises LedgerUnavailableError."""
         try:
             answer = await self._http.post(f"/v1/reservations/{operation_id}:release")
         except httpx.TransportError as error:
             raise LedgerUnavailableError(_describe(error), outcome_unknown=True) from error
         if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise LedgerUnavailableError(f"release answered {answer.status_code}", outcome_unknown=True)
+        return answer.status_code != httpx.codes.NOT_FOUND
 
     async def is_ready(self) -> bool:
-        """Whether the ledger says that it can decide."""
+        """Whether the ledger says that it can decide; for that it needs its database, but not NATS."""
         try:
             answer = await self._http.get("/readyz", timeout=_PROBE_TIMEOUT_SECONDS)
         except httpx.TransportError:
             return False
-        return answer.status_code == httpx.codes.OK
+        return answer.status_code == httpx.codes.OK or b'"database":"ok"' in answer.content
 
     async def close(self) -> None:
         await self._http.aclose()

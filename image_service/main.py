@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from image_service.api import ImageApi, add_operation_routes
 from image_service.background import Background, stop
 from image_service.config import Settings
 from image_service.health import add_health_routes
+from image_service.http_delivery import HttpDelivery
 from image_service.images import Bounds
 from image_service.journal import Journal, JournalUnavailableError
 from image_service.ledger_client import LedgerClient
@@ -35,7 +36,7 @@ from image_service.runs import Runs
 
 SWEEP_SECONDS: Final = 300.0
 SWITCH_SECONDS: Final = 0.001
-RELAY_RESTART_SECONDS: Final = 5.0
+RESTART_SECONDS: Final = 5.0
 #: For what still runs once the requests are over; operations had the server's time to end before.
 DRAIN_SECONDS: Final = 5.0
 
@@ -54,6 +55,7 @@ class _Parts:
     background: Background
     recorder: OutcomeRecorder
     relay: Relay
+    http_delivery: HttpDelivery
     examiners: ThreadPoolExecutor
 
 
@@ -110,15 +112,16 @@ def run() -> int:
 def _make_parts(settings: Settings, providers: Providers) -> _Parts:
     journal = Journal(settings.data_dir / "journal.db", settings.journal_bytes_max)
     background = Background()
+    ledger = LedgerClient(
+        settings.ledger_url,
+        connect_timeout_seconds=settings.ledger_connect_timeout_seconds,
+        timeout_seconds=settings.ledger_timeout_seconds,
+    )
     return _Parts(
         settings=settings,
         journal=journal,
         outcomes=OutcomeStore(settings.data_dir / "outcomes"),
-        ledger=LedgerClient(
-            settings.ledger_url,
-            connect_timeout_seconds=settings.ledger_connect_timeout_seconds,
-            timeout_seconds=settings.ledger_timeout_seconds,
-        ),
+        ledger=ledger,
         providers=providers,
         background=background,
         recorder=OutcomeRecorder(journal, background),
@@ -126,6 +129,7 @@ def _make_parts(settings: Settings, providers: Providers) -> _Parts:
             journal,
             RelaySettings(settings.nats_url, settings.confirm_after_seconds, settings.nats_stall_seconds),
         ),
+        http_delivery=HttpDelivery(journal, ledger, settings.http_delivery_after_seconds),
         examiners=ThreadPoolExecutor(settings.local_threads, thread_name_prefix="examine"),
     )
 
@@ -150,6 +154,7 @@ def _make_api(parts: _Parts) -> ImageApi:
             parts.outcomes,
             parts.background,
             repeat_wait_seconds=settings.repeat_wait_seconds,
+            hold_seconds=settings.hold_seconds,
         ),
         providers=parts.providers,
         admission=Admission(
@@ -168,7 +173,11 @@ def _lifespan(parts: _Parts) -> Any:  # Any: starlette's own type for it is gene
         # Read before the first request: from then on there are intents that are not left over but running.
         left = await parts.journal.unfinished()
         parts.background.start(recover(left, parts.providers, parts.recorder))
-        services = [asyncio.create_task(_relay_for_ever(parts)), asyncio.create_task(_sweep_for_ever(parts))]
+        services = [
+            asyncio.create_task(_for_ever("relay", parts.relay.run)),
+            asyncio.create_task(_for_ever("http_delivery", parts.http_delivery.run)),
+            asyncio.create_task(_sweep_for_ever(parts)),
+        ]
         yield
         await parts.background.drain(min(DRAIN_SECONDS, parts.settings.shutdown_seconds))
         for service in services:
@@ -181,14 +190,14 @@ def _lifespan(parts: _Parts) -> Any:  # Any: starlette's own type for it is gene
     return lifespan
 
 
-async def _relay_for_ever(parts: _Parts) -> None:
-    """The relay expects every error that it can have; one that it does not must not end it for good."""
+async def _for_ever(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Each expects every error that it can have; one that it does not must not end it for good."""
     while True:
         try:
-            await parts.relay.run()
+            await run()
         except Exception as error:  # noqa: BLE001  see above
-            _log.error("relay_failed", exc_info=error)
-        await asyncio.sleep(RELAY_RESTART_SECONDS)
+            _log.error("restarting", part=name, exc_info=error)
+        await asyncio.sleep(RESTART_SECONDS)
 
 
 async def _sweep_for_ever(parts: _Parts) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -25,6 +26,11 @@ from image_service.providers.base import Provider, ProviderError, ProviderResult
 from image_service.providers.registry import Providers
 from image_service.recording import Outcome, OutcomeRecorder, failed_outcome, operation_problem, recovery_of
 from image_service.usage_events import failure_of, operation_completed, operation_requested
+
+RELEASE_PAUSE_SECONDS_FIRST: Final = 0.5
+RELEASE_PAUSE_SECONDS_MAX: Final = 30.0
+#: Holds that are being given back at once; beyond that they are left to their end.
+RELEASES_MAX: Final = 1000
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -94,6 +100,7 @@ class Metering:
         self._operation_log = operation_log
         self._hold_seconds = hold_seconds
         self._provider_timeout_seconds = provider_timeout_seconds
+        self._releases = 0
 
     @asynccontextmanager
     async def operation(self, call: Call) -> AsyncIterator[MeteredOperation]:
@@ -195,10 +202,29 @@ class Metering:
             _log.error("outcome_not_kept", operation_id=str(completed.operation_id), reason=str(error))
 
     async def _release(self, operation_id: UUID) -> None:
+        """Until the hold is given back, or would have ended by itself.
+
+        A ledger that hangs may decide the check long after its caller has gone; no hold now does not mean none soon.
+        """
+        if self._releases >= RELEASES_MAX:
+            return  # it ends by itself
+        self._releases += 1
         try:
-            await self._ledger.release(operation_id)
-        except LedgerUnavailableError as error:  # the hold then expires by itself
-            _log.warning("hold_not_released", operation_id=str(operation_id), reason=str(error))
+            await self._release_patiently(operation_id)
+        finally:
+            self._releases -= 1
+
+    async def _release_patiently(self, operation_id: UUID) -> None:
+        until = time.monotonic() + self._hold_seconds
+        pause = RELEASE_PAUSE_SECONDS_FIRST
+        while time.monotonic() < until:
+            try:
+                if await self._ledger.release(operation_id):
+                    return
+            except LedgerUnavailableError as error:
+                _log.warning("hold_not_released", operation_id=str(operation_id), reason=str(error))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RELEASE_PAUSE_SECONDS_MAX)
 
     def _report(
         self,

@@ -30,7 +30,7 @@ from image_service.outcomes import Completed, OutcomeStore
 from image_service.providers.registry import Selection
 
 #: After ledger_unavailable a repeat takes the same operation_id, and with it the hold that may exist, for so long.
-#: Later that hold might end under it (ttl 300 s by default), so then it is a new operation.
+#: Later, or later than half the hold, that hold might end under it, so then it is a new operation.
 CLAIM_REUSE_SECONDS_MAX: Final = 60.0
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -73,12 +73,14 @@ class Runs:
         background: Background,
         *,
         repeat_wait_seconds: float,
+        hold_seconds: float,
     ) -> None:
         self._metering = metering
         self._journal = journal
         self._outcomes = outcomes
         self._background = background
         self._repeat_wait_seconds = repeat_wait_seconds
+        self._claim_reuse_seconds = min(CLAIM_REUSE_SECONDS_MAX, hold_seconds / 2)
         #: By account and key: what runs in this process.
         self._current: dict[tuple[str, str], _Current] = {}
 
@@ -152,7 +154,7 @@ class Runs:
 
     async def _reclaim(self, kept: KeptOperation, claim: Claim) -> UUID:
         """The operation id for a key that was claimed before and never got further."""
-        if kept.age_seconds <= CLAIM_REUSE_SECONDS_MAX:
+        if kept.age_seconds <= self._claim_reuse_seconds:
             return kept.operation_id
         await self._journal.forget(kept.operation_id)
         await self._journal.claim(claim)

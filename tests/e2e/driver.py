@@ -41,7 +41,11 @@ STOP_SECONDS: Final = 45.0
 REQUEST_SECONDS: Final = 45.0
 SERVERS: Final = ("image", "ledger", "nats", "postgres")
 #: Quick where production is patient, so that tests need not wait.
-QUICK: Final[Mapping[str, str]] = {"IMAGE_CONFIRM_AFTER_SECONDS": "2", "LEDGER_CONFIRM_INTERVAL_SECONDS": "0.5"}
+QUICK: Final[Mapping[str, str]] = {
+    "IMAGE_CONFIRM_AFTER_SECONDS": "2",
+    "IMAGE_PROVIDER_TIMEOUT_SECONDS": "5",
+    "LEDGER_CONFIRM_INTERVAL_SECONDS": "0.5",
+}
 #: No restart counts as one too many: tests kill what has just come up, again and again.
 RAPID_FAILURES_MAX: Final = 10_000
 

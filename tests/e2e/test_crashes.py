@@ -120,6 +120,20 @@ async def test_what_the_broker_acknowledged_and_then_lost_is_published_again(sta
         assert await client.used("images") == (4, 0, 21)
 
 
+async def test_what_a_killed_ledger_had_taken_and_not_committed_is_delivered_again(stack: StackProcess) -> None:
+    async with customer(stack, LIFETIME) as client:
+        answers = [await client.generate()]
+        await stack.quiet()
+        async with ingest_held_up(stack):
+            answers += [await client.generate() for _ in range(3)]
+            await eventually(stack.consumer, lambda consumer: consumer.num_pending == 0)  # all of it is with the ledger
+            await stack.kill("ledger")
+        rows = await client.recorded(4)
+        assert {answer.json()["operation_id"] for answer in answers} == {row["operation_id"] for row in rows}
+        await stack.quiet()
+        assert await client.used("images") == (4, 0, 21)
+
+
 async def test_a_killed_stack_is_started_again_by_the_plain_command_with_all_its_data(stack: StackProcess) -> None:
     async with customer(stack, LIFETIME) as client:
         first = await client.generate(headers={"Idempotency-Key": "before"})
