@@ -25,10 +25,13 @@ class MicroBatcher(Generic[Item, Answer]):
         handle: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]],
         batch_max: int,
         queue_max: int,
+        overlap_min: int = 1,
     ) -> None:
         self._handle = handle
         self._batch_max = batch_max
         self._queue_max = queue_max
+        self._overlap_min = overlap_min
+        self._in_flight = 0
         self._queue: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._arrived = asyncio.Event()
 
@@ -38,16 +41,31 @@ class MicroBatcher(Generic[Item, Answer]):
             raise QueueFullError
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future))
-        self._arrived.set()
+        self._wake()
         return await future
 
     async def run(self) -> None:
-        """Handles batches, one after another, until cancelled. Several may run side by side."""
+        """Handles batches, one after another, until cancelled.
+
+        Several may run side by side: a further batch begins while others are in flight once ``overlap_min`` items
+        wait, so that overlap does not end in batches of one.
+        """
         while True:
             await self._arrived.wait()
+            self._arrived.clear()
             batch = self._take()
             if batch:
-                await self._answer(batch)
+                self._in_flight += 1
+                self._wake()  # where more came than one batch takes
+                try:
+                    await self._answer(batch)
+                finally:
+                    self._in_flight -= 1
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._queue and (not self._in_flight or len(self._queue) >= self._overlap_min):
+            self._arrived.set()
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
         batch: list[tuple[Item, asyncio.Future[Answer]]] = []
@@ -55,8 +73,6 @@ class MicroBatcher(Generic[Item, Answer]):
             item, future = self._queue.popleft()
             if not future.done():
                 batch.append((item, future))
-        if not self._queue:
-            self._arrived.clear()
         return batch
 
     async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:

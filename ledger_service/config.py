@@ -22,6 +22,8 @@ class Settings(BaseSettings):
     #: Two overlap: while one waits for PostgreSQL, the other parses.
     ingest_writers: int = Field(default=2, ge=1, le=8)
     ingest_batch_events_max: int = Field(default=1000, ge=1, le=10_000)
+    #: Two overlap under load: while one batch waits for its commit, the next is decided.
+    check_writers: int = Field(default=2, ge=1, le=8)
     check_batch_max: int = Field(default=200, ge=1, le=1000)
     read_connections_max: int = Field(default=8, ge=1)
     expiry_interval_seconds: float = Field(default=0.5, gt=0)

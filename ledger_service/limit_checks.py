@@ -23,6 +23,8 @@ from ledger_service.store.decisions import (
 from ledger_service.store.pool import REFUSED, RETRYABLE, UNAVAILABLE, Connection, Pool, StoreUnavailableError
 
 QUEUE_MAX: Final = 10_000
+#: While one batch waits for its commit, a second is decided once so many checks wait.
+OVERLAP_MIN: Final = 16
 ATTEMPTS_MAX: Final = 3
 
 Answer = bytes
@@ -36,7 +38,7 @@ class LimitChecks:
         self._ttl_seconds = ttl_seconds
         self._default_plan_id = default_plan_id
         self._plans = PlanCache()
-        self._batcher: MicroBatcher[LimitCheck, Answer] = MicroBatcher(self._handle, batch_max, QUEUE_MAX)
+        self._batcher: MicroBatcher[LimitCheck, Answer] = MicroBatcher(self._handle, batch_max, QUEUE_MAX, OVERLAP_MIN)
         self.run = self._batcher.run
 
     async def check(self, check: LimitCheck) -> Answer:

@@ -61,7 +61,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     reads = await _open(stack, "database", lambda: open_pool(url, settings.read_connections_max))
     async with reads.acquire() as connection:
         await check_schema(connection)
-    checking = await _open(stack, "database", lambda: open_hot_pool(url, 1, "checks"))
+    checking = await _open(stack, "database", lambda: open_hot_pool(url, settings.check_writers, "checks"))
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
     background = await _open(stack, "database", lambda: open_hot_pool(url, 2, "background"))
 
@@ -79,7 +79,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     stack.push_async_callback(ingest.give_back)
     _run(
         stack,
-        limit_checks.run(),
+        *(limit_checks.run() for _ in range(settings.check_writers)),
         event_intake.run(),
         *(ingest.write() for _ in range(settings.ingest_writers)),
         ingest.keep_asking(),

@@ -24,7 +24,7 @@ class Services:
     ttl_seconds: int
 
 
-def services(request: Request) -> Services:
-    """FastAPI dependency: the services of the running app."""
+async def services(request: Request) -> Services:
+    """FastAPI dependency: the services of the running app. Async, as a plain function would cost a thread hop."""
     found: Services = request.app.state.services
     return found

@@ -3,12 +3,13 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.identifiers import Name
 from contracts.limits import TTL_SECONDS_MAX, Decision, LimitCheck
 from contracts.problems import NOT_FOUND, RESERVATION_CLOSED, ProblemError
+from ledger_service.api.bodies import CHECK_BYTES_MAX, json_body, read_model
 from ledger_service.services import Services, services
 from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.decisions import OperationKey, close_holds, extend_hold, find_decision
@@ -40,12 +41,14 @@ class ReservationExtended(ReservationState):
     expires_at: str
 
 
-@router.post("/limit-checks", response_model=Decision)
-async def check_limits(check: LimitCheck, wired: Wired) -> Response:
+@router.post("/limit-checks", response_model=Decision, openapi_extra=json_body(LimitCheck))
+async def check_limits(request: Request) -> Response:
     """Decides whether the operation may proceed, and holds its share of every limit if so.
 
     Idempotent: the same operation_id with the same body gets the same answer; with another body 409.
     """
+    check = await read_model(request, LimitCheck, CHECK_BYTES_MAX)
+    wired = await services(request)
     return Response(await wired.limit_checks.check(check), media_type="application/json")
 
 

@@ -17,6 +17,7 @@ from contracts.problems import (
     Problem,
     ProblemError,
 )
+from ledger_service.api.bodies import read_body
 from ledger_service.domain.batches import CONFLICTS, Receipt, Submission
 from ledger_service.intake import read_event
 from ledger_service.recording import conflict_problem
@@ -40,7 +41,7 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in (CONTENT_TYPE, BATCH_CONTENT_TYPE, _JSON):
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"send {CONTENT_TYPE} or {BATCH_CONTENT_TYPE}")
-    body = await _body(request)
+    body = await read_body(request, BODY_BYTES_MAX)
     is_batch = content_type == BATCH_CONTENT_TYPE or (content_type == _JSON and body.lstrip()[:1] == b"[")
     reads = [read_event(one, "http") for one in (_split_batch(body) if is_batch else [body])]
     results = await _record(wired, reads)
@@ -57,16 +58,6 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
         ),
         media_type="application/json",
     )
-
-
-async def _body(request: Request) -> bytes:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_BYTES_MAX:
-            raise ProblemError(TOO_LARGE, f"at most {BODY_BYTES_MAX} bytes a request")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _split_batch(body: bytes) -> list[bytes]:
