@@ -90,6 +90,8 @@ class StackProcess:
         self.data = data
         self._environment = {**_plain_environment(), **QUICK, **(environment or {})}
         self._process: subprocess.Popen[str] | None = None
+        self._terminated = False
+        self._image_url = ""
 
     def start(self, argv: tuple[str, ...] | None = None) -> None:
         """Returns when it has said that it is ready."""
@@ -99,15 +101,25 @@ class StackProcess:
             self._process = subprocess.Popen(
                 argv, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=REPOSITORY, env=self._environment
             )
+        self._terminated = False
         assert self._process.stdout is not None
         line = self._process.stdout.readline()  # bounded by the stack itself, which gives up on what is not ready
         assert line == "ready\n", f"{line!r}, and on standard error:\n{errors.read_text()}"
+        self._image_url = self.state.image_url
 
     @property
     def state(self) -> StackState:
         state = read_state(self.data)
         assert state is not None, "the stack does not run"
         return state
+
+    @property
+    def image_url(self) -> str:
+        """Where it is, or was: customers go on while the stack stops."""
+        state = read_state(self.data)
+        if state is not None:
+            self._image_url = state.image_url
+        return self._image_url
 
     def signal(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send one of SERVERS a signal; the number of the process that got it."""
@@ -135,9 +147,11 @@ class StackProcess:
                 await eventually(lambda url=url: http.get(f"{url}/readyz"), lambda answer: answer.status_code == 200)  # type: ignore[misc]
 
     def terminate(self) -> None:
-        """SIGTERM, as Ctrl-C does it; see `stop`."""
+        """SIGTERM, once: a second one could meet it when it has stopped everything and is about to exit. See `stop`."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        if not self._terminated:
+            self._process.send_signal(signal.SIGTERM)
+        self._terminated = True
 
     def stop(self) -> int:
         """Stop it cleanly, and wait; its exit code. Idempotent."""
@@ -151,10 +165,12 @@ class StackProcess:
         return self._process.returncode
 
     def kill_all(self) -> None:
-        """kill -9 of the supervisor, which takes all with it, and wait until they are gone."""
+        """kill -9 of the supervisor, which takes all with it, and wait until they are gone. Idempotent."""
         assert self._process is not None
+        assert self._process.stdout is not None
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        self._process.stdout.close()
         deadline = time.monotonic() + WAIT_SECONDS
         while left := self.processes():
             assert time.monotonic() < deadline, f"still there: {left}"
@@ -285,7 +301,7 @@ class AccountClient:
 
     async def _post(self, operation: str, headers: Mapping[str, str] | None, **body: Any) -> httpx.Response:
         caller = {"X-Account-Id": self.id, "X-User-Id": "ada", **(headers or {})}
-        return await self._http.post(f"{self._stack.state.image_url}/v1/images/{operation}", headers=caller, **body)
+        return await self._http.post(f"{self._stack.image_url}/v1/images/{operation}", headers=caller, **body)
 
     async def usage(self, period: str | None = None) -> Body:
         return await self._get(f"accounts/{self.id}/usage", {"period": period} if period else {})

@@ -56,7 +56,6 @@ async def test_events_of_an_image_service_that_dies_while_nats_is_away_arrive(st
         assert await client.used("images") == (4, 0, 96)
 
 
-@pytest.mark.xfail(reason="the hold of an operation whose outcome waits in the journal expires like any other")
 async def test_no_call_passes_a_limit_while_outcomes_wait_for_longer_than_a_hold(stack: StackProcess) -> None:
     async with customer(stack, limit(window="lifetime", maximum=1)) as client:
         stack.signal("nats", signal.SIGSTOP)
