@@ -48,7 +48,13 @@ POSTGRES_IMAGE: Final = "postgres:18"
 NATS_IMAGE: Final = "nats:2.15"
 DOCKER_ANSWER_SECONDS: Final = 2
 STATEMENT_SECONDS: Final = 30
-POSTGRES_SETTINGS: Final[Mapping[str, str]] = {"shared_buffers": "128MB", "max_connections": "100", "autovacuum": "off"}
+#: Commit times let tests.soak.verifier put the log in the order of its commits.
+POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
+    "shared_buffers": "128MB",
+    "max_connections": "100",
+    "autovacuum": "off",
+    "track_commit_timestamp": "on",
+}
 WAIT_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.01
 #: Quick where production is patient, so that tests need not wait.
@@ -322,7 +328,10 @@ class _Server(uvicorn.Server):
 async def serving(**changes: Any) -> AsyncIterator[Ledger]:
     """The ledger on a free port of this machine, from its start to its graceful end."""
     app = create_app(Settings(**{**QUICK, **changes}))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # The protocol is named, as asyncio turns Nagle's algorithm off for TCP alone: else each answer waits 40 ms.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         server = _Server(uvicorn.Config(app, http="httptools", log_config=None, timeout_graceful_shutdown=5))
         task = asyncio.create_task(server.serve([listener]))
         await eventually(lambda: server.started or task.done(), "the ledger starts")
