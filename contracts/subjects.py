@@ -8,9 +8,14 @@ STREAM_SUBJECTS: Final = ("usage.v1.operation.requested", "usage.v1.operation.co
 INGEST_CONSUMER: Final = "ledger"
 #: Core NATS, ledger → producers: which events of a source are committed. See events.RecordedRanges.
 RECORDED: Final = "usage.v1.recorded"
-#: NATS request-reply, the limit check.
+#: NATS request-reply: limit checks, and the holds that they placed.
 SERVICE_NAME: Final = "ledger"
 LIMITS_CHECK: Final = "ledger.v1.limits.check"
+LIMITS_CHECK_BATCH: Final = "ledger.v1.limits.check_batch"
+RESERVATIONS_RELEASE: Final = "ledger.v1.reservations.release"
+RESERVATIONS_EXTEND: Final = "ledger.v1.reservations.extend"
+LEASES_PLACE: Final = "ledger.v1.leases.place"
+LEASES_RETURN: Final = "ledger.v1.leases.return"
 #: JetStream's own duplicate filter; always the event_id.
 MSG_ID_HEADER: Final = "Nats-Msg-Id"
 

@@ -7,6 +7,8 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.client.settings import Transport
+
 _HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
 _Port = Annotated[int, Field(ge=1, le=65_535)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
@@ -22,6 +24,8 @@ class Settings(BaseSettings):
     port: _Port = 8000
     nats_url: str = "nats://127.0.0.1:4222"
     ledger_url: _HttpUrl = "http://127.0.0.1:8001"
+    #: What limit checks go over: http or nats.
+    check_transport: Transport = "http"
     #: Holds journal.db and outcomes/; belongs to one running service at a time.
     data_dir: Path = Path(".data/image")
 

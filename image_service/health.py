@@ -1,17 +1,13 @@
 """Is the process alive, and can it serve."""
 
-from collections.abc import Callable
-
 import orjson
 from fastapi import FastAPI, Response
 
-from image_service.journal import Journal, JournalUnavailableError
-from image_service.ledger_client import LedgerClient
+from contracts.client import JournalUnavailableError, LedgerClient
+from contracts.client.journal import Journal
 
 
-def add_health_routes(
-    app: FastAPI, *, journal: Journal, ledger: LedgerClient, nats_connected: Callable[[], bool]
-) -> None:
+def add_health_routes(app: FastAPI, journal: Journal, ledger: LedgerClient) -> None:
     @app.get("/livez", tags=["health"], summary="The process answers")
     async def livez() -> dict[str, str]:
         return {"status": "ok"}
@@ -27,7 +23,7 @@ def add_health_routes(
             "parts": {
                 "journal": {"ok": journal_writable, "unconfirmed_events": await _unconfirmed(journal)},
                 "ledger": {"ok": ledger_ready},
-                "nats": {"ok": nats_connected(), "needed": False},
+                "nats": {"ok": ledger.nats_connected, "needed": False},
             },
         }
         return Response(orjson.dumps(body), 200 if ready else 503, media_type="application/json")

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,30 +13,26 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from contracts.client import ClientSettings, JournalUnavailableError, LedgerClient
+from contracts.client.background import Background, stop
+from contracts.client.journal import Journal
 from contracts.http_problems import install_problems
 from contracts.problems import CONTENT_TYPE
 from image_service.admission import Admission
 from image_service.api import ImageApi, add_operation_routes
-from image_service.background import Background, stop
 from image_service.config import Settings
 from image_service.health import add_health_routes
-from image_service.http_delivery import HttpDelivery
 from image_service.images import Bounds
-from image_service.journal import Journal, JournalUnavailableError
-from image_service.ledger_client import LedgerClient
 from image_service.logs import configure_logs
-from image_service.metering import Metering
+from image_service.metering import Metering, kept_problem, recovery_from
 from image_service.operation_log import OperationLog
 from image_service.operations import OPERATIONS
 from image_service.outcomes import OutcomeStore
 from image_service.providers.registry import Providers, build
-from image_service.recording import OutcomeRecorder, recover
-from image_service.relay import Relay, RelaySettings
 from image_service.runs import Runs
 
 SWEEP_SECONDS: Final = 300.0
 SWITCH_SECONDS: Final = 0.001
-RESTART_SECONDS: Final = 5.0
 #: For what still runs once the requests are over; operations had the server's time to end before.
 DRAIN_SECONDS: Final = 5.0
 
@@ -48,14 +44,11 @@ class _Parts:
     """What lives as long as the service."""
 
     settings: Settings
+    ledger: LedgerClient
     journal: Journal
     outcomes: OutcomeStore
-    ledger: LedgerClient
     providers: Providers
     background: Background
-    recorder: OutcomeRecorder
-    relay: Relay
-    http_delivery: HttpDelivery
     examiners: ThreadPoolExecutor
 
 
@@ -71,7 +64,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
     )
     install_problems(app, {})
     add_operation_routes(app, _make_api(parts), OPERATIONS)
-    add_health_routes(app, journal=parts.journal, ledger=parts.ledger, nats_connected=lambda: parts.relay.is_connected)
+    add_health_routes(app, parts.journal, parts.ledger)
     _document_problems(app)
     return app
 
@@ -110,27 +103,36 @@ def run() -> int:
 
 
 def _make_parts(settings: Settings, providers: Providers) -> _Parts:
-    journal = Journal(settings.data_dir / "journal.db", settings.journal_bytes_max)
-    background = Background()
-    ledger = LedgerClient(
-        settings.ledger_url,
-        connect_timeout_seconds=settings.ledger_connect_timeout_seconds,
-        timeout_seconds=settings.ledger_timeout_seconds,
-    )
+    ledger = LedgerClient(_client_settings(settings), recovery_from(providers), kept_problem)
+    assert ledger.journal is not None, "its settings name one"
     return _Parts(
         settings=settings,
-        journal=journal,
-        outcomes=OutcomeStore(settings.data_dir / "outcomes"),
         ledger=ledger,
+        journal=ledger.journal,
+        outcomes=OutcomeStore(settings.data_dir / "outcomes"),
         providers=providers,
-        background=background,
-        recorder=OutcomeRecorder(journal, background),
-        relay=Relay(
-            journal,
-            RelaySettings(settings.nats_url, settings.confirm_after_seconds, settings.nats_stall_seconds),
-        ),
-        http_delivery=HttpDelivery(journal, ledger, settings.http_delivery_after_seconds),
+        background=Background(),
         examiners=ThreadPoolExecutor(settings.local_threads, thread_name_prefix="examine"),
+    )
+
+
+def _client_settings(settings: Settings) -> ClientSettings:
+    return ClientSettings(
+        source="image-service",
+        ledger_url=settings.ledger_url,
+        nats_url=settings.nats_url,
+        check_transport=settings.check_transport,
+        journal_path=settings.data_dir / "journal.db",
+        hold_seconds=settings.hold_seconds,
+        connect_timeout_seconds=settings.ledger_connect_timeout_seconds,
+        timeout_seconds=settings.ledger_timeout_seconds,
+        drain_seconds=min(DRAIN_SECONDS, settings.shutdown_seconds),
+        # What is in the journal stays there, and goes out at the next start.
+        flush_seconds=0,
+        http_delivery_after_seconds=settings.http_delivery_after_seconds,
+        confirm_after_seconds=settings.confirm_after_seconds,
+        nats_stall_seconds=settings.nats_stall_seconds,
+        journal_bytes_max=settings.journal_bytes_max,
     )
 
 
@@ -138,13 +140,9 @@ def _make_api(parts: _Parts) -> ImageApi:
     settings = parts.settings
     metering = Metering(
         ledger=parts.ledger,
-        journal=parts.journal,
         outcomes=parts.outcomes,
         providers=parts.providers,
-        recorder=parts.recorder,
-        background=parts.background,
         operation_log=OperationLog(console=settings.console),
-        hold_seconds=settings.hold_seconds,
         provider_timeout_seconds=settings.provider_timeout_seconds,
     )
     return ImageApi(
@@ -170,34 +168,16 @@ def _lifespan(parts: _Parts) -> Any:  # Any: starlette's own type for it is gene
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
-        # Read before the first request: from then on there are intents that are not left over but running.
-        left = await parts.journal.unfinished()
-        parts.background.start(recover(left, parts.providers, parts.recorder))
-        services = [
-            asyncio.create_task(_for_ever("relay", parts.relay.run)),
-            asyncio.create_task(_for_ever("http_delivery", parts.http_delivery.run)),
-            asyncio.create_task(_sweep_for_ever(parts)),
-        ]
+        await parts.ledger.start()
+        sweep = asyncio.create_task(_sweep_for_ever(parts))
         yield
         await parts.background.drain(min(DRAIN_SECONDS, parts.settings.shutdown_seconds))
-        for service in services:
-            await stop(service)
+        await stop(sweep)
         await parts.ledger.close()
         parts.providers.close()
         parts.examiners.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(parts.journal.close)
 
     return lifespan
-
-
-async def _for_ever(name: str, run: Callable[[], Awaitable[None]]) -> None:
-    """Each expects every error that it can have; one that it does not must not end it for good."""
-    while True:
-        try:
-            await run()
-        except Exception as error:  # noqa: BLE001  see above
-            _log.error("restarting", part=name, exc_info=error)
-        await asyncio.sleep(RESTART_SECONDS)
 
 
 async def _sweep_for_ever(parts: _Parts) -> None:

@@ -7,6 +7,9 @@ from uuid import UUID
 
 import structlog
 
+from contracts.client import JournalUnavailableError, LedgerRefused
+from contracts.client.background import Background
+from contracts.client.journal import Claim, Journal, KeptOperation
 from contracts.identifiers import uuid7
 from contracts.problems import (
     IDEMPOTENCY_KEY_REUSED,
@@ -19,11 +22,8 @@ from contracts.problems import (
     ProblemError,
     ProblemType,
 )
-from image_service.background import Background
 from image_service.calls import Call, Caller
 from image_service.images import SourceImage
-from image_service.journal import Claim, Journal, JournalUnavailableError, KeptOperation
-from image_service.ledger_client import LedgerRefusedError
 from image_service.metering import Metering
 from image_service.operations.base import AnyOperation, Parameters
 from image_service.outcomes import Completed, OutcomeStore
@@ -148,7 +148,7 @@ class Runs:
             if error.kind not in (OPERATION_FAILED, LEDGER_UNAVAILABLE):
                 await self._forget(operation_id)
             raise
-        except LedgerRefusedError:
+        except LedgerRefused:
             await self._forget(operation_id)
             raise
 

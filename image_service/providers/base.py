@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, runtime_checkable
 
+from contracts.client import Recovery
 from image_service.images import ProducedImage, SourceImage
 
 
@@ -39,25 +40,6 @@ class ProviderError(Exception):
         self.cost_nanos = cost_nanos
         self.status_code = status_code
         self.retry_count = retry_count
-
-
-@dataclass(frozen=True)
-class RecoveredFailure:
-    """It is known that the operation did not deliver, and what was billed for it."""
-
-    code: str
-    message: str
-    cost_nanos: int
-
-
-@dataclass(frozen=True)
-class InDoubt:
-    """Nobody can say whether the operation was done and billed: it is costed at its hold, for reconciliation."""
-
-    message: str
-
-
-Recovery = RecoveredFailure | InDoubt
 
 
 class Provider(Protocol):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
 
+from contracts.client import RecoveredFailure, Recovery
 from image_service.images import ProducedImage, SourceImage, encode, pixels_of
 from image_service.providers.base import (
     SEED_MAX,
@@ -15,8 +16,6 @@ from image_service.providers.base import (
     Model,
     ProviderError,
     ProviderResult,
-    RecoveredFailure,
-    Recovery,
     UpscaleRequest,
 )
 from image_service.providers.local_edit import apply_edit

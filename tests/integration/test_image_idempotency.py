@@ -12,15 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
+from contracts.client import RecoveredFailure, Recovery
+from contracts.client.journal import Journal, JournalUnavailableError
 from contracts.events import parse_event
 from image_service.config import Settings
-from image_service.journal import Journal, JournalUnavailableError
 from image_service.providers.base import (
     GenerateRequest,
     Model,
     ProviderResult,
-    RecoveredFailure,
-    Recovery,
 )
 from image_service.providers.local import LocalProvider
 from image_service.providers.registry import Providers
@@ -353,4 +352,4 @@ class TestProcess:
         process = start_process(settings)
         _, err = await asyncio.to_thread(process.communicate)
         assert process.returncode == 1
-        assert b"in use by another image service" in err
+        assert b"in use by another process" in err

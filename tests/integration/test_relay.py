@@ -12,11 +12,11 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
+from contracts.client.background import stop
+from contracts.client.journal import Journal
+from contracts.client.relay import Relay, RelaySettings
 from contracts.events import parse_event
 from contracts.subjects import RECORDED, STREAM, STREAM_SUBJECTS
-from image_service.background import stop
-from image_service.journal import Journal
-from image_service.relay import Relay, RelaySettings
 from tests.integration.image_harness import NatsServer, eventually
 from tests.unit.test_journal import GIBIBYTE, completed, requested_by
 
@@ -88,7 +88,7 @@ async def write_operations(journal: Journal, operations: int) -> None:
     async def one() -> None:
         requested = requested_by(journal)
         await journal.begin(requested)
-        await journal.finish(completed(requested), keep=False)
+        await journal.finish(completed(requested))
 
     await asyncio.gather(*(one() for _ in range(operations)))
 

@@ -105,6 +105,24 @@ def test_contracts_import_nothing_of_ours() -> None:
     assert offences(("contracts",), lambda name: within(name, *others)) == []
 
 
+def test_only_the_client_in_contracts_does_input_and_output() -> None:
+    """The rest is shapes and rules, which the ledger's pure core uses too; http_problems serves both services."""
+    io = ("asyncio", "httpx", "nats", "sqlite3", "socket", "threading", "queue", "concurrent", "fcntl", "asyncpg")
+    shapes = tuple(
+        module.name
+        for module in modules()
+        if within(module.name, "contracts")
+        and module.name != "contracts"
+        and not within(module.name, "contracts.client")
+    )
+    assert "contracts.events" in shapes
+    assert offences(shapes, lambda name: within(name, *io, "contracts.client")) == []
+
+
+def test_the_ledger_is_no_client_of_itself() -> None:
+    assert offences(("ledger_service",), lambda name: within(name, "contracts.client")) == []
+
+
 def test_services_never_import_each_other() -> None:
     assert offences(("ledger_service",), lambda name: within(name, "image_service")) == []
     assert offences(("image_service",), lambda name: within(name, "ledger_service")) == []

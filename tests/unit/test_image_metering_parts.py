@@ -1,35 +1,26 @@
-"""The pure parts around metering: event shapes, recoveries, log lines, republishing, Accept, admission."""
+"""The pure parts around metering: recoveries, problems, log lines, Accept, admission."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from contracts.events import event_to_json, parse_event
+from contracts.client import InDoubt
+from contracts.client.usage_events import operation_requested
 from contracts.identifiers import uuid7
-from contracts.limits import Decision
+from contracts.limits import Decision, LimitCheck
 from contracts.problems import ProblemError
 from image_service.admission import Admission
-from image_service.background import stop
 from image_service.calls import Call, Caller
 from image_service.images import ProducedImage
+from image_service.metering import recovery_from
 from image_service.operation_log import Report, limit_moves, readable_block
 from image_service.outcomes import Completed, OutcomeStore
-from image_service.providers.base import InDoubt, ProviderError, ProviderResult, RecoveredFailure
 from image_service.providers.registry import Providers, Selection
-from image_service.recording import recovery_of
 from image_service.replies import wants_bytes
-from image_service.republish import SPANS_MAX, RepublishSchedule, merge_ranges
-from image_service.usage_events import (
-    failure_of,
-    operation_completed,
-    operation_failed,
-    operation_requested,
-)
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-SOURCE = "image-service/test"
 
 
 def call_of(quantity: int = 1, cost_nanos: int = 10_000_000) -> Call:
@@ -42,10 +33,6 @@ def call_of(quantity: int = 1, cost_nanos: int = 10_000_000) -> Call:
         request_bytes=99,
         keep=False,
     )
-
-
-def requested_of(call: Call):
-    return operation_requested(call, source=SOURCE, event_id=uuid7(), now=NOW)
 
 
 def decision(*, is_allowed: bool = True, **limit: object) -> Decision:
@@ -66,50 +53,12 @@ def decision(*, is_allowed: bool = True, **limit: object) -> Decision:
     )
 
 
-class TestEvents:
-    def test_all_three_are_what_the_contract_reads(self) -> None:
-        requested = requested_of(call_of(quantity=2))
-        result = ProviderResult((ProducedImage(b"12345", "image/png", 1, 1),), 20_000_000, status_code=200)
-        later = NOW + timedelta(seconds=2)
-        completed = operation_completed(requested, result, event_id=uuid7(), now=later, duration_ms=2000)
-        error = ProviderError("no_credit", "nothing left", cost_nanos=5, status_code=402, retry_count=1)
-        failed = operation_failed(requested, error, event_id=uuid7(), now=later, duration_ms=3)
-        for event in (requested, completed, failed):
-            assert parse_event(event_to_json(event)) == event
-        assert (completed.data.cost, completed.data.response_bytes, completed.data.quantity) == (20_000_000, 5, 2)
-        assert (completed.data.requested_at, completed.time) == (NOW, later)
-        assert (failed.data.cost, failed.data.status_code, failed.data.retry_count) == (5, 402, 1)
-        assert b'"cost":"0.000000005"' in event_to_json(failed)
-
-    def test_status_code_that_never_came_is_null(self) -> None:
-        failed = operation_failed(
-            requested_of(call_of()), ProviderError("x", "y"), event_id=uuid7(), now=NOW, duration_ms=0
-        )
-        assert parse_event(event_to_json(failed)) == failed
-
-    def test_what_a_provider_says_is_made_to_fit(self) -> None:
-        error = ProviderError("bad code\r\n", "a\x00" * 2000)
-        failed = operation_failed(requested_of(call_of()), error, event_id=uuid7(), now=NOW, duration_ms=-5)
-        assert (failed.data.error.code, failed.data.duration_ms) == ("provider_error", 0)
-        assert failed.data.error.message == "a" * 1024
-
-    def test_outcome_is_never_before_its_request(self) -> None:
-        requested = requested_of(call_of())
-        early = NOW - timedelta(hours=1)
-        failed = operation_failed(requested, ProviderError("x", "y"), event_id=uuid7(), now=early, duration_ms=1)
-        assert failed.time == requested.time
-
-
-class TestRecovery:
-    def test_known_failure_costs_what_was_billed_and_doubt_costs_the_hold(self) -> None:
-        requested = requested_of(call_of(cost_nanos=70))
-        known = failure_of(RecoveredFailure("interrupted", "m", cost_nanos=3), requested)
-        assert (known.code, known.cost_nanos) == ("interrupted", 3)
-        doubt = failure_of(InDoubt("m"), requested)
-        assert (doubt.code, doubt.cost_nanos) == ("outcome_unknown", 70)
-
-    async def test_provider_that_is_gone_leaves_doubt(self) -> None:
-        assert isinstance(await recovery_of(Providers(()), requested_of(call_of()), None), InDoubt)
+async def test_provider_that_is_gone_leaves_doubt() -> None:
+    check = LimitCheck(
+        operation_id=uuid7(), account_id="acme", user_id="ann", operation="generate", provider="gone", model="m"
+    )
+    requested = operation_requested(check, estimated_cost_nanos=70, source="x", event_id=uuid7(), now=NOW)
+    assert isinstance(await recovery_from(Providers(()))(requested, None), InDoubt)
 
 
 class TestLog:
@@ -142,45 +91,6 @@ class TestLog:
         for part in ("acme", "plan starter", "generate", "local-render-1", "12 → 13 / 25", "0.010000000", "completed"):
             assert part in block
         assert "denied: some_code" in readable_block(self.report("denied", decision(is_allowed=False), 0))
-
-
-class TestRepublish:
-    def test_each_time_it_waits_twice_as_long_up_to_a_bound(self) -> None:
-        schedule, now, waits = RepublishSchedule(30), 0.0, []
-        schedule.published(1, 10, now)
-        for attempt in range(1, 9):
-            due = schedule.seconds_to_next(now)
-            assert due is not None
-            assert schedule.pop_due(now + due - 0.1) is None
-            now += due
-            span = schedule.pop_due(now)
-            assert span is not None
-            assert (span.first, span.last, span.attempt) == (1, 10, attempt)
-            waits.append(due)
-            schedule.published(1, 10, now, attempt + 1)
-        assert waits == [30, 60, 120, 240, 480, 600, 600, 600]
-
-    def test_memory_is_bounded_and_nothing_is_forgotten(self) -> None:
-        schedule = RepublishSchedule(1)
-        for number in range(SPANS_MAX * 2 + 10):
-            schedule.published(number, number, float(number))
-        covered = set()
-        while (span := schedule.pop_due(1e9)) is not None:
-            covered |= set(range(span.first, span.last + 1))
-        assert covered == set(range(SPANS_MAX * 2 + 10))
-
-    @pytest.mark.parametrize(
-        ("ranges", "merged"),
-        [
-            ([], []),
-            ([(5, 9), (1, 4)], [(1, 9)]),
-            ([(1, 3), (2, 8), (10, 12)], [(1, 8), (10, 12)]),
-            ([(1, 10), (2, 3)], [(1, 10)]),
-            ([(9, 3)], []),
-        ],
-    )
-    def test_ranges_are_merged(self, ranges, merged) -> None:
-        assert merge_ranges(ranges) == merged
 
 
 @pytest.mark.parametrize(
@@ -218,23 +128,6 @@ def test_operations_beyond_the_bound_are_refused_and_places_are_given_back() -> 
     for _ in range(3):
         with admission.operation(), pytest.raises(ProblemError, match="overloaded"), admission.operation():
             pass
-
-
-async def test_task_that_loses_a_cancellation_is_stopped_all_the_same() -> None:
-    lost = asyncio.Event()
-
-    async def stubborn() -> None:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            lost.set()
-        await asyncio.sleep(60)
-
-    task = asyncio.create_task(stubborn())
-    await asyncio.sleep(0)
-    await asyncio.wait_for(stop(task), 5)
-    assert task.cancelled()
-    assert lost.is_set()
 
 
 def test_outcomes_are_whole_or_absent(tmp_path: Path) -> None:

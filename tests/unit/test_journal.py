@@ -14,39 +14,44 @@ from uuid import UUID
 
 import pytest
 
+from contracts.client.group_commit import GroupCommit
+from contracts.client.journal import Claim, Journal, JournalUnavailableError
+from contracts.client.usage_events import (
+    Completion,
+    Failure,
+    operation_completed,
+    operation_failed,
+    operation_requested,
+)
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, parse_event
 from contracts.identifiers import uuid7
-from image_service.calls import Call, Caller
-from image_service.group_commit import GroupCommit
-from image_service.journal import Claim, Journal, JournalUnavailableError
-from image_service.providers.base import ProviderError, ProviderResult
-from image_service.providers.registry import Selection
-from image_service.usage_events import operation_completed, operation_failed, operation_requested
+from contracts.limits import LimitCheck
 
 GIBIBYTE = 2**30
 
 
 def requested_by(journal: Journal, operation_id: UUID | None = None, account: str = "acme") -> OperationRequested:
-    call = Call(
+    check = LimitCheck(
         operation_id=operation_id or uuid7(),
-        caller=Caller(account_id=account, user_id="ann"),
+        account_id=account,
+        user_id="ann",
         operation="generate",
-        selection=Selection("local", "local-render-1", 1, 10_000_000),
-        endpoint="/v1/images/generate",
-        request_bytes=100,
-        keep=False,
+        provider="local",
+        model="local-render-1",
     )
-    return operation_requested(call, source=journal.source, event_id=uuid7(), now=datetime.now(UTC))
+    return operation_requested(
+        check, estimated_cost_nanos=10_000_000, source=journal.source, event_id=uuid7(), now=datetime.now(UTC)
+    )
 
 
 def completed(requested: OperationRequested) -> OperationCompleted:
     return operation_completed(
-        requested, ProviderResult((), 10_000_000), event_id=uuid7(), now=datetime.now(UTC), duration_ms=5
+        requested, Completion(10_000_000), event_id=uuid7(), now=datetime.now(UTC), duration_ms=5
     )
 
 
 def failed(requested: OperationRequested) -> OperationFailed:
-    error = ProviderError("broken", "it broke")
+    error = Failure("broken", "it broke")
     return operation_failed(requested, error, event_id=uuid7(), now=datetime.now(UTC), duration_ms=5)
 
 
@@ -87,13 +92,13 @@ class TestEvents:
     async def test_outcome_is_recorded_once(self, journal: Journal) -> None:
         requested = requested_by(journal)
         await journal.begin(requested)
-        assert await journal.finish(completed(requested), keep=False)
-        assert not await journal.finish(failed(requested), keep=False)
+        assert await journal.finish(completed(requested))
+        assert not await journal.finish(failed(requested))
         assert await sequences(journal) == [1, 2]
         assert await journal.unfinished() == []
 
     async def test_outcome_without_intent_is_not_recorded(self, journal: Journal) -> None:
-        assert not await journal.finish(completed(requested_by(journal)), keep=True)
+        assert not await journal.finish(completed(requested_by(journal)))
         assert await sequences(journal) == []
 
     async def test_confirmed_rows_leave_and_numbers_are_never_used_again(self, journal: Journal) -> None:
@@ -128,8 +133,8 @@ class TestKeys:
         requested = requested_by(journal, claim.operation_id)
         await journal.begin(requested)
         [left] = await journal.unfinished()
-        assert (left.requested.data.operation_id, left.keep) == (claim.operation_id, True)
-        await journal.finish(failed(requested), keep=True, problem="{}")
+        assert left.requested.data.operation_id == claim.operation_id
+        await journal.finish(failed(requested), problem="{}")
         kept = await journal.claim(claim_for())
         assert kept is not None
         assert (kept.operation_id, kept.state, kept.problem) == (claim.operation_id, "finished", "{}")
@@ -149,7 +154,7 @@ class TestKeys:
         for claim in (done, running):
             await journal.claim(claim)
             await journal.begin(requested_by(journal, claim.operation_id))
-        await journal.finish(completed(requested_by(journal, done.operation_id)), keep=True)
+        await journal.finish(completed(requested_by(journal, done.operation_id)))
         await journal.sweep(older_than_seconds=60)
         assert await journal.claim(claim_for("done")) is not None
         await journal.sweep(older_than_seconds=-1)
@@ -190,7 +195,7 @@ class TestDurability:
                 await journal.begin(requested)
                 begun.append(requested)
         for requested in begun:
-            assert await journal.finish(completed(requested), keep=False)
+            assert await journal.finish(completed(requested))
         with pytest.raises(JournalUnavailableError):
             await journal.probe()
         await journal.confirm([(1, len(begun) * 2)])
@@ -234,7 +239,7 @@ WRITER = """
 import asyncio, resource, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from image_service.journal import Journal, JournalUnavailableError
+from contracts.client.journal import Journal, JournalUnavailableError
 from tests.unit.test_journal import GIBIBYTE, completed, requested_by
 
 if sys.argv[3] != "0":
@@ -245,7 +250,7 @@ async def write(journal):
         requested = requested_by(journal)
         await journal.begin(requested)
         print("begun", requested.data.operation_id, flush=True)
-        await journal.finish(completed(requested), keep=False)
+        await journal.finish(completed(requested))
         print("finished", requested.data.operation_id, flush=True)
 
 async def main():

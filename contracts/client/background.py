@@ -1,7 +1,7 @@
 """Work that outlives the request that caused it, and that a clean stop waits for."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, TypeVar
 
 import structlog
@@ -10,6 +10,7 @@ from contracts.problems import ProblemError
 
 T = TypeVar("T")
 
+RESTART_SECONDS: Final = 5.0
 _CANCEL_AGAIN_SECONDS: Final = 0.5
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -54,3 +55,13 @@ class Background:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ProblemError):
             _log.error("background_task_failed", exc_info=error)
+
+
+async def for_ever(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Runs it again whenever it ends. Parts expect every error that they can have; another must not end them."""
+    while True:
+        try:
+            await run()
+        except Exception as error:  # noqa: BLE001  see above
+            _log.error("restarting", part=name, exc_info=error)
+        await asyncio.sleep(RESTART_SECONDS)

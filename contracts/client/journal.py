@@ -17,20 +17,32 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
+from contracts.client.group_commit import GroupCommit, JournalUnavailableError
+from contracts.client.journal_file import SQL, connect, lock, prepare
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json, parse_event
 from contracts.subjects import subject_of
-from image_service.group_commit import GroupCommit, JournalUnavailableError
-from image_service.journal_file import SQL, connect, lock, prepare
 
 _log = structlog.stdlib.get_logger(__name__)
 
-__all__ = ["Claim", "Journal", "JournalUnavailableError", "KeptOperation", "OutboxRow", "Unfinished"]
+__all__ = [
+    "AlreadyBegunError",
+    "Claim",
+    "Journal",
+    "JournalUnavailableError",
+    "KeptOperation",
+    "OutboxRow",
+    "Unfinished",
+]
 
 T = TypeVar("T")
 ProducedEvent = OperationRequested | OperationCompleted | OperationFailed
 
 CONFIRM_ROWS_MAX: Final = 2_000
 SWEEP_ROWS_MAX: Final = 500
+
+
+class AlreadyBegunError(RuntimeError):
+    """The operation has an intent, and no outcome yet."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,6 @@ class Unfinished:
 
     requested: OperationRequested
     provider_job_id: str | None
-    keep: bool
 
 
 @dataclass(frozen=True)
@@ -74,13 +85,13 @@ class OutboxRow:
 class Journal:
     """All methods are safe to call at any time from the event loop; writes are grouped into common commits."""
 
-    def __init__(self, path: Path, bytes_max: int) -> None:
-        """Open, or make, the journal at ``path``. Raises JournalUnavailableError where that cannot be done."""
+    def __init__(self, path: Path, bytes_max: int, service: str = "ledger-client") -> None:
+        """Open, or make, the journal of ``service`` at ``path``. Raises JournalUnavailableError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = lock(path.with_suffix(".lock"))
         try:
             writing = connect(path)
-            self.source = prepare(writing)
+            self.source = prepare(writing, service)
             self._pages_max = bytes_max // int(writing.execute("pragma page_size").fetchone()[0])
             self._reading = connect(path)
         except sqlite3.Error as error:
@@ -91,6 +102,8 @@ class Journal:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
         #: Set whenever the outbox got a row; the relay clears it.
         self.outbox_grew = asyncio.Event()
+        #: Set whenever rows were confirmed; whoever waits for that clears it.
+        self.outbox_shrank = asyncio.Event()
 
     async def claim(self, claim: Claim) -> KeptOperation | None:
         """Take a key. None: it is now this request's. Otherwise what was there before, unchanged."""
@@ -115,7 +128,10 @@ class Journal:
         await self._writer.write(lambda connection: connection.execute(SQL["forget"], (str(operation_id),)))
 
     async def begin(self, requested: OperationRequested) -> None:
-        """Record the intent and its event, together. Raises JournalUnavailableError: then nothing may be started."""
+        """Record the intent and its event, together.
+
+        Raises JournalUnavailableError and AlreadyBegunError: then nothing may be started.
+        """
 
         def work(connection: sqlite3.Connection) -> None:
             self._refuse_when_full(connection)
@@ -129,23 +145,22 @@ class Journal:
                 "now": time.time(),
             }
             if not connection.execute(SQL["begin"], values).fetchone():
-                raise RuntimeError(f"operation {requested.data.operation_id} has begun before")
+                raise AlreadyBegunError(f"operation {requested.data.operation_id} has begun before")
 
         await self._writer.write(work)
         self.outbox_grew.set()
 
-    async def finish(
-        self, outcome: OperationCompleted | OperationFailed, *, keep: bool, problem: str | None = None
-    ) -> bool:
+    async def finish(self, outcome: OperationCompleted | OperationFailed, *, problem: str | None = None) -> bool:
         """Record the outcome and its event, together. False: there was an outcome already, nothing was changed.
 
-        ``keep`` holds the row for repeats of its idempotency key. Raises JournalUnavailableError; safe to repeat.
+        An operation with an idempotency key is kept for its repeats, with the ``problem`` that they are told. Raises
+        JournalUnavailableError; safe to repeat.
         """
 
         def work(connection: sqlite3.Connection) -> bool:
             operation_id = str(outcome.data.operation_id)
-            done = connection.execute(SQL["finish_kept"], (problem, time.time(), operation_id)) if keep else None
-            if done is None or not done.rowcount:
+            done = connection.execute(SQL["finish_kept"], (problem, time.time(), operation_id))
+            if not done.rowcount:
                 done = connection.execute(SQL["finish_unkept"], (operation_id,))
             if not done.rowcount:
                 return False
@@ -161,10 +176,10 @@ class Journal:
 
         def work() -> list[Unfinished]:
             found = []
-            for _, _, _, job, body, key in self._reading.execute(SQL["unfinished"]).fetchall():
+            for job, body in self._reading.execute(SQL["unfinished"]).fetchall():
                 requested = _read_intent(body)
                 if requested is not None:
-                    found.append(Unfinished(requested, job, keep=key is not None))
+                    found.append(Unfinished(requested, job))
             return found
 
         return await self._read(work)
@@ -205,6 +220,7 @@ class Journal:
                 dropped += rows
                 if rows < CONFIRM_ROWS_MAX:
                     break
+        self.outbox_shrank.set()
         return dropped
 
     async def sweep(self, older_than_seconds: float) -> None:

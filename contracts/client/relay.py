@@ -15,15 +15,15 @@ import structlog
 from nats.js.client import JetStreamContext
 from pydantic import ValidationError
 
+from contracts.client import jetstream
+from contracts.client.journal import Journal, JournalUnavailableError, OutboxRow
+from contracts.client.nats_link import NatsLink, Subscription
+from contracts.client.republish import RepublishSchedule, merge_ranges
 from contracts.events import INT8_MAX, RecordedRanges
-from contracts.subjects import MSG_ID_HEADER, RECORDED
-from image_service.journal import Journal, JournalUnavailableError, OutboxRow
-from image_service.nats_link import NatsLink
-from image_service.republish import RepublishSchedule, merge_ranges
+from contracts.subjects import RECORDED
 
 #: Published and not yet acknowledged by the broker; also the rows that are in memory at once.
 IN_FLIGHT_MAX: Final = 64
-PUBLISH_SECONDS_MAX: Final = 5.0
 #: Looks at the outbox at least so often, should a notice of new rows ever be missed.
 IDLE_SECONDS_MAX: Final = 1.0
 PAUSE_SECONDS_FIRST: Final = 0.1
@@ -47,7 +47,7 @@ class Relay:
     def __init__(self, journal: Journal, settings: RelaySettings) -> None:
         self._journal = journal
         self._settings = settings
-        self._link = NatsLink(settings.url, RECORDED, self._on_recorded)
+        self._link = NatsLink(settings.url, journal.source, Subscription(RECORDED, self._on_recorded))
         self._schedule = RepublishSchedule(settings.confirm_after_seconds)
         #: Every row up to here was published in this process's life.
         self._cursor = 0
@@ -66,7 +66,7 @@ class Relay:
                 tasks.create_task(self._confirm_for_ever())
                 tasks.create_task(self._publish_for_ever())
         finally:
-            await self._link.replace()
+            await self._link.close()
 
     async def _publish_for_ever(self) -> None:
         pause = PAUSE_SECONDS_FIRST
@@ -110,7 +110,9 @@ class Relay:
 
     async def _publish(self, stream: JetStreamContext, rows: list[OutboxRow]) -> None:
         """All of them acknowledged by the broker, or _PublishError; repeating is harmless (Nats-Msg-Id)."""
-        answers = await asyncio.gather(*(_publish_row(stream, row) for row in rows), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(jetstream.publish(stream, row.subject, row.event_id, row.body) for row in rows), return_exceptions=True
+        )
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         # An error that the server answered (no stream yet, stream full) is progress of the connection all the same.
         answered = (nats.js.errors.APIError, nats.js.errors.NoStreamResponseError)
@@ -177,9 +179,3 @@ class Relay:
 
 class _PublishError(Exception):
     """Not everything was acknowledged."""
-
-
-async def _publish_row(stream: JetStreamContext, row: OutboxRow) -> None:
-    # The timeout around it is for a client that hangs before it begins to wait for the answer (nats.py #671).
-    async with asyncio.timeout(PUBLISH_SECONDS_MAX + 1):
-        await stream.publish(row.subject, row.body, timeout=PUBLISH_SECONDS_MAX, headers={MSG_ID_HEADER: row.event_id})

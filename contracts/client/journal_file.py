@@ -5,8 +5,8 @@ import sqlite3
 from pathlib import Path
 from typing import Final, TextIO
 
+from contracts.client.group_commit import JournalUnavailableError
 from contracts.identifiers import uuid7
-from image_service.group_commit import JournalUnavailableError
 
 #: Raised by a change of the tables; a journal of another version is refused.
 USER_VERSION: Final = 1
@@ -20,26 +20,26 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def prepare(connection: sqlite3.Connection) -> str:
+def prepare(connection: sqlite3.Connection, service: str) -> str:
     """Make or check the tables; returns the journal's name as a source of events."""
     version = int(connection.execute("pragma user_version").fetchone()[0])
     if version not in (0, USER_VERSION):
         raise sqlite3.DatabaseError(f"made by another version of the service (journal version {version})")
     connection.executescript((Path(__file__).parent / "journal_schema.sql").read_text())
     connection.execute(f"pragma user_version = {USER_VERSION}")
-    connection.execute(SQL["init_meta"], ("source", f"image-service/{uuid7()}"))
+    connection.execute(SQL["init_meta"], ("source", f"{service}/{uuid7()}"))
     connection.execute(SQL["init_meta"], ("last_sequence", 0))
     return str(connection.execute(SQL["read_meta"], ("source",)).fetchone()[0])
 
 
 def lock(path: Path) -> TextIO:
-    # Two services on one journal would each take the other's running operations for remains of a crash.
+    # Two processes on one journal would each take the other's running operations for remains of a crash.
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise JournalUnavailableError(f"{path.parent} is in use by another image service") from None
+        raise JournalUnavailableError(f"{path.parent} is in use by another process") from None
     return file
 
 

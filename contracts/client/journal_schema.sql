@@ -1,4 +1,4 @@
--- The journal of one image service. Forward only: a change of shape raises user_version and migrates what is there.
+-- The journal of one service. Forward only: a change of shape raises user_version and migrates what is there.
 
 create table if not exists meta (
     name text primary key,

@@ -48,7 +48,7 @@ where operation_id = ? and state = 'intent' and idempotency_key is not null;
 delete from operations where operation_id = ? and state = 'intent';
 
 -- name: unfinished
-select operation_id, provider, model, provider_job_id, requested_event, idempotency_key
+select provider_job_id, requested_event
 from operations
 where state = 'intent'
 order by operation_id;

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import nats
@@ -9,6 +10,8 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
+from contracts.client.background import stop
 
 CONNECT_SECONDS_MAX: Final = 10.0
 RETRY_SECONDS: Final = 1.0
@@ -21,14 +24,21 @@ RECONNECT_WAIT_SECONDS: Final = 1
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class NatsLink:
-    """Holds the client and its one subscription. Use from one task."""
+@dataclass(frozen=True)
+class Subscription:
+    subject: str
+    received: Callable[[bytes], Awaitable[None]]
 
-    def __init__(self, url: str, subject: str, received: Callable[[bytes], Awaitable[None]]) -> None:
+
+class NatsLink:
+    """Holds the client, and one subscription where that is wanted. Any number of tasks may use it."""
+
+    def __init__(self, url: str, name: str, subscription: Subscription | None = None) -> None:
         self._url = url
-        self._subject = subject
-        self._received = received
+        self._name = name
+        self._subscription = subscription
         self._client: Client | None = None
+        self._connecting: asyncio.Task[None] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -38,25 +48,39 @@ class NatsLink:
         """A connected client; waits until there is one."""
         while True:
             if self._client is None or self._client.is_closed:
-                self._client = await self._connect()
+                await self._connected()
             elif self._client.is_connected:
                 return self._client
             else:  # the client reconnects by itself
                 await asyncio.sleep(RETRY_SECONDS / 5)
 
-    async def replace(self) -> None:
-        """Drop the connection; the next `client` makes a new one."""
-        client, self._client = self._client, None
-        if client is not None:
-            await _close(client)
+    async def replace(self, client: Client | None = None) -> None:
+        """Drop the connection; the next `client` makes a new one. With ``client``: only if it is still that one."""
+        if client is None or client is self._client:
+            current, self._client = self._client, None
+            if current is not None:
+                await _close(current)
 
-    async def _connect(self) -> Client | None:
+    async def close(self) -> None:
+        if self._connecting is not None:
+            await stop(self._connecting)
+        await self.replace()
+
+    async def _connected(self) -> None:
+        # One task connects for all who wait; one of them that gives up must not stop it for the others.
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect())
+        await asyncio.wait({self._connecting})
+        if not self._connecting.cancelled():
+            self._connecting.result()
+
+    async def _connect(self) -> None:
         client = Client()
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
                 await client.connect(
                     self._url,
-                    name="image-service",
+                    name=self._name,
                     connect_timeout=2,
                     reconnect_time_wait=RECONNECT_WAIT_SECONDS,
                     max_reconnect_attempts=-1,
@@ -64,7 +88,8 @@ class NatsLink:
                     max_outstanding_pings=OUTSTANDING_PINGS_MAX,
                     error_cb=_on_error,
                 )
-                await client.subscribe(self._subject, cb=self._on_message)
+                if self._subscription is not None:
+                    await client.subscribe(self._subscription.subject, cb=self._on_message)
         except asyncio.CancelledError:
             await _close(client)
             raise
@@ -72,12 +97,13 @@ class NatsLink:
             _log.warning("nats_unreachable", reason=str(error) or type(error).__name__)
             await _close(client)
             await asyncio.sleep(RETRY_SECONDS)
-            return None
+            return
         _log.info("nats_connected")
-        return client
+        self._client = client
 
     async def _on_message(self, message: Msg) -> None:
-        await self._received(message.data)
+        assert self._subscription is not None
+        await self._subscription.received(message.data)
 
 
 async def _close(client: Client) -> None:

@@ -1,0 +1,157 @@
+"""Limit checks, releases and extensions: safe to repeat, and repeated, within one bounded time."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final, TypeVar
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from contracts.client.asking import OK, AnswerLostError, NotSentError, Question, Reply, Transport
+from contracts.client.errors import LedgerRefused, LedgerUnavailable
+from contracts.client.reading import UnusableAnswerError, read, read_problem
+from contracts.limits import CHECKS_PER_BATCH_MAX, Decision, LimitCheck, LimitCheckBatch, LimitCheckBatchAnswer
+from contracts.problems import NOT_FOUND, TOO_LARGE, Problem, broken_rule, invalid
+from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
+from contracts.subjects import LIMITS_CHECK, LIMITS_CHECK_BATCH, RESERVATIONS_EXTEND, RESERVATIONS_RELEASE
+
+ATTEMPTS_MAX: Final = 3
+RETRY_PAUSE_SECONDS: Final = 0.05
+#: Of a batch, what goes in one request: its answer should fit into one message of NATS (1 MiB).
+CHECKS_PER_REQUEST_MAX: Final = 100
+
+#: Refusals that pass: request timeout, too many requests.
+_PASSING: Final = (408, 429)
+_SERVER_ERROR_MIN: Final = 500
+
+T = TypeVar("T")
+Reference = TypeVar("Reference", bound=ReservationRef)
+
+
+class Checks:
+    """Raises, whatever is asked: LedgerUnavailable within ``timeout_seconds``, and LedgerRefused."""
+
+    def __init__(self, transport: Transport, timeout_seconds: float) -> None:
+        self._transport = transport
+        self._timeout_seconds = timeout_seconds
+
+    async def check(self, check: LimitCheck) -> Decision:
+        """The decision on an operation. Idempotent by ``operation_id``."""
+        body = check.model_dump_json(exclude_none=True).encode()
+
+        def decision(reply: Reply) -> Decision:
+            made = read(Decision, reply.body)
+            if made.operation_id != check.operation_id:
+                raise UnusableAnswerError("the decision is on another operation")
+            return made
+
+        return await self._ask(Question("/v1/limit-checks", body, LIMITS_CHECK, body), decision)
+
+    async def check_many(self, checks: Sequence[LimitCheck]) -> list[Decision | Problem]:
+        """Up to 1,000 of them, each decided on its own; the answers in their order. Idempotent."""
+        if len(checks) > CHECKS_PER_BATCH_MAX:
+            raise broken_rule("checks", "too_long", f"at most {CHECKS_PER_BATCH_MAX} at once, these are {len(checks)}")
+        portions = [
+            checks[first : first + CHECKS_PER_REQUEST_MAX] for first in range(0, len(checks), CHECKS_PER_REQUEST_MAX)
+        ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(self._check_portion(portion)) for portion in portions]
+        except* (LedgerUnavailable, LedgerRefused) as group:
+            raise group.exceptions[0] from None
+        return [answer for portion in running for answer in portion.result()]
+
+    async def _check_portion(self, checks: Sequence[LimitCheck]) -> list[Decision | Problem]:
+        body = LimitCheckBatch(checks=list(checks)).model_dump_json(exclude_none=True).encode()
+
+        def results(reply: Reply) -> list[Decision | Problem]:
+            found = [result.decision or result.problem for result in read(LimitCheckBatchAnswer, reply.body).results]
+            whole = [answer for answer in found if answer is not None]
+            if len(whole) != len(checks):
+                raise UnusableAnswerError(f"{len(whole)} answers to {len(checks)} checks")
+            return whole
+
+        try:
+            return await self._ask(Question("/v1/limit-checks:batch", body, LIMITS_CHECK_BATCH, body), results)
+        except LedgerRefused as refused:
+            if refused.problem.status != TOO_LARGE.status or len(checks) == 1:
+                raise
+        # Accounts with very many limits: the same checks again, half of them at once, get the same answers.
+        half = len(checks) // 2
+        return [*await self._check_portion(checks[:half]), *await self._check_portion(checks[half:])]
+
+    async def release(self, operation_id: UUID, account_id: str | None) -> bool:
+        """Give a hold back; False where there is none (yet). Refused where the operation is settled. Idempotent."""
+        about = _valid(ReservationRef, operation_id=operation_id, account_id=account_id)
+        try:
+            return await self._ask(_question("release", RESERVATIONS_RELEASE, about), lambda _: True)
+        except LedgerRefused as refused:
+            if refused.problem.status == NOT_FOUND.status:
+                return False
+            raise
+
+    async def extend(self, operation_id: UUID, ttl_seconds: int, account_id: str | None) -> datetime:
+        """Keep an open hold for so long from now; when it ends. Refused where there is none, or it is over."""
+        about = _valid(ReservationExtension, operation_id=operation_id, account_id=account_id, ttl_seconds=ttl_seconds)
+
+        def end(reply: Reply) -> datetime:
+            state = read(ReservationState, reply.body)
+            if state.expires_at is None:
+                raise UnusableAnswerError(f"extended, and yet {state.state}")
+            return state.expires_at
+
+        return await self._ask(_question("extend", RESERVATIONS_EXTEND, about), end)
+
+    async def is_ready(self) -> bool:
+        """Whether the ledger says that it can decide."""
+        return await self._transport.is_ready()
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def _ask(self, question: Question, understand: Callable[[Reply], T]) -> T:
+        failures: list[str] = []
+        sent = False
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                for attempt in range(ATTEMPTS_MAX):
+                    if attempt:
+                        await asyncio.sleep(RETRY_PAUSE_SECONDS * attempt * random.uniform(1, 2))  # noqa: S311  jitter
+                    try:
+                        return understand(_accepted(await self._transport.ask(question)))
+                    except NotSentError as error:
+                        failures.append(str(error))
+                    except (AnswerLostError, UnusableAnswerError) as error:
+                        sent = True
+                        failures.append(str(error))
+                    except asyncio.CancelledError:
+                        sent = True
+                        raise
+        except TimeoutError:
+            failures.append(f"no answer within {self._timeout_seconds:g} s")
+        raise LedgerUnavailable("; ".join(failures), outcome_unknown=sent)
+
+
+def _valid(model: type[Reference], **fields: object) -> Reference:
+    """Raises ProblemError, naming field and rule."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+def _question(verb: str, subject: str, about: ReservationRef) -> Question:
+    # Over HTTP the operation is in the path.
+    body = about.model_dump_json(exclude_none=True, exclude={"operation_id"}).encode()
+    path = f"/v1/reservations/{about.operation_id}:{verb}"
+    return Question(path, body, subject, about.model_dump_json(exclude_none=True).encode())
+
+
+def _accepted(reply: Reply) -> Reply:
+    if reply.status == OK:
+        return reply
+    if reply.status in _PASSING or reply.status >= _SERVER_ERROR_MIN:
+        raise UnusableAnswerError(f"the ledger answered {reply.status}")
+    raise LedgerRefused(read_problem(reply))

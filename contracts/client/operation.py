@@ -1,0 +1,331 @@
+"""One paid operation: checked, recorded, done by the caller, and its outcome recorded, however that ends."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final
+from uuid import UUID
+
+import structlog
+from pydantic import JsonValue, ValidationError
+from pydantic_core import PydanticCustomError
+
+from contracts.client.background import Background
+from contracts.client.checks import Checks
+from contracts.client.errors import LedgerUnavailable, OperationDenied, OutcomeNotRecorded, RecordingUnavailable
+from contracts.client.recording import Recorder, recovered
+from contracts.client.recovery import InDoubt, Recover, Recovery
+from contracts.client.releases import Releases
+from contracts.client.repeats import Repeats
+from contracts.client.usage_events import (
+    Completion,
+    Failure,
+    operation_completed,
+    operation_failed,
+    operation_requested,
+)
+from contracts.events import OperationCompleted, OperationFailed, OperationRequested
+from contracts.identifiers import uuid7
+from contracts.limits import Decision, LimitCheck
+from contracts.money import parse_nanos
+from contracts.problems import ProblemError, broken_rule, invalid
+
+CALLER_ERROR: Final = "caller_error"
+CANCELLED: Final = "cancelled"
+
+_log = structlog.stdlib.get_logger(__name__)
+
+Outcome = OperationCompleted | OperationFailed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, known to be good. Nothing has happened yet.
+
+    ``doubtful``: exceptions of the body after which only the provider can say what is owed. ``release_if_lost``:
+    nobody will ask again with this operation_id.
+    """
+
+    check: LimitCheck
+    requested: OperationRequested
+    hold_seconds: int
+    doubtful: tuple[type[BaseException], ...]
+    release_if_lost: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What all operations of a client share."""
+
+    checks: Checks
+    recorder: Recorder
+    releases: Releases
+    repeats: Repeats
+    background: Background
+    recover: Recover | None
+
+
+class Operation:
+    """An admitted and recorded operation, within its context. Say once how it ended: `completed`, `failed` or
+    `in_doubt`; nothing of that is sent before the context ends.
+
+    Money is a decimal string (``"0.03"``). Bad arguments raise ProblemError, naming field and rule.
+    """
+
+    def __init__(self, decision: Decision, requested: OperationRequested, checks: Checks, started: float) -> None:
+        #: The allowed decision, with the limits as they stand now, this operation's share held.
+        self.decision = decision
+        #: What was recorded before the provider is called.
+        self.requested = requested
+        #: The recorded outcome, once the context has ended.
+        self.outcome: Outcome | None = None
+        self._checks = checks
+        self._started = started
+        self._said: Outcome | InDoubt | None = None
+        self._fallback: InDoubt | None = None
+        self._billed_nanos: int | None = None
+
+    @property
+    def operation_id(self) -> UUID:
+        return self.requested.data.operation_id
+
+    def completed(
+        self,
+        *,
+        cost: str,
+        quantity: int | None = None,
+        actual_provider: str | None = None,
+        status_code: int | None = None,
+        retry_count: int = 0,
+        response_bytes: int = 0,
+    ) -> None:
+        """The provider delivered, and billed ``cost``. ``quantity``: where it is not what was asked for."""
+
+        def make() -> OperationCompleted:
+            completion = Completion(
+                parse_nanos(cost), quantity, actual_provider, status_code, retry_count, response_bytes
+            )
+            return operation_completed(
+                self.requested, completion, event_id=uuid7(), now=datetime.now(UTC), duration_ms=self._duration_ms()
+            )
+
+        self._say(make)
+
+    def failed(
+        self,
+        code: str,
+        message: str,
+        *,
+        cost: str = "0",
+        actual_provider: str | None = None,
+        status_code: int | None = None,
+        retry_count: int = 0,
+    ) -> None:
+        """The provider did not deliver; ``cost`` is what it billed all the same.
+
+        ``message`` is kept for ever and read by others: no prompt in it.
+        """
+        self._say(
+            lambda: self._failure(Failure(code, message, parse_nanos(cost), actual_provider, status_code, retry_count))
+        )
+
+    def in_doubt(self, message: str) -> None:
+        """Nobody can say whether the call was done and billed: it is recorded as failed with the code
+        ``outcome_unknown`` at its estimate, unless the client's ``recover`` knows better."""
+        self._say(lambda: InDoubt(message))
+
+    def billed(self, cost: str) -> None:
+        """The provider bills this, whatever happens to the answer: what an exception in the body is recorded at."""
+        try:
+            self._billed_nanos = parse_nanos(cost)
+        except PydanticCustomError as error:
+            raise _invalid(error) from error
+
+    async def extend(self, ttl_seconds: int) -> datetime:
+        """Keep the hold for so long from now; when it ends. For calls that outlast it.
+
+        Raises LedgerUnavailable, and LedgerRefused where the hold is over already.
+        """
+        return await self._checks.extend(self.operation_id, ttl_seconds, self.requested.data.account_id)
+
+    def _say(self, make: Callable[[], Outcome | InDoubt]) -> None:
+        if self._said is not None:
+            raise RuntimeError(f"operation {self.operation_id} has an outcome already")
+        try:
+            self._said = make()
+        except (ValidationError, PydanticCustomError) as error:
+            # Whatever it was, the call was made.
+            self._fallback = InDoubt("the caller reported an outcome that is not valid")
+            raise _invalid(error) from error
+
+    def _failure(self, failure: Failure) -> OperationFailed:
+        return operation_failed(
+            self.requested, failure, event_id=uuid7(), now=datetime.now(UTC), duration_ms=self._duration_ms()
+        )
+
+    def _duration_ms(self) -> int:
+        return round((time.monotonic() - self._started) * 1000)
+
+    @property
+    def said_nothing(self) -> bool:
+        return self._said is None and self._fallback is None
+
+    def conclude(self, error: BaseException | None, doubtful: tuple[type[BaseException], ...]) -> Outcome | InDoubt:
+        """What the operation comes to, now that its context ends, with this exception or without."""
+        if self._said is not None:
+            return self._said
+        # The type alone: an exception's text may quote the prompt.
+        message = "the caller's code " + ("said no outcome" if error is None else f"raised {type(error).__name__}")
+        if error is not None and self._billed_nanos is not None:
+            return self._failure(Failure(CALLER_ERROR, message, self._billed_nanos))
+        if self._fallback is not None:
+            return self._fallback
+        if error is None or not isinstance(error, Exception) or isinstance(error, doubtful):
+            return InDoubt(message)
+        return self._failure(Failure(CALLER_ERROR, message))
+
+
+class OperationContext:
+    """Check, requested, the body, outcome. Enter it once."""
+
+    def __init__(self, plan: Plan, parts: Parts) -> None:
+        self._plan = plan
+        self._parts = parts
+        self._operation: Operation | None = None
+
+    async def __aenter__(self) -> Operation:
+        operation_id = self._plan.check.operation_id
+        self._parts.repeats.start(operation_id)
+        started = time.monotonic()
+        try:
+            decision = await self._admit()
+            requested = await self._record_requested(decision)
+        except BaseException:
+            self._parts.repeats.forget(operation_id)
+            raise
+        self._operation = Operation(decision, requested, self._parts.checks, started)
+        return self._operation
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        operation = self._operation
+        assert operation is not None
+        said = operation.conclude(error, self._plan.doubtful)
+        # In a task of its own, so that a caller that is cancelled, even twice, does not stop it.
+        try:
+            await asyncio.shield(self._parts.background.start(self._record_outcome(operation, said)))
+        except OutcomeNotRecorded:
+            if error is None or isinstance(error, Exception):
+                raise
+            return  # a cancellation has to go on; the event is in the log
+        if error is None and operation.said_nothing:
+            raise RuntimeError(f"operation {operation.operation_id} ended without an outcome; it is recorded in doubt")
+
+    async def _admit(self) -> Decision:
+        check = self._plan.check
+        try:
+            decision = await self._parts.checks.check(check)
+        except LedgerUnavailable as error:
+            _log.warning("ledger_unavailable", operation_id=str(check.operation_id), reason=error.reason)
+            if error.outcome_unknown:
+                self._release()
+            raise
+        except asyncio.CancelledError:
+            self._release()
+            raise
+        if not decision.allowed:
+            raise OperationDenied(decision)
+        return decision
+
+    async def _record_requested(self, decision: Decision) -> OperationRequested:
+        draft = self._plan.requested
+        estimate = draft.data.estimated_cost or decision.estimated_cost or 0
+        data = draft.data.model_copy(update={"estimated_cost": estimate})
+        requested = draft.model_copy(update={"time": datetime.now(UTC), "data": data})
+        beginning = self._parts.background.start(self._parts.recorder.begin(requested))
+        try:
+            await asyncio.shield(beginning)
+        except RecordingUnavailable as error:
+            _log.error("recording_unavailable", operation_id=str(requested.data.operation_id), reason=error.reason)
+            self._release()
+            raise
+        except asyncio.CancelledError:
+            self._parts.background.start(self._take_back(requested, beginning))
+            raise
+        return requested
+
+    async def _take_back(self, requested: OperationRequested, beginning: "asyncio.Task[None]") -> None:
+        """The caller went away before its call."""
+        try:
+            await beginning
+        except ProblemError:
+            self._release()
+            return
+        failure = Failure(CANCELLED, "cancelled before the call")
+        event = operation_failed(requested, failure, event_id=uuid7(), now=datetime.now(UTC), duration_ms=0)
+        await self._parts.recorder.finish(event)
+
+    async def _record_outcome(self, operation: Operation, said: Outcome | InDoubt) -> None:
+        try:
+            if isinstance(said, InDoubt):
+                recover = self._parts.recover or _known_only(said)
+                said = await recovered(recover, operation.requested, None)
+            operation.outcome = said
+            await self._parts.recorder.finish(said)
+        finally:
+            self._parts.repeats.finish(operation.operation_id)
+
+    def _release(self) -> None:
+        if self._plan.release_if_lost:
+            check = self._plan.check
+            self._parts.releases.start(check.operation_id, check.account_id, self._plan.hold_seconds)
+
+
+def plan_operation(
+    fields: Mapping[str, object],
+    *,
+    source: str,
+    hold_seconds: int,
+    endpoint: str | None,
+    request_bytes: int,
+    metadata: Mapping[str, JsonValue] | None,
+    doubtful: tuple[type[BaseException], ...],
+    release_if_lost: bool,
+) -> Plan:
+    """``fields`` are those of the limit check but for its ttl.
+
+    Raises ProblemError (invalid_request), naming field and rule.
+    """
+    try:
+        check = LimitCheck.model_validate({**fields, "ttl_seconds": hold_seconds})
+        requested = operation_requested(
+            check,
+            estimated_cost_nanos=check.estimated_cost or 0,
+            source=source,
+            event_id=uuid7(),
+            now=datetime.now(UTC),
+            endpoint=endpoint,
+            request_bytes=request_bytes,
+            metadata=metadata,
+        )
+    except ValidationError as error:
+        raise _invalid(error) from error
+    return Plan(check, requested, hold_seconds, (TimeoutError, *doubtful), release_if_lost)
+
+
+def _known_only(doubt: InDoubt) -> Recover:
+    async def recover(requested: OperationRequested, job_id: str | None) -> Recovery:
+        del requested, job_id
+        return doubt
+
+    return recover
+
+
+def _invalid(error: ValidationError | PydanticCustomError) -> ProblemError:
+    if isinstance(error, ValidationError):
+        return invalid(error, skip=frozenset({"data"}))
+    return broken_rule("cost", error.type, error.message())  # the only field that is read before its model

@@ -1,0 +1,145 @@
+"""Where an operation's events go: into the journal, whatever it takes; or to the ledger at once."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import structlog
+
+from contracts.client.background import Background
+from contracts.client.delivery import EventDelivery
+from contracts.client.errors import LedgerRefused, LedgerUnavailable, OutcomeNotRecorded, RecordingUnavailable
+from contracts.client.journal import AlreadyBegunError, Journal, JournalUnavailableError, Unfinished
+from contracts.client.recovery import InDoubt, Recover
+from contracts.client.usage_events import failure_of, operation_failed
+from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json
+from contracts.identifiers import uuid7
+from contracts.problems import OPERATION_IN_PROGRESS, Problem, ProblemError
+
+RETRY_SECONDS_FIRST: Final = 0.2
+RETRY_SECONDS_MAX: Final = 10.0
+
+_log = structlog.stdlib.get_logger(__name__)
+
+#: What the callers of a failed operation are told; kept in the journal for repeats of its idempotency key.
+ProblemOf = Callable[[OperationFailed], Problem]
+
+
+class Recorder(Protocol):
+    @property
+    def source(self) -> str:
+        """Of the events."""
+        ...
+
+    async def begin(self, requested: OperationRequested) -> None:
+        """Raises RecordingUnavailable: then nothing may be started. ProblemError: it runs already."""
+        ...
+
+    async def finish(self, outcome: OperationCompleted | OperationFailed) -> None:
+        """Raises OutcomeNotRecorded."""
+        ...
+
+
+class JournalRecorder:
+    """A journal that cannot take an outcome now delays nobody: it is tried again until it is in.
+
+    What waits here is bounded by the operations in flight, because a journal in that state admits no new ones; after
+    a crash meanwhile, the intent in the journal still owes its outcome to recovery.
+    """
+
+    def __init__(self, journal: Journal, background: Background, problem_of: ProblemOf | None) -> None:
+        self._journal = journal
+        self._background = background
+        self._problem_of = problem_of
+
+    @property
+    def source(self) -> str:
+        return self._journal.source
+
+    async def begin(self, requested: OperationRequested) -> None:
+        try:
+            await self._journal.begin(requested)
+        except JournalUnavailableError as error:
+            raise RecordingUnavailable(str(error)) from error
+        except AlreadyBegunError as error:
+            raise ProblemError(OPERATION_IN_PROGRESS, str(error)) from error
+
+    async def finish(self, outcome: OperationCompleted | OperationFailed) -> None:
+        """Returns when the outcome is durable, or when it is certain that it is not yet, and is being retried."""
+        try:
+            await self._finish(outcome)
+        except JournalUnavailableError as error:
+            _log.error("outcome_delayed", operation_id=str(outcome.data.operation_id), reason=str(error))
+            self._background.start(self._retry(outcome))
+
+    async def _retry(self, outcome: OperationCompleted | OperationFailed) -> None:
+        pause = RETRY_SECONDS_FIRST
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self._finish(outcome)
+            except JournalUnavailableError:
+                pause = min(pause * 2, RETRY_SECONDS_MAX)
+            else:
+                _log.info("outcome_recorded", operation_id=str(outcome.data.operation_id))
+                return
+
+    async def _finish(self, outcome: OperationCompleted | OperationFailed) -> None:
+        problem = None
+        if self._problem_of is not None and isinstance(outcome, OperationFailed):
+            problem = self._problem_of(outcome).model_dump_json()
+        await self._journal.finish(outcome, problem=problem)
+
+
+class DirectRecorder:
+    """Without a journal: each event is with the ledger, or with the broker, before the operation goes on."""
+
+    def __init__(self, delivery: EventDelivery, source: str) -> None:
+        self._delivery = delivery
+        self.source = source
+
+    async def begin(self, requested: OperationRequested) -> None:
+        try:
+            await self._delivery.deliver([requested])
+        except LedgerUnavailable as error:
+            raise RecordingUnavailable(error.reason) from error
+        except LedgerRefused as refused:
+            raise RecordingUnavailable(str(refused)) from refused
+
+    async def finish(self, outcome: OperationCompleted | OperationFailed) -> None:
+        try:
+            await self._delivery.deliver([outcome])
+        except (LedgerUnavailable, LedgerRefused) as error:
+            # Also in the log: the caller may have been cancelled, and then hears of nothing.
+            _log.error("outcome_not_recorded", reason=str(error), outcome=event_to_json(outcome).decode())
+            raise OutcomeNotRecorded(outcome, str(error)) from error
+
+
+async def recovered(recover: Recover, requested: OperationRequested, job_id: str | None) -> OperationFailed:
+    """The outcome of an operation that nobody waits for any more."""
+    try:
+        recovery = await recover(requested, job_id)
+    except Exception as error:  # noqa: BLE001  a service's own code; the operation needs its outcome all the same
+        _log.error("recovery_failed", operation_id=str(requested.data.operation_id), exc_info=error)
+        recovery = InDoubt("what became of the call could not be found out")
+    now = datetime.now(UTC)
+    duration_ms = round((now - requested.time).total_seconds() * 1000)
+    failure = failure_of(recovery, requested)
+    return operation_failed(requested, failure, event_id=uuid7(), now=now, duration_ms=duration_ms)
+
+
+async def recover_left(left: list[Unfinished], recover: Recover, recorder: Recorder) -> None:
+    """Give every operation that a crash left behind its outcome. ``left`` is read before new operations start."""
+    for operation in left:
+        outcome = await recovered(recover, operation.requested, operation.provider_job_id)
+        _log.warning(
+            "operation_recovered", operation_id=str(outcome.data.operation_id), outcome=outcome.data.error.code
+        )
+        await recorder.finish(outcome)
+
+
+async def unknown(requested: OperationRequested, job_id: str | None) -> InDoubt:
+    """For services that cannot ask their provider."""
+    del requested, job_id
+    return InDoubt("the process ended, or the call was given up, before its outcome was known")
