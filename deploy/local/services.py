@@ -17,7 +17,7 @@ PROBE_TIMEOUT_SECONDS = 1.0
 class ServiceCommands:
     """What starts our services. Tests put stand-ins here."""
 
-    migrate: Sequence[str] = (sys.executable, "-m", "ledger_service.cli", "migrate")
+    migrate: Sequence[str] = (sys.executable, "-m", "ledger_service.cli", "migrate", "--shipped-prices")
     ledger: Sequence[str] = (sys.executable, "-m", "ledger_service")
     image: Sequence[str] = (sys.executable, "-m", "image_service")
 

@@ -1,0 +1,173 @@
+"""The price catalogue: what operations cost, from when on, and what a check would be held at."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+
+from contracts.identifiers import ModelName, Name, OperationType
+from contracts.prices import (
+    Moment,
+    Price,
+    PriceHistory,
+    PriceKey,
+    PriceList,
+    PriceStored,
+    RateAnswer,
+    RatedPrice,
+    RatedVariant,
+    RateQuery,
+)
+from contracts.problems import INVALID_REQUEST, NOT_FOUND, FieldError, ProblemError
+from ledger_service.api.bodies import json_body, read_model
+from ledger_service.calls import CHECK_BYTES_MAX
+from ledger_service.domain.rating import Catalogue, CostTooLargeError, PriceVersion, Rated, worst_case
+from ledger_service.price_changes import change_price, cost_problem, key_of
+from ledger_service.services import Services, services
+from ledger_service.store.prices import Place, PriceFilter, find_changes, find_price, list_prices
+
+router = APIRouter(prefix="/v1", tags=["prices"])
+
+PRICE_BYTES_MAX: Final = 1024 * 1024
+Wired = Annotated[Services, Depends(services)]
+Now = Annotated[Moment | None, Query(description="in force at that time")]
+
+
+@router.put("/prices/{provider}/{operation}/{model:path}", openapi_extra=json_body(Price))
+async def write_price(
+    provider: Name, operation: OperationType, model: ModelName, request: Request, wired: Wired
+) -> PriceStored:
+    """Creates the version of a price that begins at ``valid_from``, or changes it. Open holds stay as they are.
+
+    It is in force until its ``valid_until``, or the next version's ``valid_from``. The same body again changes
+    nothing; one that overlaps with another version is refused.
+    """
+    price = await read_model(request, Price, PRICE_BYTES_MAX)
+    key = PriceKey(provider=provider, operation=operation, model=model)
+    async with wired.reads.acquire() as connection:
+        return await change_price(connection, key, price)
+
+
+@router.get("/prices/{provider}/{operation}/{model:path}")
+async def read_price(
+    provider: Name,
+    operation: OperationType,
+    model: ModelName,
+    wired: Wired,
+    changes: Annotated[bool, Query(description="also every form that a version ever had")] = False,
+) -> PriceHistory:
+    """All versions of one price, oldest first, and which of them is in force."""
+    key = PriceKey(provider=provider, operation=operation, model=model)
+    async with wired.reads.acquire() as connection:
+        versions = await find_price(connection, key_of(key))
+        earlier = await find_changes(connection, key_of(key)) if changes else None
+    if not versions:
+        raise ProblemError(NOT_FOUND, f"there is no price for {key}")
+    now = datetime.now(UTC)
+    holding = [one.valid_from for one in versions if one.valid_from <= now and not _is_over(one, now)]
+    return PriceHistory(**dict(key), in_force=holding[-1] if holding else None, versions=versions, changes=earlier)
+
+
+def _is_over(version: PriceStored, now: datetime) -> bool:
+    return version.in_force_until is not None and version.in_force_until <= now
+
+
+@router.get("/prices")
+async def read_prices(
+    wired: Wired,
+    provider: Name | None = None,
+    operation: OperationType | None = None,
+    at: Now = None,
+    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> PriceList:
+    """The versions of all prices, in the order of provider, operation, model and valid_from."""
+    after = _decode_cursor(cursor) if cursor else None
+    async with wired.reads.acquire() as connection:
+        items = await list_prices(connection, PriceFilter(provider, operation, at), after, limit)
+    return PriceList(items=items, next_cursor=_encode_cursor(items[-1]) if len(items) == limit else None)
+
+
+def _encode_cursor(last: PriceStored) -> str:
+    place = [last.provider, last.operation, last.model, last.valid_from]
+    return urlsafe_b64encode(orjson.dumps(place)).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> Place:
+    try:
+        parts = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        provider, operation, model, valid_from = (str(part) for part in parts)
+        return provider, operation, model, datetime.fromisoformat(valid_from).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        error = FieldError(field="cursor", rule="cursor", message="not a cursor of an earlier page")
+        raise ProblemError(INVALID_REQUEST, "cursor: not a cursor of an earlier page", [error]) from None
+
+
+@router.post("/prices:rate", openapi_extra=json_body(RateQuery))
+async def rate(request: Request, wired: Wired) -> RateAnswer:
+    """What a check without ``estimated_cost`` would be held at, and why. Holds nothing."""
+    query = await read_model(request, RateQuery, CHECK_BYTES_MAX)
+    now = query.at or datetime.now(UTC)
+    async with wired.reads.acquire() as connection:
+        catalogue = await wired.prices.get(connection)
+    try:
+        rated = worst_case(catalogue, query, now)
+    except CostTooLargeError as error:
+        raise cost_problem(error) from None
+    return (
+        _answer(query, catalogue.in_force(key_of(query), now), rated, now)
+        if rated
+        else _unpriced(query, catalogue, now)
+    )
+
+
+def _answer(query: RateQuery, version: PriceVersion | None, rated: Rated, now: datetime) -> RateAnswer:
+    assert version is not None
+    attributes = query.attributes or {}
+    return RateAnswer(
+        provider=query.provider,
+        operation=query.operation,
+        model=query.model,
+        quantity=query.quantity,
+        at=now,
+        estimated_cost=rated.cost_nanos,
+        price=RatedPrice(
+            version=rated.version,
+            valid_from=rated.valid_from,
+            unit=version.price.unit,
+            unit_price=rated.unit_price_nanos,
+        ),
+        variants=[
+            RatedVariant.model_construct(
+                when=variant.when,
+                price=variant.price,
+                index=index,
+                assumed=sorted(variant.when.keys() - attributes.keys()),
+                dearest=variant.price == rated.unit_price_nanos,
+            )
+            for index, variant in version.variants_for(attributes)
+        ],
+    )
+
+
+def _unpriced(query: RateQuery, catalogue: Catalogue, now: datetime) -> RateAnswer:
+    version = catalogue.in_force(key_of(query), now)
+    if key_of(query) not in catalogue.prices:
+        reason = f"there is no price for {PriceKey.__str__(query)}"
+    elif version is None:
+        reason = f"no price for {PriceKey.__str__(query)} is in force at {now.isoformat()}"
+    else:
+        reason = f"none of the {len(version.price.variants)} variants fits these attributes"
+    return RateAnswer(
+        provider=query.provider,
+        operation=query.operation,
+        model=query.model,
+        quantity=query.quantity,
+        at=now,
+        estimated_cost=None,
+        price=None,
+        variants=[],
+        reason=reason,
+    )

@@ -1,0 +1,38 @@
+"""Reports for finance and operations."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from contracts.identifiers import Name
+from contracts.prices import Moment
+from contracts.problems import INVALID_REQUEST, FieldError, ProblemError
+from contracts.reports import EstimateReport
+from ledger_service.services import Services, services
+from ledger_service.store.reports import DAYS_DEFAULT, read_estimates
+
+router = APIRouter(prefix="/v1/reports", tags=["reports"])
+
+Wired = Annotated[Services, Depends(services)]
+
+
+@router.get("/estimates")
+async def report_estimates(
+    wired: Wired,
+    start: Annotated[Moment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
+    end: Annotated[Moment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
+    account_id: Name | None = None,
+) -> EstimateReport:
+    """How far off holds are: what checks held as cost beside what was settled, by provider, model and operation.
+
+    Default: the last 30 days before ``to``, which is now.
+    """
+    end = (end or datetime.now(UTC)).astimezone(UTC)
+    start = (start or end - timedelta(days=DAYS_DEFAULT)).astimezone(UTC)
+    if start >= end:
+        error = FieldError(field="query.to", rule="period", message="to is later than from")
+        raise ProblemError(INVALID_REQUEST, "query.to: to is later than from", [error])
+    async with wired.reads.acquire() as connection:
+        lines = await read_estimates(connection, start, end, account_id)
+    return EstimateReport(start=start, end=end, account_id=account_id, lines=lines)

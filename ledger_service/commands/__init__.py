@@ -1,0 +1,1 @@
+"""The `ledger` command's groups of commands, one module per subject."""

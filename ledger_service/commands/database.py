@@ -1,0 +1,91 @@
+"""What commands that work on the database share: a connection, and plain words for what goes wrong."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+import asyncpg
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+
+from contracts.prices import Moment
+from contracts.problems import FieldError
+from ledger_service.config import Settings
+from ledger_service.store.migrations import MigrationError, check_schema
+from ledger_service.store.pool import UNAVAILABLE, Connection, open_pool
+
+#: For tables that are piped, where there is no screen whose width counts.
+_PIPED_WIDTH: Final = 200
+_MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
+
+_OUT_OF_REACH: Final[tuple[type[Exception], ...]] = (
+    *UNAVAILABLE,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+Result = TypeVar("Result")
+
+
+def output() -> Console:
+    """What was asked for, on standard output."""
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+
+
+def messages() -> Console:
+    """What is said beside it, on standard error."""
+    return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH, highlight=False)
+
+
+def with_database(work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    """Runs it on a connection to the ledger's database. Says why, and exits with 1, where there is none."""
+    return asyncio.run(_with_database(work))
+
+
+async def _with_database(work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    try:
+        pool = await open_pool(Settings().database_url, 1)
+        try:
+            async with pool.acquire() as connection:
+                await check_schema(connection)
+                return await work(connection)
+        finally:
+            await pool.close()
+    except MigrationError as error:
+        raise stop(str(error)) from None
+    except _OUT_OF_REACH as error:
+        reason = str(error) or type(error).__name__
+        raise stop(f"cannot reach the database: {reason}", "Check LEDGER_DATABASE_URL.") from None
+
+
+def stop(*lines: str) -> typer.Exit:
+    """The end of a command that failed, said in these lines."""
+    for number, line in enumerate(lines):
+        messages().print(line, style="red" if number == 0 else None, markup=False)
+    return typer.Exit(1)
+
+
+def stop_at(errors: list[FieldError], what: str) -> typer.Exit:
+    """The same for broken rules, one a line."""
+    return stop(what, *(f"  {error.field or 'file'}: {error.message} ({error.rule})" for error in errors))
+
+
+def moment(text: str | None) -> datetime | None:
+    """An option's time: a date, which begins at 0:00 UTC, or a time with its offset."""
+    if text is None:
+        return None
+    try:
+        return _MOMENT.validate_python(f"{text}T00:00:00Z" if len(text) == len("2026-11-01") else text)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text}: {error.errors()[0]['msg']}") from None
+
+
+def shown(time: datetime | None) -> str:
+    """A time in UTC, as short as it can be."""
+    if time is None:
+        return ""
+    utc = time.astimezone(UTC)
+    return f"{utc:%Y-%m-%d}" if (utc.hour, utc.minute, utc.second) == (0, 0, 0) else f"{utc:%Y-%m-%d %H:%M:%S}"
