@@ -1,0 +1,46 @@
+"""Prepaid credit of accounts."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from contracts.credits import CreditGrant, CreditGrants, CreditGrantStored
+from contracts.identifiers import Name
+from ledger_service.api.bodies import refuse_ambiguous
+from ledger_service.credit_granting import change_grant, end_grant, grants_of
+from ledger_service.services import Services, services
+
+router = APIRouter(
+    prefix="/v1/accounts/{account_id}/credit-grants",
+    tags=["limits of an account"],
+    dependencies=[Depends(refuse_ambiguous)],
+)
+
+Wired = Annotated[Services, Depends(services)]
+
+
+@router.put("/{grant_id}")
+async def write_grant(account_id: Name, grant_id: Name, grant: CreditGrant, wired: Wired) -> CreditGrantStored:
+    """Gives credit on a limit with ``credit``, or changes a grant. It counts from the next limit check on.
+
+    The same grant again changes nothing. A change works from the grant's beginning on; to stop a grant and leave what
+    was used as it was, delete it.
+    """
+    async with wired.reads.acquire() as connection:
+        return await change_grant(connection, account_id, grant_id, grant, wired.default_plan_id)
+
+
+@router.get("")
+async def read_grants(account_id: Name, wired: Wired) -> CreditGrants:
+    """All grants, past and future ones too, each with what of it was used, is left and was lost."""
+    async with wired.reads.acquire() as connection:
+        now = datetime.now(UTC)
+        return CreditGrants(grants=await grants_of(connection, account_id, wired.terms, wired.default_plan_id, now))
+
+
+@router.delete("/{grant_id}")
+async def delete_grant(account_id: Name, grant_id: Name, wired: Wired) -> CreditGrantStored:
+    """Ends a grant now, for good: what was used of it stays used, what is left is lost. Ended again: no change."""
+    async with wired.reads.acquire() as connection:
+        return await end_grant(connection, account_id, grant_id, wired.default_plan_id)
