@@ -63,10 +63,10 @@ Metadata = Annotated[dict[str, JsonValue], AfterValidator(_within_metadata_size)
 
 def _from_rfc3339(value: object) -> object:
     # pydantic also takes Unix seconds in a string, a space for the T, and offsets without a colon.
-    if not isinstance(value, str):
+    if isinstance(value, datetime):
         return value
     try:
-        if _RFC3339.fullmatch(value):
+        if isinstance(value, str) and _RFC3339.fullmatch(value):
             return datetime.fromisoformat(value.upper())
     except ValueError:
         pass  # the thirtieth of February
@@ -147,6 +147,8 @@ class _Event(BaseModel):
     time: Moment
     datacontenttype: Literal["application/json"] = "application/json"
     sourcesequence: Annotated[int, Field(ge=1, lt=INT8_MAX)] | None = None
+    #: The lease under which the operation was admitted, where the ledger could not be asked.
+    leaseid: Id | None = None
     data: OperationData
 
     @model_validator(mode="after")

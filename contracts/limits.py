@@ -23,14 +23,20 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from contracts.events import QUANTITY_MAX
+from contracts.events import QUANTITY_MAX, Moment
 from contracts.identifiers import Id, ModelName, Name, OperationType
-from contracts.money import MAXIMUM_NANOS_MAX, CostNanos, format_nanos, parse_nanos
+from contracts.money import MAXIMUM_NANOS_MAX, CostNanos, TotalNanos, format_nanos, parse_nanos
 from contracts.operations import OPERATION_TYPES
+from contracts.prices import Attributes
+from contracts.problems import Problem
 
 TTL_SECONDS_DEFAULT: Final = 300
 TTL_SECONDS_MAX: Final = 86_400
 LIMITS_PER_PLAN_MAX: Final = 100
+THRESHOLDS_MAX: Final = 10
+FAIL_RULES_MAX: Final = 100
+LEASE_CALLS_MAX: Final = 10_000
+CHECKS_PER_BATCH_MAX: Final = 1000
 COUNT_MAX: Final = 10**15
 _ISO_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -70,6 +76,13 @@ class Mode(StrEnum):
     SOFT = "soft"
 
 
+class FailMode(StrEnum):
+    """What a service may do while it cannot reach the ledger: nothing, or use up a lease that it fetched before."""
+
+    CLOSED = "closed"
+    LEASE = "lease"
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -100,7 +113,11 @@ _MAXIMUM_SCHEMA: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": 
 
 
 class Limit(_Body):
-    """One limit of a plan. ``maximum`` is a whole number, for the meter ``cost`` a decimal string; 0 = not allowed."""
+    """One limit of a plan. ``maximum`` is a whole number, for the meter ``cost`` a decimal string; 0 = not allowed.
+
+    ``thresholds`` are percents of the maximum; reaching one raises one alert a window. A limit with ``credit`` starts
+    at its maximum (usually 0) and is filled up by the account's credit grants that name it.
+    """
 
     limit_id: Name
     meter: Meter
@@ -109,6 +126,25 @@ class Limit(_Body):
     window: Window
     maximum: Annotated[int | str, PlainValidator(_int_or_string), WithJsonSchema(_MAXIMUM_SCHEMA)]
     mode: Mode = Mode.HARD
+    thresholds: Annotated[
+        list[Annotated[int, Field(strict=True, ge=1, le=1000)]], Field(max_length=THRESHOLDS_MAX)
+    ] = []
+    credit: Annotated[bool, Field(strict=True)] = False
+
+    @field_validator("thresholds")
+    @classmethod
+    def _thresholds_rise(cls, thresholds: list[int]) -> list[int]:
+        if thresholds != sorted(set(thresholds)):
+            raise PydanticCustomError("thresholds_order", "thresholds rise, and none stands twice")
+        return thresholds
+
+    @field_validator("credit")
+    @classmethod
+    def _credit_is_for_an_account_for_ever(cls, credit: bool, info: ValidationInfo) -> bool:
+        scope, window = info.data.get("scope"), info.data.get("window")
+        if credit and (scope, window) != (Scope.ACCOUNT, Window.LIFETIME):
+            raise PydanticCustomError("credit_scope", "a credit limit has the scope account and the window lifetime")
+        return credit
 
     @field_validator("maximum")
     @classmethod
@@ -130,11 +166,28 @@ class Limit(_Body):
         return self.maximum if isinstance(self.maximum, int) else parse_nanos(self.maximum)
 
 
+class FailRule(_Body):
+    """The fail mode of some callers: all of a scope, or those named in ``scope_ids``. ``lease`` is bounded by
+    ``calls``, which a service may make under one lease, and ``ttl_seconds``, for which it may use it."""
+
+    scope: Scope = Scope.ACCOUNT
+    scope_ids: Annotated[list[Name], Field(max_length=1000)] = []
+    mode: FailMode
+    calls: Annotated[int, Field(strict=True, ge=1, le=LEASE_CALLS_MAX)] = 10
+    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] = 600
+
+
 class Plan(_Body):
-    """A named, versioned set of limits. No limit means unlimited."""
+    """A named, versioned set of limits. No limit means unlimited.
+
+    ``unpriced_unit_ceiling``: what a unit of a model without a price is held at; without it such a check is denied
+    where a cost limit applies. ``fail_modes``: the first rule that fits a caller holds; none = ``closed``.
+    """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
     limits: Annotated[list[Limit], Field(max_length=LIMITS_PER_PLAN_MAX)] = []
+    unpriced_unit_ceiling: CostNanos | None = None
+    fail_modes: Annotated[list[FailRule], Field(max_length=FAIL_RULES_MAX)] = []
 
     @model_validator(mode="after")
     def _limit_ids_are_unique(self) -> Self:
@@ -148,6 +201,49 @@ class Plan(_Body):
 
 class PlanStored(Plan):
     plan_id: str
+    version: int
+
+
+class LimitOverride(_Body):
+    """A limit for one account that adds to its plan or replaces the plan's limit with the same ``limit_id``.
+
+    With ``scope_id`` it is for that one user, project or api key alone. It holds from ``valid_from`` (default: always)
+    until ``valid_until`` (default: for ever). What is left out is taken from the plan's limit with that id.
+    """
+
+    limit_id: Name | None = None
+    scope: Scope | None = None
+    scope_id: Name | None = None
+    meter: Meter | None = None
+    selector: Selector | None = None
+    window: Window | None = None
+    maximum: Annotated[int | str, PlainValidator(_int_or_string), WithJsonSchema(_MAXIMUM_SCHEMA)]
+    mode: Mode | None = None
+    thresholds: list[Annotated[int, Field(strict=True)]] | None = None
+    credit: Annotated[bool, Field(strict=True)] | None = None
+    valid_from: Moment | None = None
+    valid_until: Moment | None = None
+    #: Why, and on whose word.
+    reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
+
+    @field_validator("valid_until")
+    @classmethod
+    def _until_after_from(cls, until: datetime | None, info: ValidationInfo) -> datetime | None:
+        start = info.data.get("valid_from")
+        if until is not None and start is not None and until <= start:
+            raise PydanticCustomError("validity", "valid_until is later than valid_from")
+        return until
+
+
+class LimitOverrideStored(_Body):
+    """An override as it stands: complete, with the limit that it is."""
+
+    account_id: str
+    scope_id: str | None
+    limit: Limit
+    valid_from: datetime | None
+    valid_until: datetime | None
+    reason: str
     version: int
 
 
@@ -187,7 +283,10 @@ class AccountStored(Account):
 
 
 class LimitCheck(_Body):
-    """May this operation proceed? An allowed check holds its share of every limit until settled or expired."""
+    """May this operation proceed? An allowed check holds its share of every limit until settled or expired.
+
+    Without ``estimated_cost`` it is held at the worst case that the price catalogue has for its ``attributes``.
+    """
 
     operation_id: Id
     account_id: Name
@@ -199,8 +298,18 @@ class LimitCheck(_Body):
     model: ModelName
     quantity: Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)] = 1
     estimated_cost: CostNanos | None = None
+    attributes: Attributes | None = None
     ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] | None = None
     dry_run: Annotated[bool, Field(strict=True)] = False
+
+
+class OverrideRef(_Body):
+    """The override that a limit of a decision came from; its times bound when it holds."""
+
+    scope_id: str | None
+    version: int
+    valid_from: datetime | None
+    valid_until: datetime | None
 
 
 class LimitState(_Body):
@@ -216,6 +325,22 @@ class LimitState(_Body):
     settled: int | str
     held: int | str
     available: int | str
+    override: OverrideRef | None = None
+
+
+class PriceRef(_Body):
+    """The price that a check without an estimate was held at."""
+
+    version: int
+    valid_from: datetime
+    unit_price: TotalNanos
+
+
+class LeaseOffer(_Body):
+    """The plan lets this caller fetch a lease, for when the ledger cannot be reached."""
+
+    calls: int
+    ttl_seconds: int
 
 
 class Reservation(_Body):
@@ -237,3 +362,29 @@ class Decision(_Body):
     decided_at: datetime
     #: The plan that was decided by; null where the account is on none.
     plan_id: str | None = None
+    plan_version: int | None = None
+    #: What was held as cost: the check's own estimate, or the worst case; null where nothing is known.
+    estimated_cost: TotalNanos | None = None
+    price: PriceRef | None = None
+    lease: LeaseOffer | None = None
+
+
+class LimitCheckBatch(BaseModel):
+    """Up to 1,000 checks, each decided on its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checks: Annotated[list[LimitCheck], Field(min_length=1, max_length=CHECKS_PER_BATCH_MAX)]
+
+
+class BatchResult(BaseModel):
+    """One check's part of a batch's answer: its decision, or the problem with it."""
+
+    decision: Decision | None = None
+    problem: Problem | None = None
+
+
+class LimitCheckBatchAnswer(BaseModel):
+    """In the order of the checks."""
+
+    results: list[BatchResult]

@@ -58,7 +58,10 @@ CostNanos = Annotated[
     WithJsonSchema(_MONEY_SCHEMA),
 ]
 
-#: The same for sums and balances: unbounded, may be negative, only ever written by us.
+#: The same for sums and balances: unbounded, may be negative, only ever written by us, and read by our clients.
 TotalNanos = Annotated[
-    int, PlainSerializer(format_nanos, return_type=str, when_used="json"), WithJsonSchema(_MONEY_SCHEMA)
+    int,
+    BeforeValidator(lambda value: value if isinstance(value, int) else parse_nanos(value)),
+    PlainSerializer(format_nanos, return_type=str, when_used="json"),
+    WithJsonSchema(_MONEY_SCHEMA),
 ]

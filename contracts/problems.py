@@ -39,6 +39,8 @@ IDEMPOTENCY_KEY_REUSED: Final = ProblemType(
     "idempotency_key_reused", 422, "The idempotency key was used with another request"
 )
 RESERVATION_CLOSED: Final = ProblemType("reservation_closed", 409, "The reservation is no longer open")
+LEASE_INVALID: Final = ProblemType("lease_invalid", 403, "The token is not one of this lease")
+LEASE_CLOSED: Final = ProblemType("lease_closed", 409, "The lease is over")
 LIMIT_EXCEEDED: Final = ProblemType("limit_exceeded", 429, "A limit has no room for this operation")
 OPERATION_FAILED: Final = ProblemType("operation_failed", 502, "The provider did not do the operation")
 STORE_UNAVAILABLE: Final = ProblemType(
@@ -121,12 +123,18 @@ def field_errors(error: ValidationError, skip: frozenset[str] = frozenset()) -> 
     return found
 
 
-def invalid(error: ValidationError, skip: frozenset[str] = frozenset()) -> Problem:
+def invalid(error: ValidationError, skip: frozenset[str] = frozenset()) -> ProblemError:
     """The problem that a validation error is: malformed JSON, or fields that break a rule."""
     errors = field_errors(error, skip)
     if errors and errors[0].rule == "json_invalid":
-        return problem(MALFORMED_JSON, errors[0].message)
-    return problem(INVALID_REQUEST, describe(errors), errors)
+        return ProblemError(MALFORMED_JSON, errors[0].message)
+    return ProblemError(INVALID_REQUEST, describe(errors), errors)
+
+
+def broken_rule(field: str, rule: str, message: str) -> ProblemError:
+    """The problem that one field of a request breaks a rule which its model alone cannot know."""
+    error = FieldError(field=field, rule=rule, message=message)
+    return ProblemError(INVALID_REQUEST, describe([error]), [error])
 
 
 def describe(errors: list[FieldError]) -> str:

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from pydantic import BaseModel
+
 from contracts.identifiers import uuid7
 from contracts.limits import Account, AccountStored, Plan, PlanStored
 from ledger_service.domain.ledger_events import ACCOUNT_CHANGED, NO_ACCOUNT, PLAN_CHANGED, ledger_event
@@ -14,7 +16,7 @@ async def change_plan(connection: Connection, plan_id: str, plan: Plan) -> PlanS
     """Creates a plan or its next version; holds that are open stay as they are."""
     async with connection.transaction():
         stored = await put_plan(connection, plan_id, plan)
-        await _log(connection, PLAN_CHANGED, NO_ACCOUNT, stored)
+        await log_change(connection, PLAN_CHANGED, NO_ACCOUNT, stored)
     return stored
 
 
@@ -23,11 +25,12 @@ async def change_account(connection: Connection, account_id: str, account: Accou
     async with connection.transaction():
         await lock_accounts(connection, [account_id])
         stored = await put_account(connection, account_id, account)
-        await _log(connection, ACCOUNT_CHANGED, account_id, stored)
+        await log_change(connection, ACCOUNT_CHANGED, account_id, stored)
     return stored
 
 
-async def _log(connection: Connection, event_type: str, account_id: str, stored: PlanStored | AccountStored) -> None:
+async def log_change(connection: Connection, event_type: str, account_id: str, stored: BaseModel) -> None:
+    """An administrative change as an event in the log; to be called within the change's own transaction."""
     event_id, now = uuid7(), datetime.now(UTC)
     body = ledger_event(event_id, event_type, account_id, now, stored.model_dump(mode="json"))
     await append_one(connection, account_id, event_id, event_type, None, now, body)

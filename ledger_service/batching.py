@@ -37,12 +37,18 @@ class MicroBatcher(Generic[Item, Answer]):
 
     async def submit(self, item: Item) -> Answer:
         """The handler's answer for this item. Raises QueueFullError, or what the handler raised or answered."""
-        if len(self._queue) >= self._queue_max:
-            raise QueueFullError
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append((item, future))
-        self._wake()
+        [future] = self.submit_many((item,))
         return await future
+
+    def submit_many(self, items: Sequence[Item]) -> "list[asyncio.Future[Answer]]":
+        """Queues all of them, or raises QueueFullError and queues none."""
+        if len(self._queue) + len(items) > self._queue_max:
+            raise QueueFullError
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in items]
+        self._queue.extend(zip(items, futures, strict=True))
+        self._wake()
+        return futures
 
     async def run(self) -> None:
         """Handles batches, one after another, until cancelled.

@@ -3,11 +3,16 @@
 import asyncio
 from typing import Annotated
 
+import asyncpg
 import nats.errors
 import typer
 from rich.console import Console
 
+from ledger_service.commands import backtests as backtest_commands
+from ledger_service.commands import prices as price_commands
+from ledger_service.commands import reports as report_commands
 from ledger_service.config import Settings
+from ledger_service.price_loading import count, follow_shipped
 from ledger_service.store.migrations import MigrationError
 from ledger_service.store.migrations import migrate as migrate_database
 from ledger_service.stream import StreamConfigError, connect_nats, create_stream
@@ -16,21 +21,22 @@ app = typer.Typer(
     no_args_is_help=True, help="Works on a ledger's database and stream; see LEDGER_* for where they are."
 )
 console = Console(stderr=True)
-
-
-@app.callback()
-def _ledger() -> None:
-    """Keeps `migrate` a subcommand while it is the only one."""
+app.add_typer(price_commands.app, name="prices")
+app.add_typer(report_commands.app, name="report")
+app.command()(backtest_commands.backtest)
 
 
 @app.command()
 def migrate(
     database_only: Annotated[bool, typer.Option(help="Leave the NATS stream alone.")] = False,
+    shipped_prices: Annotated[
+        bool, typer.Option("--shipped-prices", help="Also follow the shipped list prices, where nobody put others.")
+    ] = False,
 ) -> None:
     """Brings the database's schema and the NATS stream to this version. Safe to run again."""
     settings = Settings()
     try:
-        applied = asyncio.run(_migrate(settings, database_only))
+        applied = asyncio.run(_migrate(settings, database_only, shipped_prices))
     except (MigrationError, StreamConfigError) as error:
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from None
@@ -42,8 +48,10 @@ def migrate(
     console.print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
 
 
-async def _migrate(settings: Settings, database_only: bool) -> list[str]:
+async def _migrate(settings: Settings, database_only: bool, shipped_prices: bool) -> list[str]:
     applied = await migrate_database(settings.database_url)
+    if shipped_prices:
+        await _follow_shipped_prices(settings)
     if not database_only:
         connection = await connect_nats(settings.nats_url, "ledger-migrate")
         try:
@@ -51,6 +59,16 @@ async def _migrate(settings: Settings, database_only: bool) -> list[str]:
         finally:
             await connection.close()
     return applied
+
+
+async def _follow_shipped_prices(settings: Settings) -> None:
+    connection = await asyncpg.connect(settings.database_url)
+    try:
+        outcomes = await follow_shipped(connection)
+    finally:
+        await connection.close()
+    for change, number in count(outcomes).items():
+        console.print(f"shipped prices {change}: {number}")
 
 
 def main() -> None:

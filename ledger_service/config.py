@@ -1,9 +1,13 @@
 """Settings of the ledger service, read once from LEDGER_* in the environment."""
 
+from typing import Final
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.limits import TTL_SECONDS_DEFAULT
+
+LEASE_GRACE_SECONDS_DEFAULT: Final = 86_400
 
 
 class Settings(BaseSettings):
@@ -18,6 +22,9 @@ class Settings(BaseSettings):
     #: The plan of accounts that were never registered; none = they are denied as unknown_account.
     default_plan_id: str | None = None
     reservation_ttl_seconds: int = Field(default=TTL_SECONDS_DEFAULT, ge=1)
+
+    #: For how long after its end a lease stays held where it is not returned: its outcomes have to arrive by then.
+    lease_grace_seconds: int = Field(default=LEASE_GRACE_SECONDS_DEFAULT, ge=0)
 
     #: Two overlap: while one waits for PostgreSQL, the other parses.
     ingest_writers: int = Field(default=2, ge=1, le=8)

@@ -21,7 +21,7 @@ def read_event(body: bytes, origin: str, subject: str | None = None) -> Submissi
     try:
         return Submission(parse_event(body), body, origin, subject)
     except ValidationError as error:
-        return invalid(error, skip=_TAGS)
+        return invalid(error, skip=_TAGS).problem
     except (ValueError, TypeError, RecursionError) as error:
         # No rule of ours, but no reason either for one message to stop its neighbours.
         return problem(INVALID_REQUEST, f"cannot be read: {type(error).__name__}")

@@ -1,17 +1,27 @@
 """Limit checks: queue → decide → commit. Many checks, one transaction, one fsync."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
-from contracts.limits import LimitCheck
-from contracts.problems import CONFLICT, OPERATION_FINISHED, OVERLOADED, ProblemError
+import orjson
+
+from contracts.leases import LeaseCheck
+from contracts.limits import LimitCheck, PriceRef
+from contracts.money import COST_NANOS_MAX
+from contracts.problems import CONFLICT, OPERATION_FINISHED, OVERLOADED, RESERVATION_CLOSED, ProblemError, broken_rule
 from ledger_service.batching import MicroBatcher, QueueFullError
+from ledger_service.config import LEASE_GRACE_SECONDS_DEFAULT
+from ledger_service.domain.alerts import Alert, next_amount, reached, thresholds_of, write_thresholds
 from ledger_service.domain.counters import Balance, CounterKey
-from ledger_service.domain.decide import Claim, Terms, claims_of, decide, hold
-from ledger_service.store.accounts import PlanCache, lock_terms
-from ledger_service.store.counters import read_balances
+from ledger_service.domain.decide import Claim, claims_of, decide, hold, standing
+from ledger_service.domain.leases import beyond_rule, lease_of
+from ledger_service.domain.rating import Catalogue, CostTooLargeError, worst_case
+from ledger_service.domain.terms import Terms
+from ledger_service.store.alerts import raise_alerts
+from ledger_service.store.counters import read_balances, watch
 from ledger_service.store.decisions import (
     Decided,
     Known,
@@ -21,6 +31,8 @@ from ledger_service.store.decisions import (
     write_decisions,
 )
 from ledger_service.store.pool import REFUSED, RETRYABLE, UNAVAILABLE, Connection, Pool, StoreUnavailableError
+from ledger_service.store.prices import CatalogueCache
+from ledger_service.store.terms import TermsCache, lock_terms
 
 QUEUE_MAX: Final = 10_000
 #: While one batch waits for its commit, a second is decided once so many checks wait.
@@ -33,24 +45,45 @@ Answer = bytes
 class LimitChecks:
     """Decides limit checks in batches. Answers are durable before they are given: fsync is on, and awaited."""
 
-    def __init__(self, pool: Pool, batch_max: int, ttl_seconds: int, default_plan_id: str | None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        batch_max: int,
+        ttl_seconds: int,
+        default_plan_id: str | None,
+        lease_grace_seconds: int = LEASE_GRACE_SECONDS_DEFAULT,
+    ) -> None:
         self._pool = pool
+        self._lease_grace_seconds = lease_grace_seconds
         self._ttl_seconds = ttl_seconds
         self._default_plan_id = default_plan_id
-        self._plans = PlanCache()
+        self._terms = TermsCache()
+        self._prices = CatalogueCache()
         self._batcher: MicroBatcher[LimitCheck, Answer] = MicroBatcher(self._handle, batch_max, QUEUE_MAX, OVERLAP_MIN)
         self.run = self._batcher.run
 
     async def check(self, check: LimitCheck) -> Answer:
         """The decision as JSON (contracts.limits.Decision). The same check again gets the same bytes.
 
-        Raises ProblemError (conflict, operation_finished, overloaded) and StoreUnavailableError. After the latter it
-        is not certain whether the hold was placed; asking again tells, and a hold nobody knows of expires.
+        Raises ProblemError (conflict, operation_finished, reservation_closed, overloaded) and StoreUnavailableError.
+        After the latter it is not certain whether the hold was placed; asking again tells, and a hold nobody knows of
+        expires.
         """
         try:
             return await self._batcher.submit(check)
         except QueueFullError:
-            raise ProblemError(OVERLOADED, f"{QUEUE_MAX} limit checks are waiting") from None
+            raise _overloaded() from None
+
+    async def check_many(self, checks: Sequence[LimitCheck]) -> list[Answer | Exception]:
+        """As check, for many at once; in order, an exception in the place of an answer that there is none of."""
+        try:
+            waiting = self._batcher.submit_many(checks)
+        except QueueFullError:
+            raise _overloaded() from None
+        return [
+            answer if isinstance(answer, bytes | Exception) else _died(answer)
+            for answer in await asyncio.gather(*waiting, return_exceptions=True)
+        ]
 
     async def _handle(self, checks: Sequence[LimitCheck]) -> list[Answer | Exception]:
         try:
@@ -76,15 +109,54 @@ class LimitChecks:
         self, connection: Connection, checks: Sequence[LimitCheck]
     ) -> list[Answer | Exception]:
         accounts = {check.account_id for check in checks}
-        terms = await lock_terms(connection, accounts, self._plans, self._default_plan_id)
-        known, now = await find_known(connection, {operation_key(check) for check in checks})
-        claims = [claims_of(check, terms[check.account_id], now) for check in checks]
+        terms, now = await lock_terms(connection, accounts, self._terms, self._default_plan_id)
+        known = await find_known(connection, {operation_key(check) for check in checks})
+        priced = await self._priced(connection, checks, terms, now)
+        claims = [claims_of(one.check, terms[one.check.account_id], now) for one in priced]
         balances = await read_balances(connection, (claim for some in claims for claim in some))
-        batch = _BatchDecider(known, balances, terms, now, self._ttl_seconds)
-        answers = [batch.answer(check, mine) for check, mine in zip(checks, claims, strict=True)]
+        batch = _BatchDecider(known, balances, terms, now, self._ttl_seconds, self._lease_grace_seconds)
+        answers = [batch.answer(*one) for one in zip(checks, priced, claims, strict=True)]
         if batch.decided:
             await write_decisions(connection, batch.decided)
+        await _warn(connection, batch.claims, balances, now)
         return answers
+
+    async def _priced(
+        self, connection: Connection, checks: Sequence[LimitCheck], terms: dict[str, Terms], now: datetime
+    ) -> "list[_Priced]":
+        """Every check with a cost to hold: its own estimate, else the worst case that is known."""
+        if all(check.estimated_cost is not None for check in checks):
+            return [_Priced(check) for check in checks]
+        catalogue = await self._prices.get(connection)
+        return [_price(check, catalogue, terms[check.account_id], now) for check in checks]
+
+
+class _Priced(NamedTuple):
+    """A check with the cost that it is held at, where one is known, and the price that this came from; or the reason
+    why it cannot be held at any."""
+
+    check: LimitCheck
+    price: PriceRef | None = None
+    problem: ProblemError | None = None
+
+
+def _price(check: LimitCheck, catalogue: Catalogue, terms: Terms, now: datetime) -> _Priced:
+    if check.estimated_cost is not None:
+        return _Priced(check)
+    try:
+        rated = worst_case(catalogue, check, now)
+    except CostTooLargeError as error:
+        return _Priced(check, problem=broken_rule("quantity", "cost_range", str(error)))
+    if rated is not None:
+        price = PriceRef.model_construct(
+            version=rated.version, valid_from=rated.valid_from, unit_price=rated.unit_price_nanos
+        )
+        return _Priced(check.model_copy(update={"estimated_cost": rated.cost_nanos}), price)
+    ceiling = terms.plan.unpriced_unit_ceiling if terms.plan else None
+    if ceiling is None:
+        return _Priced(check)
+    cost = min(ceiling * check.quantity, COST_NANOS_MAX)  # no operation may cost more
+    return _Priced(check.model_copy(update={"estimated_cost": cost}))
 
 
 class _BatchDecider:
@@ -97,30 +169,83 @@ class _BatchDecider:
         terms: dict[str, Terms],
         now: datetime,
         ttl_seconds: int,
+        lease_grace_seconds: int,
     ) -> None:
+        self._lease_grace_seconds = lease_grace_seconds
         self._known = known
         self._balances = balances
         self._terms = terms
         self._now = now
         self._ttl_seconds = ttl_seconds
         self.decided: list[Decided] = []
+        #: Of every decision, denials too: what is used up may have become so without a check.
+        self.claims: list[Claim] = []
 
-    def answer(self, check: LimitCheck, claims: list[Claim]) -> Answer | Exception:
-        check_json = check.model_dump_json(exclude_none=True)
+    def answer(self, check: LimitCheck, priced: _Priced, claims: list[Claim]) -> Answer | Exception:
+        check_json = check.model_dump_json(exclude_none=True).encode()
         digest = request_digest(check_json)
         known = None if check.dry_run else self._known.get(operation_key(check))
         if known is not None:
             return _repeat(check.operation_id, digest, known)
+        if priced.problem is not None:
+            return priced.problem
         ttl_seconds = check.ttl_seconds or self._ttl_seconds
         terms = self._terms[check.account_id]
-        decision = decide(check, terms, claims, self._balances, self._now, ttl_seconds)
-        decision_json = decision.model_dump_json().encode()
+        if isinstance(check, LeaseCheck):
+            excess = beyond_rule(check, terms)
+            if excess is not None:
+                return broken_rule(excess.field, "fail_mode", excess.message)
+            leased = lease_of(check, terms)
+            ttl_seconds = self._lease_grace_seconds + (leased.ttl_seconds if leased else 0)
+        verdict = decide(priced.check, terms, claims, self._balances, self._now, ttl_seconds, priced.price)
+        decision_json = orjson.dumps(verdict.body, option=orjson.OPT_UTC_Z)
         if not check.dry_run:
-            if decision.allowed:
+            if verdict.allowed:
                 hold(claims, self._balances)
-            self.decided.append(Decided(check, check_json, decision, decision_json, digest))
-            self._known[operation_key(check)] = Known(digest, decision_json, finished=False)
+            self.claims += claims
+            self.decided.append(Decided(priced.check, check_json, verdict, decision_json, digest))
+            self._known[operation_key(check)] = Known(digest, decision_json, "held" if verdict.allowed else "denied")
         return decision_json
+
+
+async def _warn(
+    connection: Connection, decided: Sequence[Claim], balances: dict[CounterKey, Balance], now: datetime
+) -> None:
+    """Raises what the limits of these decisions have reached, and tells ingest what else to look for."""
+    alerts: list[Alert] = []
+    watched: dict[CounterKey, dict[str, Claim]] = {}
+    for claim in decided:
+        if not claim.limit.thresholds and balances[claim.key].watched is None:
+            continue  # else there were some, which ingest is to forget
+        if claim.credit is None:
+            watched.setdefault(claim.key, {})[claim.limit.limit_id] = claim
+        else:  # what it has reached depends on its grants, which ingest knows nothing of
+            stands = standing(claim, balances)
+            alerts += reached(thresholds_of(claim.limit, stands.maximum), claim.key, claim.limit.meter, stands.used)
+    watches: dict[CounterKey, tuple[str | None, int | None]] = {}
+    for key, claims in watched.items():
+        balance = balances[key]
+        thresholds = [
+            threshold
+            for claim in claims.values()
+            for threshold in thresholds_of(claim.limit, claim.limit.maximum_amount)
+        ]
+        text = write_thresholds(thresholds)
+        if text == balance.watched and (balance.warn_at is None or balance.used < balance.warn_at):
+            continue
+        alerts += reached(thresholds, key, next(iter(claims.values())).limit.meter, balance.used)
+        watches[key] = (text, next_amount(thresholds, balance.used))
+    await raise_alerts(connection, alerts, now)
+    if watches:
+        await watch(connection, watches)
+
+
+def _overloaded() -> ProblemError:
+    return ProblemError(OVERLOADED, f"{QUEUE_MAX} limit checks are waiting")
+
+
+def _died(error: BaseException) -> Exception:
+    raise error  # cancelled: the ledger stops
 
 
 def operation_key(check: LimitCheck) -> OperationKey:
@@ -133,4 +258,9 @@ def _repeat(operation_id: UUID, digest: bytes, known: Known) -> Answer | Excepti
         return ProblemError(OPERATION_FINISHED, detail)
     if known.request_digest != digest:
         return ProblemError(CONFLICT, f"operation {operation_id} was checked before with another body")
+    if known.state in ("released", "expired"):
+        # The first answer would let the caller go ahead with nothing held for it.
+        return ProblemError(
+            RESERVATION_CLOSED, f"the reservation of operation {operation_id} is {known.state}: check with a new id"
+        )
     return known.decision_json

@@ -14,18 +14,34 @@ import uvicorn
 from fastapi import FastAPI
 
 from contracts.http_problems import install_problems
-from contracts.problems import STORE_UNAVAILABLE, ProblemError
-from ledger_service.api import accounts, checks, events, health, usage
+from ledger_service.api import (
+    accounts,
+    backtests,
+    checks,
+    credit_grants,
+    events,
+    health,
+    leases,
+    limits,
+    prices,
+    reports,
+    usage,
+)
+from ledger_service.backtest_streams import Backtests
+from ledger_service.calls import STORE_ERRORS, Calls, store_unavailable
 from ledger_service.config import Settings
 from ledger_service.event_intake import EventIntake
 from ledger_service.ingest import Ingest
+from ledger_service.leases import Leases
 from ledger_service.limit_checks import LimitChecks
 from ledger_service.logs import configure_logs
-from ledger_service.rpc import serve_limit_checks
+from ledger_service.reservations import Reservations
+from ledger_service.rpc import serve_calls
 from ledger_service.services import Services
-from ledger_service.store.accounts import PlanCache
 from ledger_service.store.migrations import check_schema
-from ledger_service.store.pool import UNAVAILABLE, Pool, StoreUnavailableError, open_hot_pool, open_pool
+from ledger_service.store.pool import UNAVAILABLE, Pool, open_hot_pool, open_pool
+from ledger_service.store.prices import CatalogueCache
+from ledger_service.store.terms import TermsCache
 from ledger_service.stream import check_stream, connect_nats
 from ledger_service.workers.expiry import expire_holds
 
@@ -50,9 +66,9 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan, strict_content_type=False)
-    for module in (checks, events, accounts, usage, health):
+    for module in (checks, leases, events, accounts, limits, credit_grants, prices, usage, backtests, reports, health):
         app.include_router(module.router)
-    install_problems(app, dict.fromkeys((StoreUnavailableError, *UNAVAILABLE), _store_unavailable))
+    install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable))
     return app
 
 
@@ -70,11 +86,20 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     await check_stream(connection_to_nats)
 
     limit_checks = LimitChecks(
-        checking, settings.check_batch_max, settings.reservation_ttl_seconds, settings.default_plan_id
+        checking,
+        settings.check_batch_max,
+        settings.reservation_ttl_seconds,
+        settings.default_plan_id,
+        settings.lease_grace_seconds,
     )
     ingest = Ingest(writing, background, connection_to_nats, settings.ingest_batch_events_max)
     event_intake = EventIntake(background, ingest.confirm)
-    await serve_limit_checks(connection_to_nats, limit_checks, stack)
+    calls = Calls(
+        limit_checks,
+        Reservations(background, settings.reservation_ttl_seconds),
+        Leases(background, limit_checks),
+    )
+    await serve_calls(connection_to_nats, calls, stack)
     await ingest.start()
     stack.push_async_callback(ingest.give_back)
     _run(
@@ -88,12 +113,13 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     )
     return Services(
         reads=reads,
-        limit_checks=limit_checks,
+        calls=calls,
         event_intake=event_intake,
-        plans=PlanCache(),
+        backtests=Backtests(url),
+        terms=TermsCache(),
+        prices=CatalogueCache(),
         nats=connection_to_nats,
         default_plan_id=settings.default_plan_id,
-        ttl_seconds=settings.reservation_ttl_seconds,
     )
 
 
@@ -141,10 +167,6 @@ def _run(stack: AsyncExitStack, *workers: Coroutine[object, None, None]) -> None
         await asyncio.gather(*tasks, return_exceptions=True)
 
     stack.push_async_callback(stop)
-
-
-def _store_unavailable(_: Exception) -> ProblemError:
-    return ProblemError(STORE_UNAVAILABLE, "nothing was lost; try again with the same operation_id or event ids")
 
 
 def main() -> None:

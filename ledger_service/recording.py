@@ -11,6 +11,7 @@ from contracts.problems import CONFLICT, INVALID_REQUEST, OPERATION_CONFLICT, Pr
 from ledger_service.domain.batches import CONFLICTS, Receipt, Submission, classify, split_first
 from ledger_service.projections import PROJECTIONS
 from ledger_service.store.accounts import lock_accounts
+from ledger_service.store.alerts import raise_for_counters
 from ledger_service.store.dead_letters import DeadLetter, add_dead_letters
 from ledger_service.store.event_log import append_incoming, clear_incoming, find_events, find_finished, incoming_row
 from ledger_service.store.pool import REFUSED, RETRYABLE, Connection, Pool
@@ -114,7 +115,7 @@ async def _project(connection: Connection, appended: Iterable[Submission]) -> No
         await connection.execute(projection.apply_sql)
     await lock_accounts(connection, accounts)
     for projection in _UNDER_LOCK:
-        await connection.execute(projection.apply_sql)
+        await raise_for_counters(connection, await connection.fetch(projection.apply_sql))
 
 
 async def _classify(

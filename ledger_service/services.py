@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from fastapi import Request
 from nats.aio.client import Client
 
+from ledger_service.backtest_streams import Backtests
+from ledger_service.calls import Calls
 from ledger_service.event_intake import EventIntake
-from ledger_service.limit_checks import LimitChecks
-from ledger_service.store.accounts import PlanCache
 from ledger_service.store.pool import Pool
+from ledger_service.store.prices import CatalogueCache
+from ledger_service.store.terms import TermsCache
 
 
 @dataclass(frozen=True)
@@ -16,12 +18,13 @@ class Services:
     """The running parts of one ledger process."""
 
     reads: Pool
-    limit_checks: LimitChecks
+    calls: Calls
     event_intake: EventIntake
-    plans: PlanCache
+    backtests: Backtests
+    terms: TermsCache
+    prices: CatalogueCache
     nats: Client
     default_plan_id: str | None
-    ttl_seconds: int
 
 
 async def services(request: Request) -> Services:

@@ -9,7 +9,6 @@ from uuid import UUID
 import orjson
 from fastapi import Response
 
-from contracts.limits import LimitState
 from contracts.money import format_nanos
 from contracts.problems import INVALID_REQUEST, FieldError, ProblemError
 from ledger_service.domain.usage import SummaryCell, Totals, totals_by, totals_of
@@ -26,7 +25,7 @@ def json_response(view: Json) -> Response:
     return Response(orjson.dumps(view, default=str), media_type="application/json")
 
 
-def usage_view(account_id: str, period: str, cells: list[SummaryCell], limits: list[LimitState]) -> Json:
+def usage_view(account_id: str, period: str, cells: list[SummaryCell], limits: list[Json]) -> Json:
     """The usage summary."""
     return {
         "account_id": account_id,
@@ -35,7 +34,7 @@ def usage_view(account_id: str, period: str, cells: list[SummaryCell], limits: l
         "by_operation": _group(totals_by(cells, lambda cell: cell.operation)),
         "by_provider": _group(totals_by(cells, lambda cell: cell.provider)),
         "by_model": _group(totals_by(cells, lambda cell: cell.model)),
-        "limits": [limit.model_dump() for limit in limits],
+        "limits": limits,
     }
 
 
@@ -82,6 +81,15 @@ def decode_cursor(cursor: str) -> tuple[datetime, UUID]:
     except (ValueError, OverflowError):
         error = FieldError(field="cursor", rule="cursor", message="not a cursor of an earlier page")
         raise ProblemError(INVALID_REQUEST, "cursor: not a cursor of an earlier page", [error]) from None
+
+
+def alerts_view(rows: "list[asyncpg.Record]") -> Json:
+    """Alerts as their events tell them."""
+    alerts = []
+    for row in rows:
+        event = orjson.loads(row["body"])
+        alerts.append({"event_id": event["id"], "raised_at": event["time"], **event["data"]})
+    return {"alerts": alerts}
 
 
 def decision_view(row: "asyncpg.Record") -> Json:

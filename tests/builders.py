@@ -119,3 +119,14 @@ def to_bytes(body: Any) -> bytes:
 def raw_metadata(text: str) -> bytes:
     """A completed event whose metadata is this JSON text, or what shall pass for one."""
     return to_bytes(completed(metadata="METADATA")).replace(b'"METADATA"', text.encode())
+
+
+def lease_plan(*limits: Body, calls: int = 10, ttl_seconds: int = 600, **rule: Any) -> Body:
+    """A plan whose callers may lease."""
+    return {**plan(*limits), "fail_modes": [{"mode": "lease", "calls": calls, "ttl_seconds": ttl_seconds, **rule}]}
+
+
+def lease(**fields: Any) -> Body:
+    """A request for a lease. ``lease(calls=5, quantity=5, estimated_cost="0.2")``."""
+    body = check(operation_id=ABSENT, **{"lease_id": new_id(), "calls": 3, "quantity": 3, **fields})
+    return {name: value for name, value in body.items() if value is not ABSENT}

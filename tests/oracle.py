@@ -80,13 +80,33 @@ def _begins(window: str, day: date, anchor: date) -> bool:
 
 @dataclass
 class Operation:
-    """What is known of one operation of one account."""
+    """What is known of one operation of one account, or of a lease: a check for several ``calls``."""
 
     check: Body | None = None
     allowed: bool = False
     decided_at: datetime | None = None
     outcome: Body | None = None
     closed: str | None = None
+    #: The lease that it was admitted under.
+    lease: "Operation | None" = None
+    #: Of a lease: the outcomes that came while it was open.
+    drawn: list[Body] = field(default_factory=list)
+
+    @property
+    def counted_at(self) -> datetime:
+        """What chooses the windows in which the outcome counts."""
+        admission = self.lease or self
+        if admission.allowed:
+            assert admission.decided_at is not None
+            return admission.decided_at
+        assert self.outcome is not None
+        return moment(self.outcome["time"])
+
+    def held(self, meter: str) -> int:
+        """What is held for it, as long as it is."""
+        assert self.check is not None
+        drawn = (1 if meter == "calls" else _amount(meter, outcome) for outcome in self.drawn)
+        return max(0, asked(meter, self.check) - sum(drawn))
 
 
 @dataclass
@@ -116,6 +136,11 @@ class Oracle:
             if operation.outcome is not None:
                 return "operation_conflict"
             operation.outcome = event
+            lease = self.operations.get((data["account_id"], event.get("leaseid", "")))
+            if lease is not None and lease.allowed and _is_leased(lease.check, data):
+                operation.lease = lease
+                if lease.closed is None:
+                    lease.drawn.append(event)
         self.events[key] = event
         return "accepted"
 
@@ -174,8 +199,7 @@ class Oracle:
                 continue
             if operation.outcome is not None:
                 data = operation.outcome["data"]
-                counted_at = operation.decided_at if operation.allowed else moment(operation.outcome["time"])
-                assert counted_at is not None
+                counted_at = operation.counted_at
                 used = {**data, "provider": data["actual_provider"]}
                 if start <= counted_at < end and _concerns(scope_key, selector, used):
                     settled += _used(meter, operation.outcome)
@@ -183,7 +207,7 @@ class Oracle:
                 assert operation.check is not None
                 assert operation.decided_at is not None
                 if start <= operation.decided_at < end and _concerns(scope_key, selector, operation.check):
-                    held += asked(meter, operation.check)
+                    held += operation.held(meter)
         return settled, held
 
     def limit(self, limit: Body, account_id: str, scope_key: str, terms: Terms, now: datetime) -> tuple[int, int, int]:
@@ -217,7 +241,20 @@ def maximum(limit: Body) -> int:
 
 def asked(meter: str, check: Body) -> int:
     """What a check asks of a meter."""
-    return {"calls": 1, "units": int(check.get("quantity", 1)), "cost": nanos(check.get("estimated_cost"))}[meter]
+    calls, units = int(check.get("calls", 1)), int(check.get("quantity", 1))
+    return {"calls": calls, "units": units, "cost": nanos(check.get("estimated_cost"))}[meter]
+
+
+def _amount(meter: str, outcome: Body) -> int:
+    return {"units": int(outcome["data"]["quantity"]), "cost": nanos(outcome["data"]["cost"])}[meter]
+
+
+_LEASED = ("account_id", "user_id", "project_id", "api_key_id", "operation", "provider", "model")
+
+
+def _is_leased(lease: Body | None, data: Body) -> bool:
+    """Whether a lease is for the caller, and the kind, of an operation. Only a lease's check has ``calls``."""
+    return lease is not None and "calls" in lease and all(lease.get(name) == data.get(name) for name in _LEASED)
 
 
 def _used(meter: str, outcome: Body) -> int:

@@ -4,41 +4,21 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.identifiers import Name
-from contracts.limits import TTL_SECONDS_MAX, Decision, LimitCheck
-from contracts.problems import NOT_FOUND, RESERVATION_CLOSED, ProblemError
-from ledger_service.api.bodies import CHECK_BYTES_MAX, json_body, read_model
+from contracts.limits import Decision, LimitCheck, LimitCheckBatch, LimitCheckBatchAnswer
+from contracts.problems import NOT_FOUND, ProblemError
+from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
+from ledger_service.api.bodies import json_body, named_in_path, read_body
+from ledger_service.calls import BATCH_BYTES_MAX, CHECK_BYTES_MAX
 from ledger_service.services import Services, services
-from ledger_service.store.accounts import lock_accounts
-from ledger_service.store.decisions import OperationKey, close_holds, extend_hold, find_decision
+from ledger_service.store.decisions import find_decision
 from ledger_service.usage_views import decision_view, json_response
 
 router = APIRouter(prefix="/v1", tags=["limit checks"])
 
 Wired = Annotated[Services, Depends(services)]
-
-
-class ReservationRef(BaseModel):
-    """Names the account where the caller knows it; spares a search over all of them."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    account_id: Name | None = None
-
-
-class ReservationExtension(ReservationRef):
-    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] | None = None
-
-
-class ReservationState(BaseModel):
-    operation_id: UUID
-    state: str
-
-
-class ReservationExtended(ReservationState):
-    expires_at: str
+_JSON = "application/json"
 
 
 @router.post("/limit-checks", response_model=Decision, openapi_extra=json_body(LimitCheck))
@@ -47,38 +27,37 @@ async def check_limits(request: Request) -> Response:
 
     Idempotent: the same operation_id with the same body gets the same answer; with another body 409.
     """
-    check = await read_model(request, LimitCheck, CHECK_BYTES_MAX)
     wired = await services(request)
-    return Response(await wired.limit_checks.check(check), media_type="application/json")
+    return Response(await wired.calls.check(await read_body(request, CHECK_BYTES_MAX)), media_type=_JSON)
 
 
-@router.post("/reservations/{operation_id}:release")
-async def release_reservation(operation_id: UUID, wired: Wired, body: ReservationRef | None = None) -> ReservationState:
+@router.post("/limit-checks:batch", response_model=LimitCheckBatchAnswer, openapi_extra=json_body(LimitCheckBatch))
+async def check_many_limits(request: Request) -> Response:
+    """Up to 1,000 checks, each decided on its own; what is wrong with one is its own answer."""
+    wired = await services(request)
+    return Response(await wired.calls.check_batch(await read_body(request, BATCH_BYTES_MAX)), media_type=_JSON)
+
+
+@router.post(
+    "/reservations/{operation_id}:release", response_model=ReservationState, openapi_extra=json_body(ReservationRef)
+)
+async def release_reservation(operation_id: UUID, request: Request) -> Response:
     """Gives a hold back: nothing is owed. Idempotent; 409 where the operation was settled already."""
-    key, state = await _find_reservation(wired, operation_id, body)
-    if state == "held":
-        async with wired.reads.acquire() as connection, connection.transaction():
-            await lock_accounts(connection, [key.account_id])
-            await close_holds(connection, [key], "released", only_due=False)
-        _, state = await _find_reservation(wired, operation_id, body)
-    if state not in ("released", "expired"):
-        raise ProblemError(RESERVATION_CLOSED, f"the reservation of operation {operation_id} is {state}")
-    return ReservationState(operation_id=operation_id, state=state)
+    wired = await services(request)
+    body = await named_in_path(request, "operation_id", operation_id)
+    return Response(await wired.calls.release(body), media_type=_JSON)
 
 
-@router.post("/reservations/{operation_id}:extend")
-async def extend_reservation(
-    operation_id: UUID, wired: Wired, body: ReservationExtension | None = None
-) -> ReservationExtended:
+@router.post(
+    "/reservations/{operation_id}:extend",
+    response_model=ReservationState,
+    openapi_extra=json_body(ReservationExtension),
+)
+async def extend_reservation(operation_id: UUID, request: Request) -> Response:
     """Keeps an open hold for ``ttl_seconds`` from now (default: as for a new one); 409 where it is not open."""
-    ttl_seconds = (body.ttl_seconds if body else None) or wired.ttl_seconds
-    key, state = await _find_reservation(wired, operation_id, body)
-    async with wired.reads.acquire() as connection, connection.transaction():
-        await lock_accounts(connection, [key.account_id])
-        expires_at = await extend_hold(connection, key, ttl_seconds)
-    if expires_at is None:
-        raise ProblemError(RESERVATION_CLOSED, f"the reservation of operation {operation_id} is {state}")
-    return ReservationExtended(operation_id=operation_id, state="held", expires_at=expires_at.isoformat())
+    wired = await services(request)
+    body = await named_in_path(request, "operation_id", operation_id)
+    return Response(await wired.calls.extend(body), media_type=_JSON)
 
 
 @router.get("/decisions/{operation_id}")
@@ -89,13 +68,3 @@ async def explain_decision(operation_id: UUID, wired: Wired, account_id: Name | 
     if row is None:
         raise ProblemError(NOT_FOUND, f"no limit check of operation {operation_id} is known")
     return json_response(decision_view(row))
-
-
-async def _find_reservation(
-    wired: Services, operation_id: UUID, ref: ReservationRef | None
-) -> tuple[OperationKey, str]:
-    async with wired.reads.acquire() as connection:
-        row = await find_decision(connection, operation_id, ref.account_id if ref else None)
-    if row is None or row["state"] == "denied":
-        raise ProblemError(NOT_FOUND, f"operation {operation_id} has no reservation")
-    return OperationKey(row["account_id"], operation_id), row["state"]

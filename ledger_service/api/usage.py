@@ -4,18 +4,18 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime
 
+from contracts.events import Moment
 from contracts.identifiers import ModelName, Name, OperationType
-from contracts.limits import LimitState
 from contracts.problems import NOT_FOUND, ProblemError
-from ledger_service.domain.decide import claims_of_account, limit_state
+from ledger_service.domain.decide import claims_of_account, limit_state, standing
 from ledger_service.services import Services, services
-from ledger_service.store.accounts import find_account, lock_accounts, read_terms
+from ledger_service.store.accounts import find_account, lock_accounts
 from ledger_service.store.counters import find_balances, read_balances
 from ledger_service.store.pool import Connection
+from ledger_service.store.terms import read_terms
 from ledger_service.store.usage import UsageLogFilter, read_summary, read_usage_log
-from ledger_service.usage_views import decode_cursor, json_response, usage_log_view, usage_view
+from ledger_service.usage_views import Json, decode_cursor, json_response, usage_log_view, usage_view
 
 router = APIRouter(prefix="/v1/accounts/{account_id}", tags=["usage"])
 
@@ -46,24 +46,24 @@ def _moment_in(month: date, now: datetime) -> datetime:
     return min(max(now, start), end - timedelta(microseconds=1))
 
 
-async def _limits(connection: Connection, wired: Services, account_id: str, moment: datetime) -> list[LimitState]:
-    terms = await read_terms(connection, [account_id], wired.plans, wired.default_plan_id)
+async def _limits(connection: Connection, wired: Services, account_id: str, moment: datetime) -> list[Json]:
+    terms = await read_terms(connection, [account_id], wired.terms, wired.default_plan_id)
     claims = claims_of_account(account_id, terms[account_id], moment)
     balances = await find_balances(connection, claims)
-    if any(claim.key not in balances for claim in claims):
+    if any(key not in balances for claim in claims for key in claim.keys):
         # A counter is made on first need, which takes the account's lock; every later read does without.
         async with connection.transaction():
             await lock_accounts(connection, [account_id])
             balances = await read_balances(connection, claims)
-    return [limit_state(claim, balances[claim.key], 0) for claim in claims]
+    return [limit_state(claim, standing(claim, balances), 0) for claim in claims]
 
 
 @router.get("/usage-log")
 async def list_usage_log(
     account_id: Name,
     wired: Wired,
-    start: Annotated[AwareDatetime | None, Query(alias="from", description="occurred_at, inclusive")] = None,
-    end: Annotated[AwareDatetime | None, Query(alias="to", description="occurred_at, exclusive")] = None,
+    start: Annotated[Moment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
+    end: Annotated[Moment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
     operation: OperationType | None = None,
     provider: Name | None = None,
     model: ModelName | None = None,

@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple, assert_never
 
+from contracts.leases import LeaseCheck
 from contracts.limits import Limit, LimitCheck, Meter, Scope
 
 ACCOUNT_SCOPE_KEY: Final = "account"
@@ -40,10 +41,19 @@ class Counted:
 
 @dataclass(slots=True)
 class Balance:
-    """How much of a counter is settled and held: calls, units or nano-dollars."""
+    """How much of a counter is settled and held: calls, units or nano-dollars.
+
+    ``watched`` and ``warn_at``: see domain.alerts; what ingest looks for.
+    """
 
     settled: int = 0
     held: int = 0
+    watched: str | None = None
+    warn_at: int | None = None
+
+    @property
+    def used(self) -> int:
+        return self.settled + self.held
 
 
 def counted_by(limit: Limit) -> Counted:
@@ -80,24 +90,37 @@ def scope_key(scope: Scope, check: LimitCheck) -> str | None:
 
     Source of the spelling: the function scope_keys() in the migrations, which counts what is settled.
     """
+    if scope is Scope.ACCOUNT:
+        return ACCOUNT_SCOPE_KEY
+    who = scope_id(scope, check)
+    return None if who is None else f"{scope.value}:{who}"
+
+
+def scope_id(scope: Scope, check: LimitCheck) -> str | None:
+    """The user, project or api key that the check names; None where it names none, or the scope is the account."""
     match scope:
         case Scope.ACCOUNT:
-            return ACCOUNT_SCOPE_KEY
+            return None
         case Scope.USER:
-            return f"user:{check.user_id}"
+            return check.user_id
         case Scope.PROJECT:
-            return f"project:{check.project_id}" if check.project_id is not None else None
+            return check.project_id
         case Scope.API_KEY:
-            return f"api_key:{check.api_key_id}" if check.api_key_id is not None else None
+            return check.api_key_id
         case _:
             assert_never(scope)
+
+
+def calls_of(check: LimitCheck) -> int:
+    """How many operations a check is for: one, unless it is a lease."""
+    return check.calls if isinstance(check, LeaseCheck) else 1
 
 
 def share(meter: Meter, check: LimitCheck) -> int:
     """How much of a counter this check asks for."""
     match meter:
         case Meter.CALLS:
-            return 1
+            return calls_of(check)
         case Meter.UNITS:
             return check.quantity
         case Meter.COST:

@@ -6,12 +6,15 @@ from uuid import UUID
 
 import orjson
 
-from contracts.limits import Decision
-
 RESERVATION_PLACED: Final = "ledger.reservation.placed.v1"
 CHECK_DENIED: Final = "ledger.check.denied.v1"
 ACCOUNT_CHANGED: Final = "ledger.account.changed.v1"
 PLAN_CHANGED: Final = "ledger.plan.changed.v1"
+PRICE_CHANGED: Final = "ledger.price.changed.v1"
+OVERRIDE_CHANGED: Final = "ledger.limit_override.changed.v1"
+OVERRIDE_REMOVED: Final = "ledger.limit_override.removed.v1"
+CREDIT_GRANT_CHANGED: Final = "ledger.credit_grant.changed.v1"
+THRESHOLD_REACHED: Final = "ledger.limit.threshold_reached.v1"
 #: Of plans and other things that belong to no account.
 NO_ACCOUNT: Final = ""
 
@@ -31,11 +34,9 @@ def ledger_event(event_id: UUID, event_type: str, account_id: str, time: datetim
     )
 
 
-def decision_event(event_id: UUID, check_json: str, account_id: str, decision: Decision, decision_json: bytes) -> bytes:
+def decision_event(
+    event_id: UUID, event_type: str, account_id: str, decided_at: datetime, check_json: bytes, decision_json: bytes
+) -> bytes:
     """The event of a limit check: what was asked and what was answered, byte for byte."""
     data = {"check": orjson.Fragment(check_json), "decision": orjson.Fragment(decision_json)}
-    return ledger_event(event_id, decision_event_type(decision), account_id, decision.decided_at, data)
-
-
-def decision_event_type(decision: Decision) -> str:
-    return RESERVATION_PLACED if decision.allowed else CHECK_DENIED
+    return ledger_event(event_id, event_type, account_id, decided_at, data)

@@ -4,8 +4,6 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from contracts.limits import Account, AccountStored, Plan, PlanStored
-from ledger_service.domain.decide import Terms
-from ledger_service.domain.periods import Calendar
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -16,68 +14,17 @@ if TYPE_CHECKING:
 SQL: Final = load(__name__)
 
 
-class PlanCache:
-    """Parsed plans by id and version. A version never changes, so an entry is never stale; old ones are dropped."""
-
-    _ENTRIES_MAX: Final = 10_000
-
-    def __init__(self) -> None:
-        self._plans: dict[str, PlanStored] = {}
-
-    async def get(self, connection: "Connection", plan_id: str | None, version: int | None) -> Plan | None:
-        """The plan of that version, or a newer one that came meanwhile; None where there is no plan by that id.
-
-        A version of None asks again: the plan may have come after the statement that looked for it began.
-        """
-        if plan_id is None:
-            return None
-        cached = self._plans.get(plan_id)
-        if cached is None or version is None or cached.version < version:
-            cached = await find_plan(connection, plan_id)
-            if cached is None:
-                return None
-            if len(self._plans) >= self._ENTRIES_MAX:
-                self._plans.clear()
-            self._plans[plan_id] = cached
-        return cached
-
-
 async def lock_accounts(connection: "Connection", account_ids: Collection[str]) -> None:
     """Locks accounts (unique ids) until the transaction ends. Those never seen before get a row first."""
     wanted = sorted(account_ids)
     if await connection.fetchval(SQL["lock"], wanted) < len(wanted):
-        await connection.execute(SQL["add_seen"], wanted)
+        await add_seen(connection, wanted)
         await connection.execute(SQL["lock"], wanted)
 
 
-async def lock_terms(
-    connection: "Connection", account_ids: Collection[str], plans: PlanCache, default_plan_id: str | None
-) -> dict[str, Terms]:
-    """As lock_accounts, and the terms of each; the default plan's where an account was never registered."""
-    wanted = sorted(account_ids)
-    rows = await connection.fetch(SQL["lock_terms"], wanted, default_plan_id)
-    if len(rows) < len(wanted):
-        await connection.execute(SQL["add_seen"], wanted)
-        rows = await connection.fetch(SQL["lock_terms"], wanted, default_plan_id)
-    return await _terms(connection, rows, plans)
-
-
-async def read_terms(
-    connection: "Connection", account_ids: Collection[str], plans: PlanCache, default_plan_id: str | None
-) -> dict[str, Terms]:
-    """The same without a lock: to show, not to decide on."""
-    return await _terms(connection, await connection.fetch(SQL["terms"], list(account_ids), default_plan_id), plans)
-
-
-async def _terms(connection: "Connection", rows: "list[asyncpg.Record]", plans: PlanCache) -> dict[str, Terms]:
-    return {
-        row["account_id"]: Terms(
-            row["plan_id"],
-            await plans.get(connection, row["plan_id"], row["plan_version"]),
-            Calendar(row["time_zone"], row["billing_anchor"]),
-        )
-        for row in rows
-    }
+async def add_seen(connection: "Connection", account_ids: list[str]) -> None:
+    """Gives accounts (sorted) that were never seen before a row."""
+    await connection.execute(SQL["add_seen"], account_ids)
 
 
 async def put_account(connection: "Connection", account_id: str, account: Account) -> AccountStored:
@@ -96,7 +43,7 @@ async def find_account(connection: "Connection", account_id: str) -> "asyncpg.Re
 async def put_plan(connection: "Connection", plan_id: str, plan: Plan) -> PlanStored:
     """Creates a plan or its next version."""
     version = await connection.fetchval(SQL["put_plan"], plan_id, plan.model_dump_json())
-    return PlanStored(plan_id=plan_id, version=version, **plan.model_dump())
+    return PlanStored.model_construct(plan_id=plan_id, version=version, **dict(plan))
 
 
 async def find_plan(connection: "Connection", plan_id: str) -> PlanStored | None:
@@ -104,4 +51,10 @@ async def find_plan(connection: "Connection", plan_id: str) -> PlanStored | None
     if row is None:
         return None
     plan = Plan.model_validate_json(row["body"])
-    return PlanStored.model_construct(plan_id=plan_id, version=row["version"], name=plan.name, limits=plan.limits)
+    return PlanStored.model_construct(plan_id=plan_id, version=row["version"], **dict(plan))
+
+
+async def change_limits(connection: "Connection", account_id: str) -> int:
+    """Locks an account whose overrides or grants are about to change, and answers their new version."""
+    version: int = await connection.fetchval(SQL["change_limits"], account_id)
+    return version

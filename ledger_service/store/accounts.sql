@@ -1,13 +1,3 @@
--- name: lock_terms
--- As lock, and the accounts' terms. Who waited for a lock sees the account as it is now, but all else as it was before:
--- a plan that came meanwhile has no version here, see PlanCache.
-select a.account_id, coalesce(a.plan_id, $2) as plan_id, a.time_zone, a.billing_anchor,
-       (select p.version from plans p where p.plan_id = coalesce(a.plan_id, $2)) as plan_version
-from accounts a
-where a.account_id = any ($1::text[])
-order by a.account_id
-for no key update of a
-
 -- name: lock
 -- The lock that serialises an account, always taken in sorted order: whoever takes several cannot deadlock.
 select count(*)
@@ -37,9 +27,8 @@ returning version
 -- name: find_plan
 select plan_id, version, body::text as body from plans where plan_id = $1
 
--- name: terms
-select k.account_id, coalesce(a.plan_id, $2) as plan_id, coalesce(a.time_zone, 'UTC') as time_zone,
-       coalesce(a.billing_anchor, '2000-01-01') as billing_anchor, p.version as plan_version
-from unnest($1::text[]) as k (account_id)
-left join accounts a on a.account_id = k.account_id
-left join plans p on p.plan_id = coalesce(a.plan_id, $2)
+-- name: change_limits
+-- To be called before overrides or grants of an account change: locks the account, and tells caches to read them again.
+insert into accounts as a (account_id, limits_version) values ($1, 1)
+on conflict (account_id) do update set limits_version = a.limits_version + 1
+returning limits_version

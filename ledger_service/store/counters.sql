@@ -1,9 +1,9 @@
 -- name: find
-select k.ordinal, c.settled, c.held
+select k.ordinal, c.settled, c.held, c.watched, c.warn_at
 from unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[])
     with ordinality as k (account_id, scope_key, period_end, period_start, counter_id, ordinal)
 cross join lateral (
-    select c.settled, c.held
+    select c.settled, c.held, c.watched::text as watched, c.warn_at
     from counters c
     where c.account_id = k.account_id and c.scope_key = k.scope_key and c.period_end = k.period_end
       and c.period_start = k.period_start and c.counter_id = k.counter_id
@@ -25,9 +25,10 @@ select n.account_id, n.scope_key, n.period_end, n.period_start, n.counter_id, n.
              and selected(n, u.operation, u.provider, u.model, u.counted_at)
        ), 0),
        coalesce((
-           select sum(meter_amount(n.meter, 1, d.quantity, d.estimated_cost_nanos))
+           select sum(meter_amount(n.meter, d.calls, d.quantity, d.estimated_cost_nanos))
            from decisions d
            where d.account_id = n.account_id and d.state = 'held'
+             and d.decided_at >= n.period_start and d.decided_at < n.period_end
              and n.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
              and selected(n, d.operation, d.provider, d.model, d.decided_at)
        ), 0)
@@ -35,3 +36,11 @@ from json_populate_recordset(null::counters, $1::json) as n
 order by n.account_id, n.scope_key, n.period_end, n.period_start, n.counter_id
 on conflict do nothing
 returning account_id, scope_key, period_end, period_start, counter_id, settled, held
+
+-- name: watch
+update counters c
+set watched = k.watched::json, warn_at = k.warn_at
+from unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::text[], $7::bigint[])
+    as k (account_id, scope_key, period_end, period_start, counter_id, watched, warn_at)
+where c.account_id = k.account_id and c.scope_key = k.scope_key and c.period_end = k.period_end
+  and c.period_start = k.period_start and c.counter_id = k.counter_id

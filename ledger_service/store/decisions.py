@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from contracts.identifiers import uuid7
-from contracts.limits import Decision, LimitCheck
-from ledger_service.domain.ledger_events import decision_event, decision_event_type
+from contracts.leases import LeaseCheck
+from contracts.limits import LimitCheck
+from ledger_service.domain.counters import calls_of
+from ledger_service.domain.decide import Verdict
+from ledger_service.domain.ledger_events import CHECK_DENIED, RESERVATION_PLACED, decision_event
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -31,38 +34,34 @@ class Known:
 
     request_digest: bytes | None
     decision_json: bytes | None
-    finished: bool
+    state: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision to be written: the check and the answer, each as a model and as JSON."""
+    """A decision to be written: the check, its cost filled in, and the answer, each as a model and as JSON."""
 
     check: LimitCheck
-    check_json: str
-    decision: Decision
+    check_json: bytes
+    verdict: Verdict
     decision_json: bytes
     request_digest: bytes
 
 
-def request_digest(check_json: str) -> bytes:
+def request_digest(check_json: bytes) -> bytes:
     """What two checks must share to be the same request."""
-    return sha256(check_json.encode()).digest()[:16]
+    return sha256(check_json).digest()[:16]
 
 
-async def find_known(
-    connection: "Connection", keys: Collection[OperationKey]
-) -> tuple[dict[OperationKey, Known], datetime]:
-    """Earlier decisions and outcomes of these operations, and the database's time. There must be at least one key."""
+async def find_known(connection: "Connection", keys: Collection[OperationKey]) -> dict[OperationKey, Known]:
+    """Earlier decisions and outcomes of those of these operations that have any. At least one key is needed."""
     rows = await connection.fetch(SQL["find_many"], *zip(*keys, strict=True))
-    known = {
+    return {
         OperationKey(row["account_id"], row["operation_id"]): Known(
-            row["request_digest"], row["decision"].encode() if row["decision"] else None, row["finished"]
+            row["request_digest"], row["decision"].encode() if row["decision"] else None, row["state"]
         )
         for row in rows
-        if row["request_digest"] is not None or row["finished"]
     }
-    return known, max(row["read_at"] for row in rows)
 
 
 async def write_decisions(connection: "Connection", decided: Sequence[Decided]) -> None:
@@ -71,13 +70,14 @@ async def write_decisions(connection: "Connection", decided: Sequence[Decided]) 
 
 
 def _row(one: Decided) -> tuple[object, ...]:
-    check, decision, event_id = one.check, one.decision, uuid7()
-    body = decision_event(event_id, one.check_json, check.account_id, decision, one.decision_json).decode()
-    expires_at = decision.reservation.expires_at if decision.reservation else None
+    check, (allowed, decided_at, expires_at, _), event_id = one.check, one.verdict, uuid7()
+    event_type = RESERVATION_PLACED if allowed else CHECK_DENIED
+    body = decision_event(event_id, event_type, check.account_id, decided_at, one.check_json, one.decision_json)
     return (
-        check.account_id, check.operation_id, event_id, decision_event_type(decision), body, one.request_digest,
-        "held" if decision.allowed else "denied", check.user_id, check.project_id, check.api_key_id, check.operation,
-        check.provider, check.model, check.quantity, check.estimated_cost or 0, decision.decided_at, expires_at,
+        check.account_id, check.operation_id, event_id, event_type, body.decode(), one.request_digest,
+        "held" if allowed else "denied", check.user_id, check.project_id, check.api_key_id, check.operation,
+        check.provider, check.model, calls_of(check), check.quantity, check.estimated_cost or 0, decided_at,
+        expires_at, isinstance(check, LeaseCheck),
     )  # fmt: skip
 
 
@@ -101,6 +101,14 @@ async def extend_hold(connection: "Connection", key: OperationKey, ttl_seconds: 
     """Moves an open hold's end to ``ttl_seconds`` from now; None where it is not open."""
     row = await connection.fetchrow(SQL["extend"], key.account_id, key.operation_id, float(ttl_seconds), uuid7())
     return None if row is None else row["expires_at"]
+
+
+async def find_state(
+    connection: "Connection", operation_id: UUID, account_id: str | None
+) -> tuple[OperationKey, str] | None:
+    """The state of the decision on an operation, and whose it is."""
+    row = await connection.fetchrow(SQL["find_state"], operation_id, account_id)
+    return None if row is None else (OperationKey(row["account_id"], operation_id), row["state"])
 
 
 async def find_decision(

@@ -1,7 +1,6 @@
 -- name: find_many
 -- What is known of these operations: an earlier decision, or an outcome.
-select k.account_id, k.operation_id, d.request_digest, (e.body -> 'data' -> 'decision')::text as decision,
-       o.event_id is not null as finished, clock_timestamp() as read_at
+select k.account_id, k.operation_id, d.request_digest, d.state, (e.body -> 'data' -> 'decision')::text as decision
 from unnest($1::text[], $2::uuid[]) as k (account_id, operation_id)
 left join lateral (
     select * from decisions d where d.account_id = k.account_id and d.operation_id = k.operation_id offset 0
@@ -14,6 +13,7 @@ left join lateral (
     where o.account_id = k.account_id and o.operation_id = k.operation_id and o.terminal
     offset 0
 ) o on true
+where d.operation_id is not null or o.event_id is not null
 
 -- name: write
 -- Logs decisions, and adds the holds of those allowed to every counter that they touch.
@@ -21,9 +21,9 @@ with decided as (
     select *
     from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::text[],
                 $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[],
-                $16::timestamptz[], $17::timestamptz[])
+                $16::bigint[], $17::timestamptz[], $18::timestamptz[], $19::boolean[])
         as t (account_id, operation_id, event_id, type, body, request_digest, state, user_id, project_id, api_key_id,
-              operation, provider, model, quantity, estimated_cost_nanos, decided_at, expires_at)
+              operation, provider, model, calls, quantity, estimated_cost_nanos, decided_at, expires_at, is_lease)
 ),
 logged as (
     insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
@@ -32,9 +32,9 @@ logged as (
 kept as (
     insert into decisions
         (account_id, operation_id, event_id, request_digest, state, user_id, project_id, api_key_id, operation,
-         provider, model, quantity, estimated_cost_nanos, decided_at, expires_at)
+         provider, model, calls, quantity, estimated_cost_nanos, decided_at, expires_at, is_lease)
     select account_id, operation_id, event_id, request_digest, state, user_id, project_id, api_key_id, operation,
-           provider, model, quantity, estimated_cost_nanos, decided_at, expires_at
+           provider, model, calls, quantity, estimated_cost_nanos, decided_at, expires_at, is_lease
     from decided
 ),
 placed as (
@@ -42,14 +42,10 @@ placed as (
 )
 insert into counters as c (account_id, scope_key, period_end, period_start, counter_id, meter, settled, held)
 select t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter, 0,
-       sum(meter_amount(t.meter, 1, d.quantity, d.estimated_cost_nanos))
+       sum(meter_amount(t.meter, d.calls, d.quantity, d.estimated_cost_nanos))
 from placed d
-cross join lateral (
-    select * from counters c
-    where c.account_id = d.account_id and c.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
-      and c.period_end > d.decided_at and selected(c, d.operation, d.provider, d.model, d.decided_at)
-    offset 0
-) t
+cross join lateral touched_counters(d.account_id, d.user_id, d.project_id, d.api_key_id, d.operation, d.provider,
+                                    d.model, d.decided_at) t
 group by t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter
 on conflict (account_id, scope_key, period_end, period_start, counter_id) do update set held = c.held + excluded.held
 
@@ -67,10 +63,12 @@ with closing as materialized (
 ),
 closed as (
     insert into decisions as d
-    select account_id, operation_id, event_id, request_digest, $4, user_id, project_id, api_key_id, operation, provider,
-           model, quantity, estimated_cost_nanos, decided_at, expires_at
+        (account_id, operation_id, event_id, request_digest, state, user_id, operation, provider, model, quantity,
+         estimated_cost_nanos, decided_at, closed_at)
+    select account_id, operation_id, event_id, request_digest, $4, user_id, operation, provider, model, quantity,
+           estimated_cost_nanos, decided_at, clock_timestamp()
     from closing
-    on conflict (account_id, operation_id) do update set state = excluded.state
+    on conflict (account_id, operation_id) do update set state = excluded.state, closed_at = excluded.closed_at
 ),
 logged as (
     insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
@@ -85,14 +83,10 @@ logged as (
 returned as (
     insert into counters as c (account_id, scope_key, period_end, period_start, counter_id, meter, settled, held)
     select t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter, 0,
-           -sum(meter_amount(t.meter, 1, d.quantity, d.estimated_cost_nanos))
+           -sum(meter_amount(t.meter, d.calls, d.quantity, d.estimated_cost_nanos))
     from closing d
-    cross join lateral (
-        select * from counters c
-        where c.account_id = d.account_id and c.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
-          and c.period_end > d.decided_at and selected(c, d.operation, d.provider, d.model, d.decided_at)
-        offset 0
-    ) t
+    cross join lateral touched_counters(d.account_id, d.user_id, d.project_id, d.api_key_id, d.operation, d.provider,
+                                        d.model, d.decided_at) t
     group by t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter
     on conflict (account_id, scope_key, period_end, period_start, counter_id) do update
     set held = c.held + excluded.held
@@ -104,6 +98,13 @@ select account_id, operation_id from decisions
 where state = 'held' and expires_at <= clock_timestamp()
 order by expires_at
 limit $1
+
+-- name: find_state
+-- Not of leases: those end by their token.
+select account_id, state from decisions
+where operation_id = $1 and ($2::text is null or account_id = $2) and not is_lease
+order by account_id
+limit 1
 
 -- name: extend
 with extended as (

@@ -30,6 +30,7 @@ create temp table if not exists incoming (
     error_code         text,
     error_message      text,
     metadata           json,
+    lease_id           uuid,
     recorded_at        timestamptz default now()
 ) on commit delete rows
 

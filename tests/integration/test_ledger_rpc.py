@@ -8,7 +8,14 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from contracts.limits import Decision
-from contracts.subjects import LIMITS_CHECK
+from contracts.subjects import (
+    LEASES_PLACE,
+    LEASES_RETURN,
+    LIMITS_CHECK,
+    LIMITS_CHECK_BATCH,
+    RESERVATIONS_EXTEND,
+    RESERVATIONS_RELEASE,
+)
 from tests.builders import check, limit
 from tests.servers import Ledger
 
@@ -78,4 +85,11 @@ async def test_the_service_is_found_by_its_name(ledger: Ledger, nats_client: Nat
     assert ledger.url
     found = json.loads((await nats_client.request("$SRV.INFO.ledger", b"", timeout=ANSWER_SECONDS)).data)
     assert found["name"] == "ledger"
-    assert [endpoint["subject"] for endpoint in found["endpoints"]] == [LIMITS_CHECK]
+    assert [endpoint["subject"] for endpoint in found["endpoints"]] == [
+        LIMITS_CHECK,
+        LIMITS_CHECK_BATCH,
+        RESERVATIONS_RELEASE,
+        RESERVATIONS_EXTEND,
+        LEASES_PLACE,
+        LEASES_RETURN,
+    ]

@@ -7,7 +7,15 @@ from ledger_service.store import event_log
 from ledger_service.store.queries import every_query
 
 #: Small reference tables, the same on every shard.
-ABOUT_NO_ACCOUNT = {"plans", "sources", "dead_letters", "schema_migrations"}
+ABOUT_NO_ACCOUNT = {
+    "plans",
+    "sources",
+    "dead_letters",
+    "schema_migrations",
+    "prices",
+    "price_catalogue",
+    "signing_keys",
+}
 QUERIES = dict(every_query())
 
 

@@ -74,7 +74,7 @@ def _usage_log_row(oracle: Oracle, event: Body) -> Body:
         "quantity": data["quantity"],
         "cost_nanos": nanos(data["cost"]),
         "occurred_at": moment(event["time"]),
-        "counted_at": operation.decided_at if operation.allowed else moment(event["time"]),
+        "counted_at": operation.counted_at,
         "error_code": data.get("error", {}).get("code"),
     }
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from contracts.limits import Limit, LimitCheck, Meter, Plan, Scope, Window
 from ledger_service.domain.counters import counted_by, scope_key, share
-from ledger_service.domain.decide import Terms, claims_of
+from ledger_service.domain.decide import claims_of
 from ledger_service.domain.periods import Calendar, period_of
+from ledger_service.domain.terms import Terms
 from tests import builders
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

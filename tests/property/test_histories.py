@@ -190,6 +190,10 @@ class History(RuleBasedStateMachine):
     @rule(pick=picks)
     def check_again(self, pick: int) -> None:
         body = self._pick(pick)
+        if self._state(body) in ("released", "expired"):
+            again = self.run(self.client.http.post("/v1/limit-checks", json=body))
+            assert (again.status_code, again.json()["code"]) == (409, "reservation_closed")
+            return
         again = self.run(self.client.check(body))
         known = self.oracle.operations[self.account_id, body["operation_id"]]
         assert again["allowed"] == known.allowed

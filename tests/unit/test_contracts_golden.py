@@ -76,6 +76,7 @@ def _full(event_id: str, source_sequence: int, time: datetime, data: dict[str, A
         "time": time,
         "datacontenttype": "application/json",
         "sourcesequence": source_sequence,
+        "leaseid": None,
         "traceparent": _TRACE,
         "data": data,
     }
@@ -90,9 +91,13 @@ def _minimal(event_id: str, second: int, data: dict[str, Any]) -> dict[str, Any]
         "time": datetime(2026, 11, 22, 10, 15, second, tzinfo=UTC),
         "datacontenttype": "application/json",
         "sourcesequence": None,
+        "leaseid": None,
         "data": data,
     }
 
+
+#: CloudEvents lets any attribute be added to an envelope; these were, after the golden files were published.
+CAME_LATER = {"leaseid"}
 
 #: What each golden file says, in Python; money in nano-dollars.
 EXPECTED: dict[str, dict[str, Any]] = {
@@ -191,8 +196,8 @@ def test_golden_file_sets_every_optional_field_or_none(name: str) -> None:
         if name.endswith(".minimal.json"):
             assert {field for field in optional & part.model_fields_set if getattr(part, field) is not None} == set()
         else:
-            assert {field for field in type(part).model_fields if getattr(part, field) is None} == set()
-            assert optional <= part.model_fields_set
+            assert {field for field in type(part).model_fields if getattr(part, field) is None} <= CAME_LATER
+            assert optional - CAME_LATER <= part.model_fields_set
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))

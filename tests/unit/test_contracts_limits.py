@@ -315,4 +315,4 @@ def test_decision_survives_json() -> None:
         '"maximum":"2.500000000","settled":"0.000000000","held":"0.040000000","available":"2.460000000"}],'
         '"decided_at":"2026-11-22T10:00:00Z","plan_id":"starter"}'
     )
-    assert Decision.model_validate_json(text).model_dump_json() == text
+    assert Decision.model_validate_json(text).model_dump_json(exclude_unset=True) == text

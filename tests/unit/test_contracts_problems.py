@@ -35,6 +35,8 @@ PINNED: dict[str, tuple[str, int, int | None]] = {
     "operation_in_progress": ("urn:usage-ledger:problem:operation-in-progress", 409, 1),
     "idempotency_key_reused": ("urn:usage-ledger:problem:idempotency-key-reused", 422, None),
     "reservation_closed": ("urn:usage-ledger:problem:reservation-closed", 409, None),
+    "lease_invalid": ("urn:usage-ledger:problem:lease-invalid", 403, None),
+    "lease_closed": ("urn:usage-ledger:problem:lease-closed", 409, None),
     "limit_exceeded": ("urn:usage-ledger:problem:limit-exceeded", 429, None),
     "operation_failed": ("urn:usage-ledger:problem:operation-failed", 502, None),
     "store_unavailable": ("urn:usage-ledger:problem:store-unavailable", 503, 1),
@@ -122,7 +124,7 @@ def _refusal(model: type[BaseModel], body: Any) -> ValidationError:
 
 def test_refused_body_names_its_fields() -> None:
     body = '{"name": "p", "limits": [{"limit_id": "a", "meter": "calls", "window": "week", "maximum": -1}]}'
-    refused = invalid(_refusal(Plan, body))
+    refused = invalid(_refusal(Plan, body)).problem
     assert (refused.code, refused.status) == ("invalid_request", 422)
     assert [(error.field, error.rule) for error in refused.errors] == [
         ("limits[0].window", "enum"),
@@ -134,14 +136,14 @@ def test_refused_body_names_its_fields() -> None:
 
 @pytest.mark.parametrize("body", ["", "{", '{"name": }', "\x00"])
 def test_body_that_is_no_json_is_a_problem_of_its_own(body: str) -> None:
-    refused = invalid(_refusal(Plan, body))
+    refused = invalid(_refusal(Plan, body)).problem
     assert (refused.code, refused.status, refused.errors) == ("malformed_json", 400, [])
 
 
 def test_refused_event_names_fields_of_the_event_and_not_our_models() -> None:
     with pytest.raises(ValidationError) as error:
         parse_event(b'{"type": "usage.operation.failed.v1", "data": {"cost": 1}}')
-    refused = invalid(error.value, skip=frozenset(EVENT_MODELS))
+    refused = invalid(error.value, skip=frozenset(EVENT_MODELS)).problem
     fields = {error.field for error in refused.errors}
     assert {"id", "time", "data.operation_id", "data.cost"} <= fields
     assert not any("usage.operation" in field for field in fields)
@@ -155,5 +157,5 @@ def test_event_without_a_known_type_is_told_so(body: bytes) -> None:
 
 
 def test_refusal_never_repeats_what_was_sent() -> None:
-    refused = invalid(_refusal(Plan, '{"name": 5, "secret": "s3cr3t"}'))
+    refused = invalid(_refusal(Plan, '{"name": 5, "secret": "s3cr3t"}')).problem
     assert "s3cr3t" not in refused.model_dump_json()

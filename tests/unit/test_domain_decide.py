@@ -6,14 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.limits import Decision, Limit, LimitCheck, Plan
 from ledger_service.domain.counters import Balance, CounterKey
-from ledger_service.domain.decide import Claim, Terms, claims_of, decide, hold
+from ledger_service.domain.decide import Claim, claims_of, decide, hold
 from ledger_service.domain.periods import Calendar
+from ledger_service.domain.terms import Terms
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 OPERATION_ID = UUID("019aa9c1-5b00-7123-9abc-def012345678")
@@ -56,10 +58,10 @@ class Ledger:
         """Decides, and holds what is allowed, as the ledger does."""
         check = a_check(**changes)
         claims = claims_of(check, self.terms, NOW)
-        decision = decide(check, self.terms, claims, self.balances, NOW, ttl_seconds=300)
-        if decision.allowed:
+        verdict = decide(check, self.terms, claims, self.balances, NOW, ttl_seconds=300)
+        if verdict.allowed:
             hold(claims, self.balances)
-        return decision
+        return Decision.model_validate_json(orjson.dumps(verdict.body))
 
 
 def given_limits(*limits: Limit) -> Ledger:

@@ -1,0 +1,49 @@
+"""JSON from callers: one meaning only. Where a member stands twice, readers differ on which one holds."""
+
+import json
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from contracts.problems import MALFORMED_JSON, ProblemError, broken_rule, invalid
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_json(model: type[Model], body: bytes) -> Model:
+    """The body as a model. Raises ProblemError that names the fields which break a rule."""
+    read = parse_json(model, body)
+    refuse_repeated_members(body)
+    return read
+
+
+def parse_json(model: type[Model], body: bytes) -> Model:
+    """The same, taking the last of members that stand twice: for the hot path, which looks for them in its own way."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def refuse_repeated_members(body: bytes) -> None:
+    """Raises ProblemError that names the first member which stands twice in one object."""
+    try:
+        json.loads(body, object_pairs_hook=_once)
+    except _RepeatedMemberError as error:
+        raise broken_rule(error.name, "repeated_member", "stands twice in one object") from None
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(MALFORMED_JSON, f"not JSON: {error}") from None
+
+
+class _RepeatedMemberError(Exception):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _once(members: list[tuple[str, object]]) -> dict[str, object]:
+    read = dict(members)
+    if len(read) < len(members):
+        names = [name for name, _ in members]
+        raise _RepeatedMemberError(next(name for name in names if names.count(name) > 1))
+    return read

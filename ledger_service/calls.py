@@ -1,0 +1,164 @@
+"""The calls that are served over HTTP and NATS alike: JSON in, JSON out, ProblemError for what is wrong."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from pydantic import ValidationError
+
+from contracts.leases import LeaseRequest, LeaseReturn
+from contracts.limits import CHECKS_PER_BATCH_MAX, LimitCheck, LimitCheckBatch
+from contracts.problems import STORE_UNAVAILABLE, TOO_LARGE, Problem, ProblemError, broken_rule, invalid
+from contracts.reservations import ReservationExtension, ReservationRef
+from contracts.strict_json import parse_json, read_json, refuse_repeated_members
+from contracts.subjects import (
+    LEASES_PLACE,
+    LEASES_RETURN,
+    LIMITS_CHECK,
+    LIMITS_CHECK_BATCH,
+    RESERVATIONS_EXTEND,
+    RESERVATIONS_RELEASE,
+)
+from ledger_service.leases import Leases
+from ledger_service.limit_checks import LimitChecks
+from ledger_service.reservations import Reservations
+from ledger_service.store.pool import UNAVAILABLE, StoreUnavailableError
+
+#: What a caller is told of an error that is none of its own making.
+STORE_ERRORS: Final[tuple[type[Exception], ...]] = (StoreUnavailableError, *UNAVAILABLE)
+
+CHECK_BYTES_MAX: Final = 64 * 1024
+BATCH_BYTES_MAX: Final = 1000 * 1024
+
+_NOT_TEXT: Final = frozenset({"quantity", "attributes", "ttl_seconds", "dry_run"})
+
+
+def store_unavailable(_: Exception) -> ProblemError:
+    return ProblemError(STORE_UNAVAILABLE, "nothing was lost; try again with the same operation_id or event ids")
+
+
+class Calls:
+    """One method a call; each takes the request's JSON and answers the response's."""
+
+    def __init__(self, limit_checks: LimitChecks, reservations: Reservations, leases: Leases) -> None:
+        self._limit_checks = limit_checks
+        self._reservations = reservations
+        self._leases = leases
+
+    async def check(self, body: bytes) -> bytes:
+        """contracts.limits: LimitCheck → Decision."""
+        check = parse_json(LimitCheck, _bounded(body, CHECK_BYTES_MAX))
+        if body.count(b'"') != _quotes(check):
+            refuse_repeated_members(body)
+        return await self._limit_checks.check(check)
+
+    async def check_batch(self, body: bytes) -> bytes:
+        """contracts.limits: LimitCheckBatch → LimitCheckBatchAnswer. What is wrong with one check is its own answer."""
+        read = _read_checks(_bounded(body, BATCH_BYTES_MAX))
+        decided = iter(await self._limit_checks.check_many([one for one in read if isinstance(one, LimitCheck)]))
+        answers = (next(decided) if isinstance(one, LimitCheck) else one for one in read)
+        return b'{"results":[' + b",".join(map(_result, answers)) + b"]}"
+
+    async def release(self, body: bytes) -> bytes:
+        """contracts.reservations: ReservationRef → ReservationState."""
+        state = await self._reservations.release(read_json(ReservationRef, _bounded(body, CHECK_BYTES_MAX)))
+        return state.model_dump_json(exclude_none=True).encode()
+
+    async def extend(self, body: bytes) -> bytes:
+        """contracts.reservations: ReservationExtension → ReservationState."""
+        state = await self._reservations.extend(read_json(ReservationExtension, _bounded(body, CHECK_BYTES_MAX)))
+        return state.model_dump_json(exclude_none=True).encode()
+
+    async def lease(self, body: bytes) -> bytes:
+        """contracts.leases: LeaseRequest → Lease."""
+        lease = await self._leases.place(read_json(LeaseRequest, _bounded(body, CHECK_BYTES_MAX)))
+        return lease.model_dump_json().encode()
+
+    async def return_lease(self, body: bytes) -> bytes:
+        """contracts.leases: LeaseReturn → LeaseReturned."""
+        returned = await self._leases.give_back(read_json(LeaseReturn, _bounded(body, CHECK_BYTES_MAX)))
+        return returned.model_dump_json().encode()
+
+
+@dataclass(frozen=True)
+class NatsEndpoint:
+    """A call as a NATS service offers it."""
+
+    name: str
+    subject: str
+    call: Callable[[Calls, bytes], Awaitable[bytes]]
+
+
+#: The registry: a call that is to be had over NATS adds its line here.
+NATS_ENDPOINTS: Final = (
+    NatsEndpoint("limits-check", LIMITS_CHECK, Calls.check),
+    NatsEndpoint("limits-check-batch", LIMITS_CHECK_BATCH, Calls.check_batch),
+    NatsEndpoint("reservations-release", RESERVATIONS_RELEASE, Calls.release),
+    NatsEndpoint("reservations-extend", RESERVATIONS_EXTEND, Calls.extend),
+    NatsEndpoint("leases-place", LEASES_PLACE, Calls.lease),
+    NatsEndpoint("leases-return", LEASES_RETURN, Calls.return_lease),
+)
+
+
+def _bounded(body: bytes, bytes_max: int) -> bytes:
+    if len(body) > bytes_max:
+        raise ProblemError(TOO_LARGE, f"at most {bytes_max} bytes a request")
+    return body
+
+
+def _quotes(check: LimitCheck) -> int:
+    """How many quotes a check has as JSON, at least. One that has more is read again, in case a member stands twice:
+    that costs a hundredth of always reading it so."""
+    texts = sum(name not in _NOT_TEXT and getattr(check, name) is not None for name in check.model_fields_set)
+    attributes = check.attributes or {}
+    texts += len(attributes) + sum(isinstance(value, str) for value in attributes.values())
+    return 2 * (len(check.model_fields_set) + texts)
+
+
+def _read_checks(body: bytes) -> Sequence[LimitCheck | ProblemError]:
+    try:
+        read = LimitCheckBatch.model_validate_json(body).checks
+    except ValidationError as error:
+        refusal = invalid(error)
+    else:
+        if body.count(b'"') != 2 + sum(map(_quotes, read)):
+            refuse_repeated_members(body)
+        return read
+    checks = _checks_in(body)
+    if checks is None:
+        raise refusal
+    if len(checks) > CHECKS_PER_BATCH_MAX:
+        raise broken_rule("checks", "too_long", f"at most {CHECKS_PER_BATCH_MAX} checks a batch, not {len(checks)}")
+    return [_read_check(orjson.dumps(check)) for check in checks]
+
+
+def _checks_in(body: bytes) -> list[object] | None:
+    """The checks of a batch in which something is wrong; None where the batch itself is."""
+    try:
+        batch = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    checks = batch.get("checks") if isinstance(batch, dict) and len(batch) == 1 else None
+    return checks if isinstance(checks, list) and checks else None
+
+
+def _read_check(body: bytes) -> LimitCheck | ProblemError:
+    try:
+        return parse_json(LimitCheck, body)
+    except ProblemError as error:
+        return error
+
+
+def _result(answer: bytes | Exception) -> bytes:
+    if isinstance(answer, bytes):
+        return b'{"decision":' + answer + b"}"
+    if isinstance(answer, STORE_ERRORS):
+        answer = store_unavailable(answer)
+    if not isinstance(answer, ProblemError):
+        raise answer
+    return b'{"problem":' + _problem_json(answer.problem) + b"}"
+
+
+def _problem_json(problem: Problem) -> bytes:
+    return problem.model_dump_json().encode()

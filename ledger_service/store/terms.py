@@ -1,0 +1,122 @@
+"""The terms of accounts: read under the accounts' locks, from caches that versions keep true."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from contracts.limits import PlanStored
+from ledger_service.domain.credits import Grant
+from ledger_service.domain.periods import Calendar
+from ledger_service.domain.terms import Override, Selected, Terms
+from ledger_service.store.accounts import add_seen, find_plan
+from ledger_service.store.credit_grants import load_grants
+from ledger_service.store.overrides import load_overrides
+from ledger_service.store.queries import load
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from ledger_service.store.pool import Connection
+
+SQL: Final = load(__name__)
+
+
+class _Additions(NamedTuple):
+    """What an account's terms add to its plan, as of a version."""
+
+    version: int
+    overrides: tuple[Override, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+
+_NO_ADDITIONS: Final = _Additions(0)
+
+
+class TermsCache:
+    """Plans by id, and overrides and grants by account, each with its version: an older one is read again."""
+
+    _ENTRIES_MAX: Final = 10_000
+
+    def __init__(self) -> None:
+        self._plans: dict[str, tuple[PlanStored, Selected]] = {}
+        self._additions: dict[str, _Additions] = {}
+
+    async def terms(self, connection: "Connection", rows: "list[asyncpg.Record]") -> dict[str, Terms]:
+        """The terms that the rows of ``lock_terms`` or ``read_terms`` stand for."""
+        changed = {row["account_id"]: row["limits_version"] for row in rows if self._is_behind(row)}
+        # Taken out before anything else is awaited: to make room, the cache forgets accounts at any such moment.
+        additions = {row["account_id"]: self._additions.get(row["account_id"], _NO_ADDITIONS) for row in rows}
+        if changed:
+            additions |= await self._load(connection, changed)
+        found = {}
+        for row in rows:
+            plan, selected = await self._plan(connection, row["plan_id"], row["plan_version"])
+            added = additions[row["account_id"]]
+            found[row["account_id"]] = Terms(
+                plan_id=row["plan_id"],
+                plan=plan,
+                calendar=Calendar(row["time_zone"], row["billing_anchor"]),
+                plan_version=None if plan is None else plan.version,
+                overrides=added.overrides,
+                grants=added.grants,
+                selected=selected,
+            )
+        return found
+
+    def _is_behind(self, row: "asyncpg.Record") -> bool:
+        version: int = row["limits_version"]
+        return version > self._additions.get(row["account_id"], _NO_ADDITIONS).version
+
+    async def _load(self, connection: "Connection", versions: dict[str, int]) -> dict[str, _Additions]:
+        overrides = await load_overrides(connection, versions)
+        grants = await load_grants(connection, versions)
+        if len(self._additions) >= self._ENTRIES_MAX:
+            self._additions.clear()
+        loaded = {
+            account_id: _Additions(version, overrides.get(account_id, ()), grants.get(account_id, ()))
+            for account_id, version in versions.items()
+        }
+        self._additions |= loaded
+        return loaded
+
+    async def _plan(
+        self, connection: "Connection", plan_id: str | None, version: int | None
+    ) -> tuple[PlanStored | None, Selected]:
+        """The plan of that version, or a newer one that came meanwhile; None where there is no plan by that id.
+
+        A version of None asks again: the plan may have come after the statement that looked for it began.
+        """
+        if plan_id is None:
+            return None, {}
+        cached = self._plans.get(plan_id)
+        if cached is None or version is None or cached[0].version < version:
+            plan = await find_plan(connection, plan_id)
+            if plan is None:
+                return None, {}
+            if len(self._plans) >= self._ENTRIES_MAX:
+                self._plans.clear()
+            cached = self._plans[plan_id] = (plan, {})
+        return cached
+
+
+async def lock_terms(
+    connection: "Connection", account_ids: Collection[str], cache: TermsCache, default_plan_id: str | None
+) -> tuple[dict[str, Terms], datetime]:
+    """Locks accounts (unique ids, at least one) until the transaction ends. Answers the terms of each, the default
+    plan's where an account was never registered, and the database's time once all were locked.
+
+    Accounts that were never seen before get a row first.
+    """
+    wanted = sorted(account_ids)
+    rows = await connection.fetch(SQL["lock"], wanted, default_plan_id)
+    if len(rows) < len(wanted):
+        await add_seen(connection, wanted)
+        rows = await connection.fetch(SQL["lock"], wanted, default_plan_id)
+    return await cache.terms(connection, rows), max(row["locked_at"] for row in rows)
+
+
+async def read_terms(
+    connection: "Connection", account_ids: Collection[str], cache: TermsCache, default_plan_id: str | None
+) -> dict[str, Terms]:
+    """The same without a lock: to show, not to decide on."""
+    return await cache.terms(connection, await connection.fetch(SQL["read"], list(account_ids), default_plan_id))
