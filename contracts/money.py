@@ -15,6 +15,7 @@ COST_NANOS_MAX: Final = 1_000_000 * NANOS_PER_DOLLAR
 MAXIMUM_NANOS_MAX: Final = 1_000_000_000 * NANOS_PER_DOLLAR
 
 # ASCII digits only, a short exponent: Decimal() alone would take "1_000", " 1 ", "NaN" and "1e999999999".
+_PLAIN: Final = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 
 
@@ -26,6 +27,9 @@ def parse_nanos(text: object) -> int:
     """
     if not isinstance(text, str):
         raise PydanticCustomError("money_string", 'money is a decimal string such as "0.04", not a JSON number')
+    plain = _PLAIN.fullmatch(text)
+    if plain:  # how almost all come
+        return int(plain[1] + (plain[2] or "").ljust(DECIMALS_MAX, "0"))
     if not _DECIMAL.fullmatch(text):
         raise PydanticCustomError("money_decimal", "not a decimal number")
     sign, digits, exponent = Decimal(text).as_tuple()
@@ -38,8 +42,8 @@ def parse_nanos(text: object) -> int:
 
 def format_nanos(nanos: int) -> str:
     """The decimal string of an amount in nano-dollars, always with nine decimals: ``40_000_000 → "0.040000000"``."""
-    whole, fraction = divmod(abs(nanos), NANOS_PER_DOLLAR)
-    return f"{'-' if nanos < 0 else ''}{whole}.{fraction:09d}"
+    digits = str(abs(nanos)).zfill(DECIMALS_MAX + 1)
+    return f"{'-' if nanos < 0 else ''}{digits[:-DECIMALS_MAX]}.{digits[-DECIMALS_MAX:]}"
 
 
 _MONEY_SCHEMA: Final[dict[str, object]] = {

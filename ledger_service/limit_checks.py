@@ -15,18 +15,17 @@ from contracts.problems import CONFLICT, OPERATION_FINISHED, OVERLOADED, RESERVA
 from ledger_service.batching import MicroBatcher, QueueFullError
 from ledger_service.config import LEASE_GRACE_SECONDS_DEFAULT
 from ledger_service.domain.alerts import Alert, next_amount, reached, thresholds_of, write_thresholds
-from ledger_service.domain.counters import Balance, CounterKey
-from ledger_service.domain.decide import Claim, claims_of, decide, hold, standing
+from ledger_service.domain.counters import Balance, CounterKey, share
+from ledger_service.domain.decide import Claim, claims_of, decide, standing
 from ledger_service.domain.leases import beyond_rule, lease_of
 from ledger_service.domain.rating import Catalogue, CostTooLargeError, worst_case
 from ledger_service.domain.terms import Terms
 from ledger_service.store.alerts import raise_alerts
-from ledger_service.store.counters import read_balances, watch
+from ledger_service.store.counters import Touched, read_counters, watch
 from ledger_service.store.decisions import (
     Decided,
     Known,
     OperationKey,
-    find_known,
     request_digest,
     write_decisions,
 )
@@ -36,7 +35,7 @@ from ledger_service.store.terms import TermsCache, lock_terms
 
 QUEUE_MAX: Final = 10_000
 #: While one batch waits for its commit, a second is decided once so many checks wait.
-OVERLAP_MIN: Final = 16
+OVERLAP_MIN: Final = 32
 ATTEMPTS_MAX: Final = 3
 
 Answer = bytes
@@ -109,16 +108,16 @@ class LimitChecks:
         self, connection: Connection, checks: Sequence[LimitCheck]
     ) -> list[Answer | Exception]:
         accounts = {check.account_id for check in checks}
-        terms, now = await lock_terms(connection, accounts, self._terms, self._default_plan_id)
-        known = await find_known(connection, {operation_key(check) for check in checks})
+        operations = {OperationKey(check.account_id, check.operation_id) for check in checks}
+        terms, now, known = await lock_terms(connection, accounts, self._terms, self._default_plan_id, operations)
         priced = await self._priced(connection, checks, terms, now)
         claims = [claims_of(one.check, terms[one.check.account_id], now) for one in priced]
-        balances = await read_balances(connection, (claim for some in claims for claim in some))
-        batch = _BatchDecider(known, balances, terms, now, self._ttl_seconds, self._lease_grace_seconds)
-        answers = [batch.answer(*one) for one in zip(checks, priced, claims, strict=True)]
+        counters = await read_counters(connection, checks, claims, now)
+        batch = _BatchDecider(known, counters.balances, terms, now, self._ttl_seconds, self._lease_grace_seconds)
+        answers = [batch.answer(*one) for one in zip(checks, priced, claims, counters.touched, strict=True)]
         if batch.decided:
-            await write_decisions(connection, batch.decided)
-        await _warn(connection, batch.claims, balances, now)
+            await write_decisions(connection, batch.decided, now, counters.placed())
+        await _warn(connection, batch.claims, counters.balances, now)
         return answers
 
     async def _priced(
@@ -181,10 +180,13 @@ class _BatchDecider:
         #: Of every decision, denials too: what is used up may have become so without a check.
         self.claims: list[Claim] = []
 
-    def answer(self, check: LimitCheck, priced: _Priced, claims: list[Claim]) -> Answer | Exception:
+    def answer(
+        self, check: LimitCheck, priced: _Priced, claims: list[Claim], touched: list[Touched]
+    ) -> Answer | Exception:
         check_json = check.model_dump_json(exclude_none=True).encode()
         digest = request_digest(check_json)
-        known = None if check.dry_run else self._known.get(operation_key(check))
+        key = OperationKey(check.account_id, check.operation_id)
+        known = None if check.dry_run else self._known.get(key)
         if known is not None:
             return _repeat(check.operation_id, digest, known)
         if priced.problem is not None:
@@ -201,10 +203,11 @@ class _BatchDecider:
         decision_json = orjson.dumps(verdict.body, option=orjson.OPT_UTC_Z)
         if not check.dry_run:
             if verdict.allowed:
-                hold(claims, self._balances)
+                for counter in touched:
+                    counter.balance.held += share(counter.meter, priced.check)
             self.claims += claims
             self.decided.append(Decided(priced.check, check_json, verdict, decision_json, digest))
-            self._known[operation_key(check)] = Known(digest, decision_json, "held" if verdict.allowed else "denied")
+            self._known[key] = Known(digest, decision_json, "held" if verdict.allowed else "denied")
         return decision_json
 
 
@@ -246,10 +249,6 @@ def _overloaded() -> ProblemError:
 
 def _died(error: BaseException) -> Exception:
     raise error  # cancelled: the ledger stops
-
-
-def operation_key(check: LimitCheck) -> OperationKey:
-    return OperationKey(check.account_id, check.operation_id)
 
 
 def _repeat(operation_id: UUID, digest: bytes, known: Known) -> Answer | Exception:

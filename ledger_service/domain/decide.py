@@ -1,7 +1,6 @@
 """The limit check, decided purely: limits and balances in, a decision out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -32,21 +31,26 @@ LEASE_NOT_ALLOWED: Final = "lease_not_allowed"
 UNPRICED_MODEL: Final = "unpriced_model"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One limit that applies to a check: the counter to compare with, and how much the check asks of it.
 
     A credit limit looks at one counter for each stretch of time between changes of its grants; ``key`` is the current
     one's, where a hold is placed.
     """
 
-    limit: Limit
-    counted: Counted
+    applied: Applied
     key: CounterKey
     period: Period
     amount: int
-    override: Override | None = None
     credit: CreditLine | None = None
+
+    @property
+    def limit(self) -> Limit:
+        return self.applied.limit
+
+    @property
+    def counted(self) -> Counted:
+        return self.applied.counted
 
     @property
     def keys(self) -> tuple[CounterKey, ...]:
@@ -96,10 +100,10 @@ def _claim(applied: Applied, account_id: str, key: str, terms: Terms, now: datet
         credit = credit_line(limit, counted, account_id, terms.grants, terms.calendar, now)
         current = credit.keys[-1]
         period = Period(current.period_start, current.period_end, limit.window.value)
-        return Claim(limit, counted, current, period, amount, applied.override, credit)
+        return Claim(applied, current, period, amount, credit)
     period = period_of(limit.window, now, terms.calendar)
     counter = CounterKey(account_id, key, period.end, period.start, counted.counter_id)
-    return Claim(limit, counted, counter, period, amount, applied.override)
+    return Claim(applied, counter, period, amount)
 
 
 def standing(claim: Claim, balances: Mapping[CounterKey, Balance]) -> Standing:
@@ -119,7 +123,7 @@ def decide(
     ttl_seconds: int,
     price: PriceRef | None = None,
 ) -> Verdict:
-    """Allowed if every hard limit that applies has room for the check's share. Changes nothing: see hold().
+    """Allowed if every hard limit that applies has room for the check's share. Changes nothing.
 
     The limits in the answer show the state after the decision, an allowed check's own hold included.
     """
@@ -158,30 +162,20 @@ def has_room(maximum: int, used: int, amount: int) -> bool:
     return used + amount <= maximum and maximum != 0
 
 
-def hold(claims: list[Claim], balances: Mapping[CounterKey, Balance]) -> None:
-    """Adds an allowed check's shares to what is held. Two limits over one counter hold it once."""
-    for key, amount in {claim.key: claim.amount for claim in claims}.items():
-        balances[key].held += amount
-
-
 def limit_state(claim: Claim, stands: Standing, own_share: int) -> Json:
     """One limit as people see it (contracts.limits.LimitState); money as decimal strings."""
-    limit, maximum, settled, held = claim.limit, stands.maximum, stands.settled, stands.held + own_share
-    is_cost = limit.meter is Meter.COST
+    applied, maximum, settled, held = claim.applied, stands.maximum, stands.settled, stands.held + own_share
+    is_cost = applied.limit.meter is Meter.COST
     state: Json = {
-        "limit_id": limit.limit_id,
-        "scope": limit.scope.value,
-        "meter": limit.meter.value,
-        "window": limit.window.value,
+        **applied.shown,
         "period": claim.period.name,
-        "mode": limit.mode.value,
         "maximum": format_nanos(maximum) if is_cost else maximum,
         "settled": format_nanos(settled) if is_cost else settled,
         "held": format_nanos(held) if is_cost else held,
         "available": format_nanos(maximum - settled - held) if is_cost else maximum - settled - held,
     }
-    if claim.override is not None:
-        state["override"] = _override_ref(claim.override)
+    if applied.override is not None:
+        state["override"] = _override_ref(applied.override)
     return state
 
 

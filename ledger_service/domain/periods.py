@@ -37,7 +37,7 @@ def period_of(window: Window, moment: datetime, calendar: Calendar) -> Period:
     Days, months and billing periods begin at midnight of the account's time zone; minutes and hours run in UTC, so
     that each has its full length when clocks change.
     """
-    return _period_of(window, moment.astimezone(UTC), calendar)
+    return _period_of(window, moment if moment.tzinfo is UTC else moment.astimezone(UTC), calendar)
 
 
 @lru_cache(maxsize=1024)  # a batch decides many checks at one moment

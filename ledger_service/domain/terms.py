@@ -34,6 +34,19 @@ class Applied:
     limit: Limit
     counted: Counted
     override: Override | None = None
+    #: What decisions show of it, whatever its balance.
+    shown: dict[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        limit = self.limit
+        shown = {
+            "limit_id": limit.limit_id,
+            "scope": limit.scope.value,
+            "meter": limit.meter.value,
+            "window": limit.window.value,
+            "mode": limit.mode.value,
+        }
+        object.__setattr__(self, "shown", shown)
 
 
 #: (operation, provider, model) → the plan's limits that select it.
@@ -95,12 +108,8 @@ def _with_overrides(check: LimitCheck, terms: Terms, now: datetime) -> list[Appl
                 holding[key] = override
     chosen = []
     for limit in terms.plan.limits if terms.plan else ():
-        replacing = [
-            key
-            for key, override in holding.items()
-            if key[0] == limit.limit_id and (override.scope_id is None or key[1] is limit.scope)
-        ]
-        chosen += [_of_override(holding.pop(key)) for key in replacing] or [_of_plan(limit)]
+        own = holding.pop((limit.limit_id, limit.scope), None)
+        chosen.append(_of_plan(limit) if own is None else _of_override(own))
     chosen += [_of_override(override) for override in holding.values()]
     return [applied for applied in chosen if applied.counted.selects(check)]
 
@@ -114,14 +123,14 @@ def limits_of_account(terms: Terms, now: datetime) -> list[Applied]:
     holding = {
         override.limit.limit_id: override
         for override in terms.overrides
-        if override.scope_id is None and override.valid_from <= now < override.valid_until
+        if override.limit.scope is Scope.ACCOUNT and override.valid_from <= now < override.valid_until
     }
     chosen = [
         _of_override(holding.pop(limit.limit_id)) if limit.limit_id in holding else _of_plan(limit)
         for limit in (terms.plan.limits if terms.plan else ())
+        if limit.scope is Scope.ACCOUNT
     ]
-    chosen += [_of_override(override) for override in holding.values()]
-    return [applied for applied in chosen if applied.limit.scope is Scope.ACCOUNT]
+    return chosen + [_of_override(override) for override in holding.values()]
 
 
 def fail_rule(check: LimitCheck, terms: Terms) -> FailRule | None:

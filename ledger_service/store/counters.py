@@ -1,10 +1,13 @@
 """Counters: read for decisions, made on first need."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from contracts.limits import LimitCheck, Meter
 from ledger_service.domain.counters import Balance, Counted, CounterKey
 from ledger_service.domain.decide import Claim
 from ledger_service.store.queries import load
@@ -14,14 +17,12 @@ if TYPE_CHECKING:
 
 SQL: Final = load(__name__)
 
+_METERS: Final = {meter.value: meter for meter in Meter}
+
 
 async def find_balances(connection: "Connection", claims: Iterable[Claim]) -> dict[CounterKey, Balance]:
     """The balances of those of the claims' counters that exist."""
-    keys = list({key for claim in claims for key in claim.keys})
-    if not keys:
-        return {}
-    rows = await connection.fetch(SQL["find"], *zip(*keys, strict=True))
-    return {keys[ordinal - 1]: Balance(*amounts) for ordinal, *amounts in rows}
+    return await _find(connection, {key for claim in claims for key in claim.keys})
 
 
 async def read_balances(connection: "Connection", claims: Iterable[Claim]) -> dict[CounterKey, Balance]:
@@ -29,13 +30,99 @@ async def read_balances(connection: "Connection", claims: Iterable[Claim]) -> di
 
     A counter that does not exist yet (new period, new limit) is made from the usage log and the open holds.
     """
-    claims = list(claims)
-    balances = await find_balances(connection, claims)
-    missing = {key: claim.counted for claim in claims for key in claim.keys if key not in balances}
+    wanted = {key: claim.counted for claim in claims for key in claim.keys}
+    balances = await _find(connection, wanted)
+    missing = {key: counted for key, counted in wanted.items() if key not in balances}
+    return balances | {key: balance for key, balance, _ in await _create(connection, missing)}
+
+
+async def _find(connection: "Connection", wanted: Iterable[CounterKey]) -> dict[CounterKey, Balance]:
+    keys = list(wanted)
+    if not keys:
+        return {}
+    rows = await connection.fetch(SQL["find"], *zip(*keys, strict=True))
+    return {keys[ordinal - 1]: Balance(*amounts) for ordinal, *amounts in rows}
+
+
+async def _create(
+    connection: "Connection", missing: Mapping[CounterKey, Counted]
+) -> list[tuple[CounterKey, Balance, str]]:
+    """Makes counters; answers each with its balance and the place of its row."""
+    if not missing:
+        return []
+    rows = await connection.fetch(SQL["create_missing"], _definitions(missing))
+    return [(CounterKey(*row[:5]), Balance(row["settled"], row["held"]), row["place"]) for row in rows]
+
+
+@dataclass(slots=True)
+class Touched:
+    """A counter that a check's share goes to, and where its row is."""
+
+    meter: Meter
+    balance: Balance
+    place: str
+    held_before: int
+
+
+@dataclass(slots=True)
+class CheckedCounters:
+    """The counters of some checks: ``balances`` are those of their claims, ``touched`` in the order of the checks."""
+
+    balances: dict[CounterKey, Balance]
+    touched: list[list[Touched]]
+
+    def placed(self) -> dict[str, int]:
+        """What was added to what is held, by the rows' places."""
+        return {
+            one.place: one.balance.held - one.held_before
+            for some in self.touched
+            for one in some
+            if one.balance.held != one.held_before
+        }
+
+
+async def read_counters(
+    connection: "Connection", checks: Sequence[LimitCheck], claims: Sequence[Sequence[Claim]], now: datetime
+) -> CheckedCounters:
+    """Every counter that these checks would touch, those of limits that their plan no longer has too, and every counter
+    of their claims, made where it does not exist yet. The accounts must be locked, and stay so while places are used.
+    """
+    ordinals: dict[tuple[str | None, ...], int] = {}
+    mine = [ordinals.setdefault(_caller(check), len(ordinals)) for check in checks]
+    callers, touched = list(ordinals), [list[Touched]() for _ in ordinals]
+    balances: dict[CounterKey, Balance] = {}
+    known: dict[CounterKey, Touched] = {}
+    for row in await connection.fetch(SQL["touched"], *zip(*callers, strict=True), now):
+        ordinal, place, scope_key, period_end, period_start, counter_id, meter, settled, held, watched, warn_at = row
+        account_id = callers[ordinal - 1][0]
+        assert account_id is not None
+        key = CounterKey(account_id, scope_key, period_end, period_start, counter_id)
+        one = known.get(key)
+        if one is None:
+            balances[key] = Balance(settled, held, watched, warn_at)
+            one = known[key] = Touched(_METERS[meter], balances[key], place, held)
+        touched[ordinal - 1].append(one)
+    missing = {key: claim.counted for some in claims for claim in some for key in claim.keys if key not in balances}
     if missing:
-        made = await connection.fetch(SQL["create_missing"], _definitions(missing))
-        balances.update({CounterKey(*row[:5]): Balance(settled=row[5], held=row[6]) for row in made})
-    return balances
+        # Those that exist are of earlier stretches of a credit limit, which no new share touches.
+        balances |= await _find(connection, missing)
+        absent = {key: counted for key, counted in missing.items() if key not in balances}
+        for key, balance, place in await _create(connection, absent):
+            balances[key] = balance
+            known[key] = Touched(absent[key].meter, balance, place, balance.held)
+        for ordinal, some in zip(mine, claims, strict=True):
+            there = {one.place for one in touched[ordinal]}
+            made = {claim.key for claim in some if claim.key in absent}
+            touched[ordinal] += [known[key] for key in made if known[key].place not in there]
+    return CheckedCounters(balances, [touched[ordinal] for ordinal in mine])
+
+
+def _caller(check: LimitCheck) -> tuple[str | None, ...]:
+    """What chooses the counters of a check: the arguments of the query, but for the moment."""
+    return (
+        check.account_id, check.user_id, check.project_id, check.api_key_id, check.operation, check.provider,
+        check.model,
+    )  # fmt: skip
 
 
 async def watch(connection: "Connection", watches: Mapping[CounterKey, tuple[str | None, int | None]]) -> None:
@@ -45,15 +132,15 @@ async def watch(connection: "Connection", watches: Mapping[CounterKey, tuple[str
 
 
 def _definitions(counters: Mapping[CounterKey, Counted]) -> str:
-    return orjson.dumps(
-        [
-            {
-                **key._asdict(),
-                "meter": counted.meter,
-                "operations": counted.operations or None,
-                "providers": counted.providers or None,
-                "models": counted.models or None,
-            }
-            for key, counted in counters.items()
-        ]
-    ).decode()
+    return orjson.dumps([counter_definition(key, counted) for key, counted in counters.items()]).decode()
+
+
+def counter_definition(key: CounterKey, counted: Counted) -> dict[str, object]:
+    """A row of the table as SQL reads it from JSON, without its balance."""
+    return {
+        **key._asdict(),
+        "meter": counted.meter,
+        "operations": counted.operations or None,
+        "providers": counted.providers or None,
+        "models": counted.models or None,
+    }

@@ -1,11 +1,13 @@
 """Decisions and the holds they place."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
+
+import orjson
 
 from contracts.identifiers import uuid7
 from contracts.leases import LeaseCheck
@@ -53,20 +55,28 @@ def request_digest(check_json: bytes) -> bytes:
     return sha256(check_json).digest()[:16]
 
 
-async def find_known(connection: "Connection", keys: Collection[OperationKey]) -> dict[OperationKey, Known]:
-    """Earlier decisions and outcomes of those of these operations that have any. At least one key is needed."""
-    rows = await connection.fetch(SQL["find_many"], *zip(*keys, strict=True))
+def read_known(text: str | None) -> dict[OperationKey, Known]:
+    """What the lock on accounts found of operations; see terms.sql."""
     return {
-        OperationKey(row["account_id"], row["operation_id"]): Known(
-            row["request_digest"], row["decision"].encode() if row["decision"] else None, row["state"]
+        OperationKey(one["account_id"], UUID(one["operation_id"])): Known(
+            bytes.fromhex(one["request_digest"]) if one["request_digest"] else None,
+            one["decision"].encode() if one["decision"] else None,
+            one["state"],
         )
-        for row in rows
+        for one in (orjson.loads(text) if text else ())
     }
 
 
-async def write_decisions(connection: "Connection", decided: Sequence[Decided]) -> None:
-    """Logs decisions and places their holds. The accounts must be locked."""
-    await connection.execute(SQL["write"], *zip(*(_row(one) for one in decided), strict=True))
+async def write_decisions(
+    connection: "Connection", decided: Sequence[Decided], now: datetime, holds: Mapping[str, int]
+) -> None:
+    """Logs decisions, at least one, all made at one moment, and adds holds to the counters at their places.
+
+    The accounts must be locked. Raises an error of pool.RETRYABLE where a decision on one of the operations came
+    meanwhile.
+    """
+    columns = zip(*(_row(one) for one in decided), strict=True)
+    await connection.execute(SQL["write"], now, *columns, list(holds), list(holds.values()))
 
 
 def _row(one: Decided) -> tuple[object, ...]:
@@ -74,10 +84,9 @@ def _row(one: Decided) -> tuple[object, ...]:
     event_type = RESERVATION_PLACED if allowed else CHECK_DENIED
     body = decision_event(event_id, event_type, check.account_id, decided_at, one.check_json, one.decision_json)
     return (
-        check.account_id, check.operation_id, event_id, event_type, body.decode(), one.request_digest,
-        "held" if allowed else "denied", check.user_id, check.project_id, check.api_key_id, check.operation,
-        check.provider, check.model, calls_of(check), check.quantity, check.estimated_cost or 0, decided_at,
-        expires_at, isinstance(check, LeaseCheck),
+        check.account_id, check.operation_id, event_id, body.decode(), one.request_digest, check.user_id,
+        check.project_id, check.api_key_id, check.operation, check.provider, check.model, check.quantity,
+        check.estimated_cost or 0, expires_at, isinstance(check, LeaseCheck), calls_of(check),
     )  # fmt: skip
 
 

@@ -1,53 +1,34 @@
--- name: find_many
--- What is known of these operations: an earlier decision, or an outcome.
-select k.account_id, k.operation_id, d.request_digest, d.state, (e.body -> 'data' -> 'decision')::text as decision
-from unnest($1::text[], $2::uuid[]) as k (account_id, operation_id)
-left join lateral (
-    select * from decisions d where d.account_id = k.account_id and d.operation_id = k.operation_id offset 0
-) d on true
-left join lateral (
-    select * from event_log e where e.account_id = d.account_id and e.event_id = d.event_id offset 0
-) e on true
-left join lateral (
-    select * from event_log o
-    where o.account_id = k.account_id and o.operation_id = k.operation_id and o.terminal
-    offset 0
-) o on true
-where d.operation_id is not null or o.event_id is not null
-
 -- name: write
--- Logs decisions, and adds the holds of those allowed to every counter that they touch.
+-- Logs decisions, all made at $1, and adds $19 to what is held of the counters at the places $18. A row's place holds
+-- still while its account is locked.
 with decided as (
     select *
-    from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::text[],
-                $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[],
-                $16::bigint[], $17::timestamptz[], $18::timestamptz[], $19::boolean[])
-        as t (account_id, operation_id, event_id, type, body, request_digest, state, user_id, project_id, api_key_id,
-              operation, provider, model, calls, quantity, estimated_cost_nanos, decided_at, expires_at, is_lease)
+    from unnest($2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::text[],
+                $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::timestamptz[], $16::boolean[],
+                $17::bigint[])
+        as t (account_id, operation_id, event_id, body, request_digest, user_id, project_id, api_key_id, operation,
+              provider, model, quantity, estimated_cost_nanos, expires_at, is_lease, calls)
 ),
 logged as (
     insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
-    select account_id, event_id, type, operation_id, false, 'ledger', decided_at, body::json from decided
+    select account_id, event_id,
+           case when expires_at is null then 'ledger.check.denied.v1' else 'ledger.reservation.placed.v1' end,
+           operation_id, false, 'ledger', $1, body::json
+    from decided
 ),
 kept as (
     insert into decisions
         (account_id, operation_id, event_id, request_digest, state, user_id, project_id, api_key_id, operation,
          provider, model, calls, quantity, estimated_cost_nanos, decided_at, expires_at, is_lease)
-    select account_id, operation_id, event_id, request_digest, state, user_id, project_id, api_key_id, operation,
-           provider, model, calls, quantity, estimated_cost_nanos, decided_at, expires_at, is_lease
+    select account_id, operation_id, event_id, request_digest,
+           case when expires_at is null then 'denied' else 'held' end, user_id, project_id, api_key_id, operation,
+           provider, model, calls, quantity, estimated_cost_nanos, $1, expires_at, is_lease
     from decided
-),
-placed as (
-    select * from decided where state = 'held'
 )
-insert into counters as c (account_id, scope_key, period_end, period_start, counter_id, meter, settled, held)
-select t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter, 0,
-       sum(meter_amount(t.meter, d.calls, d.quantity, d.estimated_cost_nanos))
-from placed d
-cross join lateral touched_counters(d.account_id, d.user_id, d.project_id, d.api_key_id, d.operation, d.provider,
-                                    d.model, d.decided_at) t
-group by t.account_id, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter
-on conflict (account_id, scope_key, period_end, period_start, counter_id) do update set held = c.held + excluded.held
+update counters c
+set held = c.held + p.amount
+from unnest($18::text[], $19::bigint[]) as p (place, amount)
+where c.ctid = p.place::tid
 
 -- name: close
 -- Ends open holds and gives their shares back. $5 = only those whose time is over. Answers those it ended.
@@ -125,7 +106,7 @@ logged as (
 select expires_at from extended
 
 -- name: find
-select d.account_id, d.operation_id, d.state, d.expires_at, e.body::text as body,
+select d.account_id, d.operation_id, d.state, d.expires_at, e.position, e.body::text as body,
        u.outcome, u.quantity, u.cost_nanos, u.occurred_at
 from decisions d
 join event_log e on e.account_id = d.account_id and e.event_id = d.event_id

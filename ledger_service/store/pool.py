@@ -25,8 +25,13 @@ UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
     asyncpg.InsufficientResourcesError,
     asyncpg.InternalClientError,
 )
-#: The transaction lost against another; the same one again will do.
-RETRYABLE: Final[tuple[type[Exception], ...]] = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
+#: The transaction lost against another; the same one again will do. Keys come from their makers, so one that stands
+#: already was written meanwhile.
+RETRYABLE: Final[tuple[type[Exception], ...]] = (
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.UniqueViolationError,
+)
 #: Both: what a worker waits out.
 TRANSIENT: Final[tuple[type[Exception], ...]] = UNAVAILABLE + RETRYABLE
 #: PostgreSQL refuses the data itself: too large a number, a character it cannot hold.

@@ -10,6 +10,7 @@ from ledger_service.domain.periods import Calendar
 from ledger_service.domain.terms import Override, Selected, Terms
 from ledger_service.store.accounts import add_seen, find_plan
 from ledger_service.store.credit_grants import load_grants
+from ledger_service.store.decisions import Known, OperationKey, read_known
 from ledger_service.store.overrides import load_overrides
 from ledger_service.store.queries import load
 
@@ -99,20 +100,40 @@ class TermsCache:
         return cached
 
 
-async def lock_terms(
-    connection: "Connection", account_ids: Collection[str], cache: TermsCache, default_plan_id: str | None
-) -> tuple[dict[str, Terms], datetime]:
-    """Locks accounts (unique ids, at least one) until the transaction ends. Answers the terms of each, the default
-    plan's where an account was never registered, and the database's time once all were locked.
+class Locked(NamedTuple):
+    """Locked accounts: the terms of each, the database's time once all were locked, and what is known of the operations
+    that were asked for."""
 
-    Accounts that were never seen before get a row first.
+    terms: dict[str, Terms]
+    now: datetime
+    known: dict[OperationKey, Known]
+
+
+async def lock_terms(
+    connection: "Connection",
+    account_ids: Collection[str],
+    cache: TermsCache,
+    default_plan_id: str | None,
+    operations: Collection[OperationKey] = (),
+) -> Locked:
+    """Locks accounts (unique ids, at least one) until the transaction ends. Where one was never registered, its terms
+    are the default plan's; where it was never seen before, it gets a row first.
+
+    A decision that somebody else commits while this waits may be unknown here; another one cannot be written then.
     """
     wanted = sorted(account_ids)
-    rows = await connection.fetch(SQL["lock"], wanted, default_plan_id)
+    arguments = (
+        wanted,
+        default_plan_id,
+        [key.account_id for key in operations],
+        [key.operation_id for key in operations],
+    )
+    rows = await connection.fetch(SQL["lock"], *arguments)
     if len(rows) < len(wanted):
         await add_seen(connection, wanted)
-        rows = await connection.fetch(SQL["lock"], wanted, default_plan_id)
-    return await cache.terms(connection, rows), max(row["locked_at"] for row in rows)
+        rows = await connection.fetch(SQL["lock"], *arguments)
+    now = max(row["locked_at"] for row in rows)
+    return Locked(await cache.terms(connection, rows), now, read_known(rows[0]["known"]))
 
 
 async def read_terms(

@@ -13,9 +13,10 @@ from contracts.limits import LimitCheck, Plan
 from contracts.money import format_nanos
 from ledger_service.domain.backtest import COMPLETED, DENIED, AccountReplay, Operation, Proposal, Refusal, openings_of
 from ledger_service.domain.counters import Balance, CounterKey
-from ledger_service.domain.decide import claims_of, decide, hold
+from ledger_service.domain.decide import claims_of, decide
 from ledger_service.domain.periods import Calendar
 from tests.builders import Body, limit, plan
+from tests.holding import hold
 from tests.oracle import maximum, window_bounds
 
 START = datetime(2026, 3, 28, 12, tzinfo=UTC)  # clocks change in the night, and the month soon after

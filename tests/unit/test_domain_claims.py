@@ -9,9 +9,10 @@ import pytest
 
 from contracts.limits import Limit, LimitCheck, Plan
 from ledger_service.domain.counters import Balance, CounterKey
-from ledger_service.domain.decide import Claim, claims_of, claims_of_account, decide, hold
+from ledger_service.domain.decide import Claim, claims_of, claims_of_account, decide
 from ledger_service.domain.periods import Calendar
 from ledger_service.domain.terms import Terms
+from tests.holding import hold
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 

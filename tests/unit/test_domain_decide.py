@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from contracts.limits import Decision, Limit, LimitCheck, Plan
 from ledger_service.domain.counters import Balance, CounterKey
-from ledger_service.domain.decide import Claim, claims_of, decide, hold
+from ledger_service.domain.decide import Claim, claims_of, decide
 from ledger_service.domain.periods import Calendar
 from ledger_service.domain.terms import Terms
+from tests.holding import hold
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 OPERATION_ID = UUID("019aa9c1-5b00-7123-9abc-def012345678")

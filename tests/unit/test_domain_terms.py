@@ -99,7 +99,8 @@ def test_an_own_override_that_is_over_leaves_the_one_for_all() -> None:
 def test_an_override_for_one_caller_is_for_that_kind_of_caller(scope: str, whose: str) -> None:
     given = terms(an_override(scope=scope, scope_id="x1", maximum=9))
     for field in ("user_id", "project_id", "api_key_id"):
-        assert maxima(given, **{field: "x1"}) == ([("images", 9)] if field == whose else [])
+        caller: dict[str, Any] = {field: "x1"}
+        assert maxima(given, **caller) == ([("images", 9)] if field == whose else [])
 
 
 def test_one_users_limit_does_not_lift_the_one_that_all_share() -> None:

@@ -106,6 +106,11 @@ alter table usage_log add column held_cost_nanos bigint;
 alter table usage_log add column lease_id uuid;
 comment on column usage_log.held_cost_nanos is 'What its limit check held as cost; null where there was none, or a lease.';
 
+-- Administration in the log -----------------------------------------------------------------------------------------
+
+-- What belongs to no operation is rare: a decision is explained by the plan, override and calendar of its time.
+create index event_log_administration on event_log (account_id, type, position) where operation_id is null;
+
 -- The order in which an account's log took effect -------------------------------------------------------------------
 
 -- A transaction has its id from its first write on, and may then wait for an account that a younger one has locked. What
@@ -121,18 +126,16 @@ comment on column event_log.transaction_id is
 
 -- Every counter that a share of an operation touches. Plain SQL, so that the planner inlines it; "offset 0" keeps the
 -- batch on the outside of the join, however small the table is when the plan is made.
-create function touched_counters(account_id text, user_id text, project_id text, api_key_id text, operation text,
+create function touched_counters(of_account text, of_user text, of_project text, of_api_key text, operation text,
                                  provider text, model text, counted_at timestamptz)
-    returns setof counters
+    returns table (place tid, account_id text, scope_key text, period_end timestamptz, period_start timestamptz,
+                   counter_id text, meter text, settled bigint, held bigint, watched json, warn_at bigint)
     language sql stable parallel safe
 begin atomic
-    select c.*
+    select c.ctid, c.account_id, c.scope_key, c.period_end, c.period_start, c.counter_id, c.meter, c.settled, c.held,
+           c.watched, c.warn_at
     from counters c
-    where c.account_id = touched_counters.account_id
-      and c.scope_key = any (scope_keys(touched_counters.user_id, touched_counters.project_id,
-                                        touched_counters.api_key_id))
-      and c.period_end > touched_counters.counted_at
-      and selected(c, touched_counters.operation, touched_counters.provider, touched_counters.model,
-                   touched_counters.counted_at)
+    where c.account_id = of_account and c.scope_key = any (scope_keys(of_user, of_project, of_api_key))
+      and c.period_end > counted_at and selected(c, operation, provider, model, counted_at)
     offset 0;
 end;
