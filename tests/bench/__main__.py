@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tests.bench.checks import measure_checks
+from tests.bench.growth import measure_growth
 from tests.bench.images import measure_images
 from tests.bench.ingest import measure_ingest
 from tests.bench.machine import servers
@@ -39,6 +40,10 @@ def bench(
             measure_ingest(made, report, 100_000 // scale, repeats)
             step("limit checks")
             measure_checks(made, report, 12_000 // scale, repeats)
+        step("limit checks with a thousand times as much in the database")
+        with servers() as made:
+            asyncio.run(make_accounts(made.database_url))
+            measure_growth(made, report, 1_000, 1_000_000 // scale, 12_000 // scale, repeats)
         step("usage summary at one thousand and one million log rows")
         with servers() as made:
             asyncio.run(make_accounts(made.database_url, count=100))
