@@ -24,7 +24,7 @@ endif
 endif
 endif
 
-.PHONY: help demo run test lint typecheck format schemas bench faults lock clean again
+.PHONY: help demo run test lint typecheck format schemas bench faults soak lock clean again
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -61,6 +61,9 @@ bench: $(READY) ## Speed, each figure beside its limit
 
 faults: $(READY) ## Kill and restart real servers under load
 	$(PY) -m pytest -m faults tests
+
+soak: $(READY) ## A million random checks, each decision verified
+	$(PY) -m tests.soak $(SOAK_ARGS)
 
 # pip's format, for it names no index: what it lists installs from any mirror, and its hashes say whether that is right.
 lock: ## Follow pyproject.toml (UPGRADE=1 takes the newest versions, UV_VERSION=… another uv)
