@@ -15,11 +15,40 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from contracts.backtests import Backtest
+from contracts.credits import CreditGrant
 from contracts.events import CONTENT_TYPE, EVENT_MODELS, RecordedRanges
-from contracts.limits import Account, Decision, Limit, LimitCheck, LimitState, Meter, Plan
+from contracts.leases import Lease, LeaseRequest, LeaseReturn, LeaseReturned
+from contracts.limits import (
+    Account,
+    Decision,
+    Limit,
+    LimitCheck,
+    LimitCheckBatch,
+    LimitCheckBatchAnswer,
+    LimitOverride,
+    LimitState,
+    Meter,
+    Plan,
+)
 from contracts.money import TotalNanos
+from contracts.prices import Price
 from contracts.problems import Problem
-from contracts.subjects import LIMITS_CHECK, MSG_ID_HEADER, RECORDED, SERVICE_NAME, STREAM, STREAM_SUBJECTS, subject_of
+from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
+from contracts.subjects import (
+    LEASES_PLACE,
+    LEASES_RETURN,
+    LIMITS_CHECK,
+    LIMITS_CHECK_BATCH,
+    MSG_ID_HEADER,
+    RECORDED,
+    RESERVATIONS_EXTEND,
+    RESERVATIONS_RELEASE,
+    SERVICE_NAME,
+    STREAM,
+    STREAM_SUBJECTS,
+    subject_of,
+)
 
 FOLDER: Final = Path(__file__).parent / "schemas"
 ASYNCAPI_FILE: Final = "asyncapi.json"
@@ -48,11 +77,52 @@ class _Body(NamedTuple):
 _LIMIT_CHECK: Final = _Body("limit_check", LimitCheck, "validation")
 _DECISION: Final = _Body("decision", Decision, "serialization")
 _RECORDED_RANGES: Final = _Body("recorded_ranges", RecordedRanges, "serialization")
+_RESERVATION: Final = _Body("reservation", ReservationState, "serialization")
+
+
+class _Call(NamedTuple):
+    """An endpoint of the NATS service: what it is asked, and what it answers."""
+
+    name: str
+    subject: str
+    asks: _Body
+    answers: _Body
+
+
+_CALLS: Final = (
+    _Call("check", LIMITS_CHECK, _LIMIT_CHECK, _DECISION),
+    _Call(
+        "check_batch",
+        LIMITS_CHECK_BATCH,
+        _Body("limit_check_batch", LimitCheckBatch, "validation"),
+        _Body("limit_check_batch_answer", LimitCheckBatchAnswer, "serialization"),
+    ),
+    _Call("release", RESERVATIONS_RELEASE, _Body("reservation_ref", ReservationRef, "validation"), _RESERVATION),
+    _Call(
+        "extend", RESERVATIONS_EXTEND, _Body("reservation_extension", ReservationExtension, "validation"), _RESERVATION
+    ),
+    _Call(
+        "place_lease",
+        LEASES_PLACE,
+        _Body("lease_request", LeaseRequest, "validation"),
+        _Body("lease", Lease, "serialization"),
+    ),
+    _Call(
+        "return_lease",
+        LEASES_RETURN,
+        _Body("lease_return", LeaseReturn, "validation"),
+        _Body("lease_returned", LeaseReturned, "serialization"),
+    ),
+)
+_OF_CALLS: Final = tuple(dict.fromkeys(body for call in _CALLS for body in (call.asks, call.answers)))
 _BODIES: Final = (
-    _LIMIT_CHECK,
-    _DECISION,
+    *_OF_CALLS,
     _Body("plan", Plan, "validation"),
     _Body("account", Account, "validation"),
+    _Body("limit_override", LimitOverride, "validation"),
+    _Body("credit_grant", CreditGrant, "validation"),
+    _Body("price", Price, "validation"),
+    _Body("backtest", Backtest, "validation"),
     _Body("problem", Problem, "serialization"),
     _RECORDED_RANGES,
 )
@@ -108,7 +178,7 @@ def _json_schema(body: _Body) -> JsonObject:
 
 def asyncapi() -> JsonObject:
     """The AsyncAPI document, as the ledger sees it: it receives events and checks, and sends confirmations."""
-    events, others = _events(), (_LIMIT_CHECK, _DECISION, _RECORDED_RANGES)
+    events, others = _events(), (*_OF_CALLS, _RECORDED_RANGES)
     references, definitions = models_json_schema(
         [(body.model, body.mode) for body in (*events, *others)], ref_template=_COMPONENT, schema_generator=_Schema
     )
@@ -117,7 +187,7 @@ def asyncapi() -> JsonObject:
         "info": {
             "title": "Usage ledger on NATS",
             "version": CONTRACTS_VERSION,
-            "description": "Usage events, their confirmation, and the limit check.",
+            "description": "Usage events, their confirmation, limit checks, reservations and leases.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": _JSON,
@@ -138,11 +208,16 @@ def _channels() -> JsonObject:
         subject: _channel(subject, _types_on(subject), f"In the JetStream stream {STREAM}.")
         for subject in STREAM_SUBJECTS
     }
+    calls: JsonObject = {}
+    for call in _CALLS:
+        calls[call.subject] = _channel(call.subject, [call.asks.name], f"Endpoint of the NATS service {SERVICE_NAME}.")
+        calls[f"{call.subject}.reply"] = _channel(
+            None, [call.answers.name], "The caller's inbox, as named in its request."
+        )
     return {
         **stream,
         RECORDED: _channel(RECORDED, [_RECORDED_RANGES.name], "Core NATS: what is committed of a source."),
-        LIMITS_CHECK: _channel(LIMITS_CHECK, [_LIMIT_CHECK.name], f"Endpoint of the NATS service {SERVICE_NAME}."),
-        f"{LIMITS_CHECK}.reply": _channel(None, [_DECISION.name], "The caller's inbox, as named in its request."),
+        **calls,
     }
 
 
@@ -160,12 +235,14 @@ def _channel(address: str | None, messages: list[str], description: str) -> Json
 
 def _operations() -> JsonObject:
     ingest = {f"ingest.{subject.rpartition('.')[2]}": _operation("receive", subject) for subject in STREAM_SUBJECTS}
-    reply = {"channel": {"$ref": f"#/channels/{LIMITS_CHECK}.reply"}}
-    return {
-        **ingest,
-        "confirm": _operation("send", RECORDED),
-        "check": {**_operation("receive", LIMITS_CHECK), "reply": reply},
+    calls = {
+        call.name: {
+            **_operation("receive", call.subject),
+            "reply": {"channel": {"$ref": f"#/channels/{call.subject}.reply"}},
+        }
+        for call in _CALLS
     }
+    return {**ingest, "confirm": _operation("send", RECORDED), **calls}
 
 
 def _operation(action: str, channel: str) -> JsonObject:

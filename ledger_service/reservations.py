@@ -31,10 +31,11 @@ class Reservations:
     async def extend(self, extension: ReservationExtension) -> ReservationState:
         """Moves the end of an open hold. Raises ProblemError: not_found, or reservation_closed where it is not open."""
         async with self._pool.acquire() as connection:
-            key, state = await _find(connection, extension)
+            key, _ = await _find(connection, extension)
             async with connection.transaction():
                 await lock_accounts(connection, [key.account_id])
                 expires_at = await extend_hold(connection, key, extension.ttl_seconds or self._ttl_seconds)
+            _, state = await _find(connection, extension)
         if expires_at is None:
             raise _closed(extension, state)
         return ReservationState(operation_id=extension.operation_id, state="held", expires_at=expires_at)

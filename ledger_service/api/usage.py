@@ -20,6 +20,7 @@ from ledger_service.usage_views import Json, decode_cursor, json_response, usage
 router = APIRouter(prefix="/v1/accounts/{account_id}", tags=["usage"])
 
 Wired = Annotated[Services, Depends(services)]
+Several = Query(max_length=1000, description="several times: any of them")
 Month = Annotated[str, Query(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="a month in UTC: 2026-11")]
 
 
@@ -64,17 +65,22 @@ async def list_usage_log(
     wired: Wired,
     start: Annotated[Moment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
     end: Annotated[Moment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
-    operation: OperationType | None = None,
-    provider: Name | None = None,
-    model: ModelName | None = None,
+    counted_from: Annotated[Moment | None, Query(description="counted_at: which windows of limits, inclusive")] = None,
+    counted_to: Annotated[Moment | None, Query(description="counted_at, exclusive")] = None,
+    operation: Annotated[list[OperationType] | None, Several] = None,
+    provider: Annotated[list[Name] | None, Several] = None,
+    model: Annotated[list[ModelName] | None, Several] = None,
     user_id: Name | None = None,
     project_id: Name | None = None,
+    api_key_id: Name | None = None,
     outcome: Literal["completed", "failed"] | None = None,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """The account's finished operations, newest first. ``next_cursor`` goes on where a page ended."""
-    chosen = UsageLogFilter(start, end, operation, provider, model, user_id, project_id, outcome)
+    chosen = UsageLogFilter(
+        start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome
+    )
     after = decode_cursor(cursor) if cursor else None
     async with wired.reads.acquire() as connection:
         rows = await read_usage_log(connection, account_id, chosen, after, limit)

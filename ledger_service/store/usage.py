@@ -1,5 +1,6 @@
 """Reads of the usage log and the usage summary."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
@@ -18,15 +19,19 @@ SQL: Final = load(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UsageLogFilter:
-    """Half-open in time: ``start`` ≤ occurred_at < ``end``. None selects all."""
+    """Half-open in time: ``start`` ≤ occurred_at < ``end``, and ``counted_start`` ≤ counted_at < ``counted_end``, the
+    moment by which limits count. Of several operations, providers or models any will do. None selects all."""
 
     start: datetime | None = None
     end: datetime | None = None
-    operation: str | None = None
-    provider: str | None = None
-    model: str | None = None
+    counted_start: datetime | None = None
+    counted_end: datetime | None = None
+    operations: Collection[str] | None = None
+    providers: Collection[str] | None = None
+    models: Collection[str] | None = None
     user_id: str | None = None
     project_id: str | None = None
+    api_key_id: str | None = None
     outcome: str | None = None
 
 
@@ -46,6 +51,7 @@ async def read_usage_log(
     occurred_at, operation_id = after or (None, None)
     return await connection.fetch(
         SQL["log_page"],
-        account_id, chosen.start, chosen.end, chosen.operation, chosen.provider, chosen.model, chosen.user_id,
-        chosen.project_id, chosen.outcome, occurred_at, operation_id, rows_max,
+        account_id, chosen.start, chosen.end, chosen.counted_start, chosen.counted_end, chosen.operations,
+        chosen.providers, chosen.models, chosen.user_id, chosen.project_id, chosen.api_key_id, chosen.outcome,
+        occurred_at, operation_id, rows_max,
     )  # fmt: skip

@@ -5,21 +5,24 @@ where account_id = $1 and period = $2
 order by operation, provider, model
 
 -- name: log_page
--- Newest first, after the cursor ($10, $11) where there is one.
+-- Newest first, after the cursor ($13, $14) where there is one.
 select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
-       requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, recorded_at, duration_ms,
+       requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, counted_at, recorded_at, duration_ms,
        status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message,
        metadata::text as metadata
 from usage_log
 where account_id = $1
   and ($2::timestamptz is null or occurred_at >= $2)
   and ($3::timestamptz is null or occurred_at < $3)
-  and ($4::text is null or operation = $4)
-  and ($5::text is null or provider = $5)
-  and ($6::text is null or model = $6)
-  and ($7::text is null or user_id = $7)
-  and ($8::text is null or project_id = $8)
-  and ($9::text is null or outcome = $9)
-  and ($10::timestamptz is null or (occurred_at, operation_id) < ($10, $11::uuid))
+  and ($4::timestamptz is null or counted_at >= $4)
+  and ($5::timestamptz is null or counted_at < $5)
+  and ($6::text[] is null or operation = any ($6))
+  and ($7::text[] is null or provider = any ($7))
+  and ($8::text[] is null or model = any ($8))
+  and ($9::text is null or user_id = $9)
+  and ($10::text is null or project_id = $10)
+  and ($11::text is null or api_key_id = $11)
+  and ($12::text is null or outcome = $12)
+  and ($13::timestamptz is null or (occurred_at, operation_id) < ($13, $14::uuid))
 order by occurred_at desc, operation_id desc
-limit $12
+limit $15

@@ -11,7 +11,7 @@ SECONDS_MAX = 60
 
 
 def commands() -> str:
-    chosen = []
+    chosen: list[str] = []
     # The README last: its last command's answer is looked at.
     for page, blocks_expected in (("README.md", 3), ("deploy/guides/limits.md", 4)):
         blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)

@@ -152,6 +152,7 @@ async def test_the_usage_log_shows_everything_that_an_outcome_said(ledger: Ledge
     assert abs(datetime.fromisoformat(first.pop("recorded_at")) - datetime.now(UTC)) < timedelta(minutes=1)
     assert datetime.fromisoformat(first.pop("requested_at")) == at("2026-11-02 09:59:58")
     assert datetime.fromisoformat(first.pop("occurred_at")) == at("2026-11-02 10:00")
+    assert datetime.fromisoformat(first.pop("counted_at")) == at("2026-11-02 10:00")
     assert first == {
         "account_id": "acme",
         "operation_id": done["data"]["operation_id"],

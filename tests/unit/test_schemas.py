@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from contracts import generate
 from contracts.events import CONTENT_TYPE, EVENT_MODELS, parse_event
-from contracts.subjects import LIMITS_CHECK, MSG_ID_HEADER, RECORDED, STREAM_SUBJECTS
+from contracts.subjects import MSG_ID_HEADER, RECORDED, STREAM_SUBJECTS
+from ledger_service.calls import NATS_ENDPOINTS
 
 GOLDEN = generate.FOLDER / "golden"
 
@@ -56,7 +57,10 @@ def test_check_names_changed_missing_and_superfluous_files(tmp_path: Path, capsy
 
 
 def test_every_event_version_and_every_body_has_a_schema() -> None:
-    bodies = {"limit_check", "decision", "plan", "account", "problem", "recorded_ranges"}
+    bodies = {"plan", "account", "limit_override", "credit_grant", "price", "backtest", "problem", "recorded_ranges"}
+    bodies |= {"limit_check", "decision", "limit_check_batch", "limit_check_batch_answer"}
+    bodies |= {"reservation_ref", "reservation_extension", "reservation"}
+    bodies |= {"lease_request", "lease", "lease_return", "lease_returned"}
     names = {path.stem for path in generate.FOLDER.glob("*.json")}
     assert names == bodies | set(EVENT_MODELS) | {"asyncapi"}
 
@@ -192,12 +196,13 @@ def test_asyncapi_has_the_members_that_version_3_requires(asyncapi: dict[str, An
 
 def test_asyncapi_has_every_subject(asyncapi: dict[str, Any]) -> None:
     addresses = {channel["address"] for channel in asyncapi["channels"].values()}
-    assert addresses == {*STREAM_SUBJECTS, RECORDED, LIMITS_CHECK, None}
+    calls = {endpoint.subject for endpoint in NATS_ENDPOINTS}
+    assert addresses == {*STREAM_SUBJECTS, RECORDED, *calls, None}
     actions = {
         _resolve(asyncapi, operation["channel"]["$ref"])["address"]: operation["action"]
         for operation in asyncapi["operations"].values()
     }
-    assert actions == {**dict.fromkeys(STREAM_SUBJECTS, "receive"), RECORDED: "send", LIMITS_CHECK: "receive"}
+    assert actions == {**dict.fromkeys(STREAM_SUBJECTS, "receive"), RECORDED: "send", **dict.fromkeys(calls, "receive")}
 
 
 def test_asyncapi_events_carry_their_id_as_header(asyncapi: dict[str, Any]) -> None:
