@@ -12,10 +12,18 @@ from pydantic import ValidationError
 from contracts.client.asking import OK, AnswerLostError, NotSentError, Question, Reply, Transport
 from contracts.client.errors import LedgerRefused, LedgerUnavailable
 from contracts.client.reading import UnusableAnswerError, read, read_problem
+from contracts.leases import Lease, LeaseRequest, LeaseReturn, LeaseReturned
 from contracts.limits import CHECKS_PER_BATCH_MAX, Decision, LimitCheck, LimitCheckBatch, LimitCheckBatchAnswer
 from contracts.problems import NOT_FOUND, TOO_LARGE, Problem, broken_rule, invalid
 from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
-from contracts.subjects import LIMITS_CHECK, LIMITS_CHECK_BATCH, RESERVATIONS_EXTEND, RESERVATIONS_RELEASE
+from contracts.subjects import (
+    LEASES_PLACE,
+    LEASES_RETURN,
+    LIMITS_CHECK,
+    LIMITS_CHECK_BATCH,
+    RESERVATIONS_EXTEND,
+    RESERVATIONS_RELEASE,
+)
 
 ATTEMPTS_MAX: Final = 3
 RETRY_PAUSE_SECONDS: Final = 0.05
@@ -103,6 +111,24 @@ class Checks:
             return state.expires_at
 
         return await self._ask(_question("extend", RESERVATIONS_EXTEND, about), end)
+
+    async def lease(self, request: LeaseRequest) -> Lease:
+        """An allowance for several operations, or a denial. Idempotent by ``lease_id``."""
+        body = request.model_dump_json(exclude_none=True).encode()
+
+        def lease(reply: Reply) -> Lease:
+            made = read(Lease, reply.body)
+            if made.lease_id != request.lease_id:
+                raise UnusableAnswerError("the answer is on another lease")
+            return made
+
+        return await self._ask(Question("/v1/leases", body, LEASES_PLACE, body), lease)
+
+    async def return_lease(self, lease_id: UUID, token: str) -> LeaseReturned:
+        """What was left of it, and is given back. Refused where it is over: so is the second of two attempts."""
+        body = LeaseReturn(token=token).model_dump_json(exclude_none=True).encode()
+        question = Question(f"/v1/leases/{lease_id}:return", body, LEASES_RETURN, body)
+        return await self._ask(question, lambda reply: read(LeaseReturned, reply.body))
 
     async def is_ready(self) -> bool:
         """Whether the ledger says that it can decide."""

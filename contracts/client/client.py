@@ -17,6 +17,7 @@ from contracts.client.delivery import EventDelivery, OverHttp, OverJetStream, Wa
 from contracts.client.http_delivery import HttpDelivery
 from contracts.client.http_transport import HttpTransport
 from contracts.client.journal import Journal, JournalUnavailableError
+from contracts.client.leases import Leases
 from contracts.client.nats_link import NatsLink
 from contracts.client.nats_transport import NatsTransport
 from contracts.client.operation import Operation, OperationContext, Parts, plan_operation
@@ -49,6 +50,7 @@ class LedgerClient:
         self._recover = recover
         self._background = Background()
         self._running: list[asyncio.Task[None]] = []
+        self._returning: asyncio.Task[None] | None = None
         #: None where the settings name none. A service may keep its idempotency keys in it.
         self.journal = _open_journal(settings)
         self._http = _http_transport(settings)
@@ -62,7 +64,11 @@ class LedgerClient:
         )
         self._relay = None if self.journal is None else _relay(settings, self.journal)
         self._releases = Releases(self._checks, self._background)
-        self._parts = Parts(self._checks, self._recorder, self._releases, Repeats(), self._background, recover)
+        # What JetStream has, the ledger may not have yet.
+        self._leases = Leases(self._checks, self._background, self.journal, committed_when_delivered=self._link is None)
+        self._parts = Parts(
+            self._checks, self._recorder, self._releases, self._leases, Repeats(), self._background, recover
+        )
 
     @classmethod
     @asynccontextmanager
@@ -77,6 +83,8 @@ class LedgerClient:
 
     async def start(self) -> None:
         """Begin to deliver what is in the journal, and to recover what a crash left in it."""
+        await self._leases.load()
+        self._returning = asyncio.create_task(for_ever("leases", self._leases.run))
         if self.journal is None:
             return
         # Read before the first operation: from then on there are intents that are not left over but running.
@@ -92,6 +100,7 @@ class LedgerClient:
         await self._background.drain(self._settings.drain_seconds)
         if self.journal is not None and self._settings.flush_seconds:
             await self._flush(self.journal)
+        await self._return_leases()
         for task in self._running:
             await stop(task)
         await self._checks.close()
@@ -101,6 +110,15 @@ class LedgerClient:
             await self._link.close()
         if self.journal is not None:
             await asyncio.to_thread(self.journal.close)
+
+    async def _return_leases(self) -> None:
+        if self._returning is not None:
+            await stop(self._returning)
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self._leases.close()
+        except TimeoutError:
+            _log.info("leases_stay_out")
 
     def operation(
         self,
@@ -125,7 +143,8 @@ class LedgerClient:
     ) -> AbstractAsyncContextManager[Operation]:
         """One paid operation within its limits; call the provider in the body, and say there how it ended.
 
-        Entering it checks, holds and records the request. Raises OperationDenied, LedgerUnavailable,
+        Entering it checks, holds and records the request. Where the ledger cannot be reached, and the plan's fail mode
+        for the caller is ``lease``, what was leased beforehand admits it. Raises OperationDenied, LedgerUnavailable,
         RecordingUnavailable, or ProblemError for bad arguments: then nothing was started. LedgerRefused:
         ``operation_id`` came before with something else, or has its outcome.
 

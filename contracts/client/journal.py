@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from contracts.client.group_commit import GroupCommit, JournalUnavailableError
 from contracts.client.journal_file import SQL, connect, lock, prepare
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json, parse_event
+from contracts.leases import LeaseRequest
 from contracts.subjects import subject_of
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -222,6 +223,39 @@ class Journal:
                     break
         self.outbox_shrank.set()
         return dropped
+
+    async def keep_lease(self, request: LeaseRequest) -> None:
+        """It is about to be asked for. Raises JournalUnavailableError: then it must not be."""
+        values = (str(request.lease_id), request.model_dump_json(exclude_none=True).encode())
+        await self._writer.write(lambda connection: connection.execute(SQL["keep_lease"], values))
+
+    async def lease_placed(self, lease_id: UUID, token: str) -> None:
+        await self._writer.write(lambda connection: connection.execute(SQL["lease_placed"], (token, str(lease_id))))
+
+    async def forget_lease(self, lease_id: UUID) -> None:
+        """The ledger holds nothing for it any more. Idempotent."""
+        await self._writer.write(lambda connection: connection.execute(SQL["forget_lease"], (str(lease_id),)))
+
+    async def kept_leases(self) -> list[tuple[LeaseRequest, str | None]]:
+        """Leases that are not returned, with their tokens where those are known."""
+
+        def work() -> list[tuple[LeaseRequest, str | None]]:
+            rows = self._reading.execute(SQL["kept_leases"]).fetchall()
+            return [(LeaseRequest.model_validate_json(request), token) for request, token in rows]
+
+        return await self._read(work)
+
+    async def mark_without(self, lease_id: UUID) -> int | None:
+        """The last sequence, if every operation under the lease that was begun has its outcome here; else None.
+
+        Once all rows up to it are confirmed, the ledger has those outcomes.
+        """
+
+        def work() -> int | None:
+            row = self._reading.execute(SQL["mark_without"], (f'"leaseid":"{lease_id}"'.encode(),)).fetchone()
+            return None if row is None else int(row[0])
+
+        return await self._read(work)
 
     async def sweep(self, older_than_seconds: float) -> None:
         """Forget keys and outcomes whose retention is over. Operations that still run are never touched."""

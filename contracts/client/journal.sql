@@ -74,3 +74,20 @@ where operation_id in (
     where state in ('claimed', 'finished') and changed_at < ?
     limit ?
 );
+
+-- name: keep_lease
+insert into leases (lease_id, request) values (?, ?);
+
+-- name: lease_placed
+update leases set token = ? where lease_id = ?;
+
+-- name: forget_lease
+delete from leases where lease_id = ?;
+
+-- name: kept_leases
+select request, token from leases order by lease_id;
+
+-- name: mark_without
+-- The last sequence; null while an operation whose intent has these bytes in it has no outcome.
+select (select value from meta where name = 'last_sequence')
+where not exists (select 1 from operations where state = 'intent' and instr(requested_event, ?) > 0);

@@ -34,3 +34,11 @@ create table if not exists outbox (
     subject text not null,
     body blob not null
 );
+
+-- Leases that the ledger may hold something for: in here before they are asked for, out once they are returned. An older
+-- version does not look at them, and loses nothing.
+create table if not exists leases (
+    lease_id text primary key,
+    request blob not null,
+    token text
+) without rowid;

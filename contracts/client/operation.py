@@ -13,9 +13,11 @@ import structlog
 from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticCustomError
 
+from contracts.client.allowances import Draw
 from contracts.client.background import Background
 from contracts.client.checks import Checks
 from contracts.client.errors import LedgerUnavailable, OperationDenied, OutcomeNotRecorded, RecordingUnavailable
+from contracts.client.leases import Leases
 from contracts.client.recording import Recorder, recovered
 from contracts.client.recovery import InDoubt, Recover, Recovery
 from contracts.client.releases import Releases
@@ -63,6 +65,7 @@ class Parts:
     checks: Checks
     recorder: Recorder
     releases: Releases
+    leases: Leases
     repeats: Repeats
     background: Background
     recover: Recover | None
@@ -91,6 +94,11 @@ class Operation:
     @property
     def operation_id(self) -> UUID:
         return self.requested.data.operation_id
+
+    @property
+    def lease_id(self) -> UUID | None:
+        """The lease that admitted it, where the ledger could not be reached."""
+        return self.requested.leaseid
 
     def completed(
         self,
@@ -147,8 +155,12 @@ class Operation:
     async def extend(self, ttl_seconds: int) -> datetime:
         """Keep the hold for so long from now; when it ends. For calls that outlast it.
 
-        Raises LedgerUnavailable, and LedgerRefused where the hold is over already.
+        Raises LedgerUnavailable, and LedgerRefused where the hold is over already. Under a lease its share is held for
+        as long as the lease's, which no operation moves.
         """
+        if self.lease_id is not None:
+            assert self.decision.reservation is not None, "it was allowed"
+            return self.decision.reservation.expires_at
         return await self._checks.extend(self.operation_id, ttl_seconds, self.requested.data.account_id)
 
     def _say(self, make: Callable[[], Outcome | InDoubt]) -> None:
@@ -195,6 +207,7 @@ class OperationContext:
         self._plan = plan
         self._parts = parts
         self._operation: Operation | None = None
+        self._draw: Draw | None = None
 
     async def __aenter__(self) -> Operation:
         operation_id = self._plan.check.operation_id
@@ -203,8 +216,10 @@ class OperationContext:
         try:
             decision = await self._admit()
             requested = await self._record_requested(decision)
-        except BaseException:
+        except BaseException as error:
             self._parts.repeats.forget(operation_id)
+            if not isinstance(error, asyncio.CancelledError):  # _take_back does so, once it knows
+                self._end_draw(delivered=True)
             raise
         self._operation = Operation(decision, requested, self._parts.checks, started)
         return self._operation
@@ -233,19 +248,26 @@ class OperationContext:
             _log.warning("ledger_unavailable", operation_id=str(check.operation_id), reason=error.reason)
             if error.outcome_unknown:
                 self._release()
-            raise
+            # Should the ledger hold it as well, that is more held, and never less.
+            self._draw = self._parts.leases.admit(check, self._plan.hold_seconds)
+            if self._draw is None:
+                raise
+            _log.info("admitted_under_lease", operation_id=str(check.operation_id), lease_id=str(self._draw.lease_id))
+            return self._draw.decision
         except asyncio.CancelledError:
             self._release()
             raise
         if not decision.allowed:
             raise OperationDenied(decision)
+        self._parts.leases.offered(check, decision)
         return decision
 
     async def _record_requested(self, decision: Decision) -> OperationRequested:
         draft = self._plan.requested
         estimate = draft.data.estimated_cost or decision.estimated_cost or 0
         data = draft.data.model_copy(update={"estimated_cost": estimate})
-        requested = draft.model_copy(update={"time": datetime.now(UTC), "data": data})
+        lease_id = None if self._draw is None else self._draw.lease_id
+        requested = draft.model_copy(update={"time": datetime.now(UTC), "data": data, "leaseid": lease_id})
         beginning = self._parts.background.start(self._parts.recorder.begin(requested))
         try:
             await asyncio.shield(beginning)
@@ -264,10 +286,11 @@ class OperationContext:
             await beginning
         except ProblemError:
             self._release()
+            self._end_draw(delivered=True)
             return
         failure = Failure(CANCELLED, "cancelled before the call")
         event = operation_failed(requested, failure, event_id=uuid7(), now=datetime.now(UTC), duration_ms=0)
-        await self._parts.recorder.finish(event)
+        await self._finish(event)
 
     async def _record_outcome(self, operation: Operation, said: Outcome | InDoubt) -> None:
         try:
@@ -275,9 +298,20 @@ class OperationContext:
                 recover = self._parts.recover or _known_only(said)
                 said = await recovered(recover, operation.requested, None)
             operation.outcome = said
-            await self._parts.recorder.finish(said)
+            await self._finish(said)
         finally:
+            self._end_draw(delivered=False)
             self._parts.repeats.finish(operation.operation_id)
+
+    async def _finish(self, outcome: Outcome) -> None:
+        if self._draw is not None:
+            self._draw.settle(outcome)
+        await self._parts.recorder.finish(outcome)
+        self._end_draw(delivered=True)
+
+    def _end_draw(self, *, delivered: bool) -> None:
+        if self._draw is not None:
+            self._draw.end(delivered=delivered)
 
     def _release(self) -> None:
         if self._plan.release_if_lost:

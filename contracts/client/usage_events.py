@@ -134,6 +134,7 @@ def _envelope(requested: OperationRequested, event_id: UUID, now: datetime) -> d
         "id": event_id,
         "source": requested.source,
         "subject": requested.subject,
+        "leaseid": requested.leaseid,
         # A clock that was set back must not let an outcome come before its request.
         "time": max(now, requested.time),
     }

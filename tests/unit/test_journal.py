@@ -187,7 +187,7 @@ class TestDurability:
             Journal(tmp_path / "journal.db", GIBIBYTE)
 
     async def test_journal_at_its_bound_refuses_new_operations_and_takes_outcomes(self, tmp_path: Path) -> None:
-        journal = Journal(tmp_path / "small.db", bytes_max=150_000)
+        journal = Journal(tmp_path / "small.db", bytes_max=300_000)
         begun = []
         with pytest.raises(JournalUnavailableError, match="full"):  # noqa: PT012  the bound comes somewhere in the loop
             while True:
