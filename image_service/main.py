@@ -36,6 +36,9 @@ SWITCH_SECONDS: Final = 0.001
 #: For what still runs once the requests are over; operations had the server's time to end before.
 DRAIN_SECONDS: Final = 5.0
 
+#: Longer than clients keep idle connections (httpx: 5 s), else the two ends race: a request meets a closed one.
+KEEP_ALIVE_SECONDS: Final = 75
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -95,6 +98,7 @@ def run() -> int:
             access_log=False,
             log_config=None,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=round(settings.shutdown_seconds),
         )
     )

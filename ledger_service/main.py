@@ -47,6 +47,8 @@ from ledger_service.workers.expiry import expire_holds
 
 log = structlog.get_logger()
 
+#: Longer than clients keep idle connections (httpx: 5 s), else the two ends race: a request meets a closed one.
+KEEP_ALIVE_SECONDS: Final = 75
 STARTUP_ATTEMPTS_MAX: Final = 60
 STARTUP_RETRY_SECONDS: Final = 0.5
 STOP_SECONDS_MAX: Final = 10
@@ -184,5 +186,6 @@ def main() -> None:
         http="httptools",
         access_log=False,
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS_MAX,
     )
