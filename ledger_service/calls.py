@@ -128,6 +128,7 @@ def _read_checks(body: bytes) -> Sequence[LimitCheck | ProblemError]:
     checks = _checks_in(body)
     if checks is None:
         raise refusal
+    refuse_repeated_members(body)
     if len(checks) > CHECKS_PER_BATCH_MAX:
         raise broken_rule("checks", "too_long", f"at most {CHECKS_PER_BATCH_MAX} checks a batch, not {len(checks)}")
     return [_read_check(orjson.dumps(check)) for check in checks]

@@ -20,6 +20,7 @@ from ledger_service.domain.decide import Claim, claims_of, decide, standing
 from ledger_service.domain.leases import beyond_rule, lease_of
 from ledger_service.domain.rating import Catalogue, CostTooLargeError, worst_case
 from ledger_service.domain.terms import Terms
+from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.alerts import raise_alerts
 from ledger_service.store.counters import Touched, read_counters, watch
 from ledger_service.store.decisions import (
@@ -29,7 +30,7 @@ from ledger_service.store.decisions import (
     request_digest,
     write_decisions,
 )
-from ledger_service.store.pool import REFUSED, RETRYABLE, UNAVAILABLE, Connection, Pool, StoreUnavailableError
+from ledger_service.store.pool import REFUSED, RETRYABLE, TRANSIENT, Connection, Pool, StoreUnavailableError
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.terms import TermsCache, lock_terms
 
@@ -87,7 +88,7 @@ class LimitChecks:
     async def _handle(self, checks: Sequence[LimitCheck]) -> list[Answer | Exception]:
         try:
             return await self._decide_retrying(checks)
-        except UNAVAILABLE as error:
+        except TRANSIENT as error:
             raise StoreUnavailableError(str(error)) from error
         except REFUSED as error:
             if len(checks) == 1:
@@ -98,6 +99,9 @@ class LimitChecks:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 async with self._pool.acquire() as connection, connection.transaction():
+                    if attempt > 1:
+                        # Whoever waits for a lock looks at what is known from before: this time, have it first.
+                        await lock_accounts(connection, {check.account_id for check in checks})
                     return await self._decide_in_transaction(connection, checks)
             except RETRYABLE:
                 if attempt == ATTEMPTS_MAX:

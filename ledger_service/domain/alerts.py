@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Final
 
 import orjson
 
 from contracts.limits import Limit, Meter
 from contracts.money import format_nanos
 from ledger_service.domain.counters import CounterKey
+
+#: The most that a counter holds (int8). Ten times the largest cost maximum, a threshold of 1000 %, is more.
+_AMOUNT_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,9 @@ def reached(thresholds: Iterable[Threshold], key: CounterKey, meter: Meter, used
 
 
 def next_amount(thresholds: Iterable[Threshold], used: int) -> int | None:
-    """From which amount on there is a new alert; None = from none."""
-    return min((threshold.amount for threshold in thresholds if threshold.amount > used), default=None)
+    """From which amount on there is a new alert; None = from none that a counter can hold."""
+    amounts = (threshold.amount for threshold in thresholds)
+    return min((amount for amount in amounts if used < amount <= _AMOUNT_MAX), default=None)
 
 
 def write_thresholds(thresholds: Sequence[Threshold]) -> str | None:

@@ -182,6 +182,25 @@ async def test_a_check_that_waits_for_the_registration_of_its_account_is_decided
     assert (await waiting)["allowed"] is True
 
 
+async def test_the_same_check_that_waits_in_three_ledgers_is_decided_once(
+    start_ledger: StartLedger, database: "Database[asyncpg.Record]"
+) -> None:
+    ledgers = [await start_ledger() for _ in range(3)]
+    await ledgers[0].set_up(limit(maximum=5))
+    for _ in range(5):
+        check = builders.check()
+        async with database.transaction():
+            await database.execute("select from accounts for update")
+            waiting = [asyncio.create_task(one.http.post("/v1/limit-checks", json=check)) for one in ledgers]
+            # Each has looked at what is known before it waits: for two of them that is not the truth any more.
+            await eventually(
+                lambda: database.fetchval("select count(*) = 3 from pg_locks where not granted"), "all three wait"
+            )
+        answers = await asyncio.gather(*waiting)
+        assert {(answer.status_code, answer.content) for answer in answers} == {(200, answers[0].content)}
+    assert (await ledgers[0].limit())["held"] == 5
+
+
 # --- meters, windows, selectors, modes ---
 
 
