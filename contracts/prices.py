@@ -67,7 +67,12 @@ def _attribute_value(value: object, _: ValidatorFunctionWrapHandler) -> object:
 
 AttributeValue = Annotated[_Text | _Number, WrapValidator(_attribute_value)]
 #: What chooses the price of an operation: ``{"size": "1024x1024", "quality": "hd", "steps": 30}``.
-Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=ATTRIBUTES_MAX)]
+Attributes = Annotated[
+    dict[AttributeName, AttributeValue],
+    Field(max_length=ATTRIBUTES_MAX),
+    # In one order, so that the same attributes make the same request.
+    AfterValidator(lambda attributes: dict(sorted(attributes.items()))),
+]
 
 
 class _Body(BaseModel):

@@ -6,6 +6,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 CONTENT_TYPE: Final = "application/problem+json"
+#: Of the broken rules that an answer names: it has to fit into a message.
+ERRORS_MAX: Final = 100
 _TYPE_PREFIX: Final = "urn:usage-ledger:problem:"
 
 
@@ -125,7 +127,7 @@ def field_errors(error: ValidationError, skip: frozenset[str] = frozenset()) -> 
 
 def invalid(error: ValidationError, skip: frozenset[str] = frozenset()) -> ProblemError:
     """The problem that a validation error is: malformed JSON, or fields that break a rule."""
-    errors = field_errors(error, skip)
+    errors = field_errors(error, skip)[:ERRORS_MAX]
     if errors and errors[0].rule == "json_invalid":
         return ProblemError(MALFORMED_JSON, errors[0].message)
     return ProblemError(INVALID_REQUEST, describe(errors), errors)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import orjson
+import structlog
 from pydantic import ValidationError
 
 from contracts.leases import LeaseRequest, LeaseReturn
 from contracts.limits import CHECKS_PER_BATCH_MAX, LimitCheck, LimitCheckBatch
-from contracts.problems import STORE_UNAVAILABLE, TOO_LARGE, Problem, ProblemError, broken_rule, invalid
+from contracts.problems import INTERNAL, STORE_UNAVAILABLE, TOO_LARGE, Problem, ProblemError, broken_rule, invalid
 from contracts.reservations import ReservationExtension, ReservationRef
 from contracts.strict_json import parse_json, read_json, refuse_repeated_members
 from contracts.subjects import (
@@ -24,6 +25,8 @@ from ledger_service.leases import Leases
 from ledger_service.limit_checks import LimitChecks
 from ledger_service.reservations import Reservations
 from ledger_service.store.pool import UNAVAILABLE, StoreUnavailableError
+
+log = structlog.get_logger()
 
 #: What a caller is told of an error that is none of its own making.
 STORE_ERRORS: Final[tuple[type[Exception], ...]] = (StoreUnavailableError, *UNAVAILABLE)
@@ -156,8 +159,9 @@ def _result(answer: bytes | Exception) -> bytes:
         return b'{"decision":' + answer + b"}"
     if isinstance(answer, STORE_ERRORS):
         answer = store_unavailable(answer)
-    if not isinstance(answer, ProblemError):
-        raise answer
+    if not isinstance(answer, ProblemError):  # the others' decisions stand, and are not to be lost with it
+        log.error("internal_error", exc_info=answer)
+        answer = ProblemError(INTERNAL, "the error was logged")
     return b'{"problem":' + _problem_json(answer.problem) + b"}"
 
 

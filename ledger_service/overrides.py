@@ -10,7 +10,7 @@ from ledger_service.administration import log_change
 from ledger_service.domain.ledger_events import OVERRIDE_CHANGED, OVERRIDE_REMOVED
 from ledger_service.domain.periods import BEGINNING, END_OF_TIME
 from ledger_service.store.accounts import change_limits, find_account, find_plan
-from ledger_service.store.overrides import OverrideKey, delete_overrides, find_overlapping, put_override
+from ledger_service.store.overrides import OverrideKey, delete_overrides, find_overlapping, list_overrides, put_override
 from ledger_service.store.pool import Connection
 
 _OF_LIMIT = ("scope", "meter", "selector", "window", "maximum", "mode", "thresholds", "credit")
@@ -29,6 +29,11 @@ async def change_override(
         await change_limits(connection, account_id)
         planned = await _planned(connection, account_id, limit_id, default_plan_id)
         limit = complete_limit(limit_id, override, planned)
+        for known in await list_overrides(connection, account_id):
+            if known.limit.limit_id == limit_id and known.limit.scope is not limit.scope:
+                raise broken_rule(
+                    "scope", "contradiction", f"{_described(known)} is on {known.limit.scope}; use another limit_id"
+                )
         other = await find_overlapping(connection, key, until)
         if other is not None:
             raise broken_rule("valid_from", "overlap", f"{_described(other)} overlaps: end or replace that one first")

@@ -15,6 +15,7 @@ from contracts.limits import LimitCheck
 from ledger_service.domain.counters import calls_of
 from ledger_service.domain.decide import Verdict
 from ledger_service.domain.ledger_events import CHECK_DENIED, RESERVATION_PLACED, decision_event
+from ledger_service.store.outrun import OutrunError
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -72,11 +73,12 @@ async def write_decisions(
 ) -> None:
     """Logs decisions, at least one, all made at one moment, and adds holds to the counters at their places.
 
-    The accounts must be locked. Raises an error of pool.RETRYABLE where a decision on one of the operations came
-    meanwhile.
+    The accounts must be locked. Raises an error of pool.RETRYABLE where a decision or an outcome of one of the
+    operations came meanwhile.
     """
     columns = zip(*(_row(one) for one in decided), strict=True)
-    await connection.execute(SQL["write"], now, *columns, list(holds), list(holds.values()))
+    if await connection.fetchval(SQL["write"], now, *columns, list(holds), list(holds.values())):
+        raise OutrunError("an operation has an outcome that came while its check waited")
 
 
 def _row(one: Decided) -> tuple[object, ...]:

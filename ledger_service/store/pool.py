@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import asyncpg
 
 from ledger_service.store import event_log
+from ledger_service.store.outrun import OutrunError
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -31,6 +32,7 @@ RETRYABLE: Final[tuple[type[Exception], ...]] = (
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
     asyncpg.UniqueViolationError,
+    OutrunError,
 )
 #: Both: what a worker waits out.
 TRANSIENT: Final[tuple[type[Exception], ...]] = UNAVAILABLE + RETRYABLE
@@ -46,6 +48,11 @@ _INDEX_LOOKUPS_ONLY: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
+
+
+# To the planner, a statement made for the arrays at hand looks cheaper than the one for any arrays: it would plan a
+# check anew each time, which takes as long as running it.
+_PLANNED_ONCE: Final = {"plan_cache_mode": "force_generic_plan"}
 
 
 class StoreUnavailableError(Exception):
@@ -79,5 +86,5 @@ async def open_hot_pool(database_url: str, connections_max: int, role: str) -> P
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         init=event_log.prepare_connection,
         reset=_nothing_to_reset,
-        server_settings={"application_name": f"ledger-{role}", **_INDEX_LOOKUPS_ONLY},
+        server_settings={"application_name": f"ledger-{role}", **_INDEX_LOOKUPS_ONLY, **_PLANNED_ONCE},
     )

@@ -53,6 +53,12 @@ async def test_each_threshold_is_raised_once_by_holds(ledger: Ledger) -> None:
     assert await raised(ledger) == [(50, 5), (75, 8), (100, 10)]
 
 
+async def test_the_highest_threshold_of_the_largest_limit_hinders_no_check(ledger: Ledger) -> None:
+    await ledger.set_up(limit("spend", meter="cost", maximum="1000000000", thresholds=[1000]))
+    assert await check_many(ledger, 2, estimated_cost="1") == 2
+    assert await raised(ledger) == []
+
+
 async def test_an_alert_is_an_event_that_says_what_was_reached(
     ledger: Ledger, database: "Database[asyncpg.Record]"
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from nats.aio.client import Client as Nats
 
@@ -133,6 +134,28 @@ async def test_the_same_check_twice_in_a_batch_is_held_once(ledger: Ledger) -> N
     assert first == again
     assert other["problem"]["code"] == "conflict"
     assert (await ledger.limit())["held"] == 1
+
+
+async def test_a_member_that_stands_twice_is_refused_beside_a_bad_check_too(ledger: Ledger) -> None:
+    await ledger.set_up(limit("spend", meter="cost", maximum="1"))
+    twice = json.dumps(check(estimated_cost="0.9"))[:-1] + ', "estimated_cost": "0.000000001"}'
+    content = f'{{"checks": [{twice}, {json.dumps(check(quantity=0))}]}}'
+    answer = await ledger.http.post(URL, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert problem_of({"problem": answer.json()}) == ("invalid_request", [("estimated_cost", "repeated_member")])
+    assert (await ledger.limit("spend"))["held"] == "0.000000000"
+
+
+async def test_a_check_that_the_database_refuses_takes_no_other_answer_with_it(
+    ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await ledger.set_up(limit(mode="soft"))
+    await ledger.put_account("other")
+    await ledger.check(check())
+    await database.execute("update counters set held = 9223372036854775807")
+    results = await batch(ledger, [check(), check(account_id="other")])
+    assert problem_of(results[0]) == ("internal", [])
+    assert results[1]["decision"]["allowed"] is True
 
 
 async def test_checks_repeated_in_a_batch_meet_what_became_of_them(ledger: Ledger) -> None:

@@ -15,6 +15,7 @@ from tests.conftest import StartLedger
 from tests.servers import Ledger, LedgerProcess, eventually
 
 Database = asyncpg.Connection
+WAITING = "select count(*) >= $1 from pg_locks where not granted"
 
 
 def month_now() -> str:
@@ -193,12 +194,28 @@ async def test_the_same_check_that_waits_in_three_ledgers_is_decided_once(
             await database.execute("select from accounts for update")
             waiting = [asyncio.create_task(one.http.post("/v1/limit-checks", json=check)) for one in ledgers]
             # Each has looked at what is known before it waits: for two of them that is not the truth any more.
-            await eventually(
-                lambda: database.fetchval("select count(*) = 3 from pg_locks where not granted"), "all three wait"
-            )
+            await eventually(lambda: database.fetchval(WAITING, 3), "all three wait")
         answers = await asyncio.gather(*waiting)
         assert {(answer.status_code, answer.content) for answer in answers} == {(200, answers[0].content)}
     assert (await ledgers[0].limit())["held"] == 5
+
+
+async def test_a_check_that_waits_while_its_outcome_comes_is_refused_as_finished(
+    ledger: Ledger, database: "Database[asyncpg.Record]"
+) -> None:
+    await ledger.set_up(limit(maximum=5))
+    check = builders.check()
+    async with database.transaction():
+        await database.execute("select from accounts for update")
+        outcome = asyncio.create_task(ledger.send(completed(check)))
+        await eventually(lambda: database.fetchval(WAITING, 1), "the outcome waits for the lock")
+        waiting = asyncio.create_task(ledger.http.post("/v1/limit-checks", json=check))
+        await eventually(lambda: database.fetchval(WAITING, 2), "the check waits behind it")
+    answer = await waiting
+    assert (answer.status_code, answer.json()["code"]) == (409, "operation_finished")
+    assert (await outcome)["accepted"] == 1
+    shown = await ledger.limit()
+    assert (shown["settled"], shown["held"]) == (1, 0)
 
 
 # --- meters, windows, selectors, modes ---

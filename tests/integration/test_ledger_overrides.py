@@ -219,7 +219,7 @@ async def test_a_limit_that_is_added_for_one_caller_is_for_that_caller_alone(led
 async def test_one_users_own_limit_does_not_lift_the_one_that_all_share(ledger: Ledger) -> None:
     await ledger.set_up()
     await put(ledger, "cap", maximum=1, meter="calls", window="day")
-    await put(ledger, "cap", maximum=100, meter="calls", window="day", scope="user", scope_id="ada")
+    await put(ledger, "own", maximum=100, meter="calls", window="day", scope="user", scope_id="ada")
     assert [(await ledger.check(builders.check()))["allowed"] for _ in range(2)] == [True, False]
 
 
@@ -390,3 +390,14 @@ async def test_an_override_ends_by_itself_in_every_ledger(start_ledger: StartLed
     assert [await maxima(ledger) for ledger in ledgers] == [[("images", 1)]] * 2
     for ledger in ledgers:
         await eventually(until(ledger, [("images", 25)]), "the override ends")
+
+
+async def test_an_override_of_one_limit_id_has_one_scope(ledger: Ledger) -> None:
+    await ledger.set_up(limit("images", maximum=5))
+    own = {"meter": "calls", "window": "day", "maximum": 3, "scope": "user", "scope_id": "ada"}
+    path = f"/v1/accounts/{builders.ACCOUNT}/limits/extra"
+    assert (await ledger.http.put(path, json=own)).status_code == 200
+    answer = await ledger.http.put(path, json={**own, "scope": "project"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "scope")
+    [kept] = (await ledger.http.get(f"/v1/accounts/{builders.ACCOUNT}/limits")).json()["overrides"]
+    assert kept["limit"]["scope"] == "user"

@@ -68,6 +68,12 @@ def test_watching_for_the_next_amount_alone_misses_nothing(maximum: int, percent
     assert raised == {one.percent for one in thresholds if highest >= one.amount}
 
 
+def test_an_amount_beyond_what_a_counter_holds_is_not_watched_for() -> None:
+    thresholds = thresholds_of(a_limit(900, 1000), MAXIMUM_NANOS_MAX)
+    assert next_amount(thresholds, 0) == 9 * MAXIMUM_NANOS_MAX < 2**63
+    assert next_amount(thresholds, 9 * MAXIMUM_NANOS_MAX) is None
+
+
 def test_what_is_written_is_read_again_and_the_same_is_the_same_text() -> None:
     thresholds = thresholds_of(a_limit(80, 100), 25)
     text = write_thresholds(thresholds)
