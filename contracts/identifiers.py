@@ -26,7 +26,16 @@ _VERSION_AND_VARIANT: Final = (0x7 << 76) | (0b10 << 62)
 
 def uuid7(unix_ms: int | None = None) -> UUID:
     """A UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, 74 random bits. Time is the caller's or now."""
-    milliseconds = time.time_ns() // 1_000_000 if unix_ms is None else unix_ms
-    random = int.from_bytes(os.urandom(10))
+    return _uuid7(time.time_ns() // 1_000_000 if unix_ms is None else unix_ms, os.urandom(10))
+
+
+def uuid7s(count: int) -> list[UUID]:
+    """So many of them, of the same millisecond: the randomness of all is drawn in one system call."""
+    milliseconds, drawn = time.time_ns() // 1_000_000, os.urandom(10 * count)
+    return [_uuid7(milliseconds, drawn[begin : begin + 10]) for begin in range(0, 10 * count, 10)]
+
+
+def _uuid7(milliseconds: int, ten_bytes: bytes) -> UUID:
+    random = int.from_bytes(ten_bytes)
     rand_a, rand_b = (random >> 62) & 0xFFF, random & ((1 << 62) - 1)
     return UUID(int=(milliseconds << 80) | _VERSION_AND_VARIANT | (rand_a << 64) | rand_b)

@@ -42,8 +42,8 @@ def parse_nanos(text: object) -> int:
 
 def format_nanos(nanos: int) -> str:
     """The decimal string of an amount in nano-dollars, always with nine decimals: ``40_000_000 → "0.040000000"``."""
-    digits = str(abs(nanos)).zfill(DECIMALS_MAX + 1)
-    return f"{'-' if nanos < 0 else ''}{digits[:-DECIMALS_MAX]}.{digits[-DECIMALS_MAX:]}"
+    dollars, rest = divmod(abs(nanos), NANOS_PER_DOLLAR)
+    return f"{'-' if nanos < 0 else ''}{dollars}.{rest:09d}"
 
 
 _MONEY_SCHEMA: Final[dict[str, object]] = {

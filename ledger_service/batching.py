@@ -35,10 +35,14 @@ class MicroBatcher(Generic[Item, Answer]):
         self._queue: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._arrived = asyncio.Event()
 
-    async def submit(self, item: Item) -> Answer:
-        """The handler's answer for this item. Raises QueueFullError, or what the handler raised or answered."""
-        [future] = self.submit_many((item,))
-        return await future
+    def submit(self, item: Item) -> asyncio.Future[Answer]:
+        """The handler's answer for this item, or what it raised or answered. Raises QueueFullError."""
+        if len(self._queue) >= self._queue_max:
+            raise QueueFullError
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, future))
+        self._wake()
+        return future
 
     def submit_many(self, items: Sequence[Item]) -> "list[asyncio.Future[Answer]]":
         """Queues all of them, or raises QueueFullError and queues none."""

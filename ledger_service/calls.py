@@ -10,7 +10,16 @@ from pydantic import ValidationError
 
 from contracts.leases import LeaseRequest, LeaseReturn
 from contracts.limits import CHECKS_PER_BATCH_MAX, LimitCheck, LimitCheckBatch
-from contracts.problems import INTERNAL, STORE_UNAVAILABLE, TOO_LARGE, Problem, ProblemError, broken_rule, invalid
+from contracts.problems import (
+    INTERNAL,
+    STORE_UNAVAILABLE,
+    TOO_LARGE,
+    Problem,
+    ProblemError,
+    broken_rule,
+    invalid,
+    problem,
+)
 from contracts.reservations import ReservationExtension, ReservationRef
 from contracts.strict_json import parse_json, read_json, refuse_repeated_members
 from contracts.subjects import (
@@ -41,20 +50,33 @@ def store_unavailable(_: Exception) -> ProblemError:
     return ProblemError(STORE_UNAVAILABLE, "nothing was lost; try again with the same operation_id or event ids")
 
 
+def problem_of(error: Exception) -> Problem:
+    """What a caller is told of an error. One that nobody foresaw is logged, and told as no more than that."""
+    if isinstance(error, ProblemError):
+        return error.problem
+    if isinstance(error, STORE_ERRORS):
+        return store_unavailable(error).problem
+    log.error("internal_error", exc_info=error)
+    return problem(INTERNAL, "the error was logged")
+
+
 class Calls:
-    """One method a call; each takes the request's JSON and answers the response's."""
+    """One method a call; each takes the request's JSON and answers the response's.
+
+    ``check`` is no coroutine: it begins at once, and with ten thousands a second a task for each would cost too much.
+    """
 
     def __init__(self, limit_checks: LimitChecks, reservations: Reservations, leases: Leases) -> None:
         self._limit_checks = limit_checks
         self._reservations = reservations
         self._leases = leases
 
-    async def check(self, body: bytes) -> bytes:
+    def check(self, body: bytes) -> Awaitable[bytes]:
         """contracts.limits: LimitCheck → Decision."""
         check = parse_json(LimitCheck, _bounded(body, CHECK_BYTES_MAX))
         if body.count(b'"') != _quotes(check):
             refuse_repeated_members(body)
-        return await self._limit_checks.check(check)
+        return self._limit_checks.check(check)
 
     async def check_batch(self, body: bytes) -> bytes:
         """contracts.limits: LimitCheckBatch → LimitCheckBatchAnswer. What is wrong with one check is its own answer."""
@@ -157,13 +179,5 @@ def _read_check(body: bytes) -> LimitCheck | ProblemError:
 def _result(answer: bytes | Exception) -> bytes:
     if isinstance(answer, bytes):
         return b'{"decision":' + answer + b"}"
-    if isinstance(answer, STORE_ERRORS):
-        answer = store_unavailable(answer)
-    if not isinstance(answer, ProblemError):  # the others' decisions stand, and are not to be lost with it
-        log.error("internal_error", exc_info=answer)
-        answer = ProblemError(INTERNAL, "the error was logged")
-    return b'{"problem":' + _problem_json(answer.problem) + b"}"
-
-
-def _problem_json(problem: Problem) -> bytes:
-    return problem.model_dump_json().encode()
+    # Whatever it is: the others' decisions stand, and are not to be lost with it.
+    return b'{"problem":' + problem_of(answer).model_dump_json().encode() + b"}"

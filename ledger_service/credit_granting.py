@@ -115,7 +115,7 @@ async def grants_of(
 
 async def _locked_terms(connection: Connection, account_id: str, default_plan_id: str | None) -> tuple[Terms, datetime]:
     # A cache of its own: what is read in a transaction that changes it must not be kept.
-    terms, now, _ = await lock_terms(connection, [account_id], TermsCache(), default_plan_id)
+    terms, now = await lock_terms(connection, [account_id], TermsCache(), default_plan_id)
     return terms[account_id], now
 
 

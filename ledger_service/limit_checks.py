@@ -15,14 +15,13 @@ from contracts.problems import CONFLICT, OPERATION_FINISHED, OVERLOADED, RESERVA
 from ledger_service.batching import MicroBatcher, QueueFullError
 from ledger_service.config import LEASE_GRACE_SECONDS_DEFAULT
 from ledger_service.domain.alerts import Alert, next_amount, reached, thresholds_of, write_thresholds
-from ledger_service.domain.counters import Balance, CounterKey, share
+from ledger_service.domain.counters import Balance, CounterKey, shares_of
 from ledger_service.domain.decide import Claim, claims_of, decide, standing
 from ledger_service.domain.leases import beyond_rule, lease_of
 from ledger_service.domain.rating import Catalogue, CostTooLargeError, worst_case
 from ledger_service.domain.terms import Terms
-from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.alerts import raise_alerts
-from ledger_service.store.counters import Touched, read_counters, watch
+from ledger_service.store.counters import Touched, callers_of, complete_counters, watch
 from ledger_service.store.decisions import (
     Decided,
     Known,
@@ -32,7 +31,7 @@ from ledger_service.store.decisions import (
 )
 from ledger_service.store.pool import REFUSED, RETRYABLE, TRANSIENT, Connection, Pool, StoreUnavailableError
 from ledger_service.store.prices import CatalogueCache
-from ledger_service.store.terms import TermsCache, lock_terms
+from ledger_service.store.terms import TermsCache, lock_for_checks
 
 QUEUE_MAX: Final = 10_000
 #: While one batch waits for its commit, a second is decided once so many checks wait.
@@ -62,15 +61,15 @@ class LimitChecks:
         self._batcher: MicroBatcher[LimitCheck, Answer] = MicroBatcher(self._handle, batch_max, QUEUE_MAX, OVERLAP_MIN)
         self.run = self._batcher.run
 
-    async def check(self, check: LimitCheck) -> Answer:
+    def check(self, check: LimitCheck) -> asyncio.Future[Answer]:
         """The decision as JSON (contracts.limits.Decision). The same check again gets the same bytes.
 
-        Raises ProblemError (conflict, operation_finished, reservation_closed, overloaded) and StoreUnavailableError.
-        After the latter it is not certain whether the hold was placed; asking again tells, and a hold nobody knows of
-        expires.
+        Raises ProblemError (overloaded); ends in that, in another (conflict, operation_finished, reservation_closed) or
+        in StoreUnavailableError. After the latter it is not certain whether the hold was placed; asking again tells,
+        and a hold nobody knows of expires.
         """
         try:
-            return await self._batcher.submit(check)
+            return self._batcher.submit(check)
         except QueueFullError:
             raise _overloaded() from None
 
@@ -99,9 +98,6 @@ class LimitChecks:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 async with self._pool.acquire() as connection, connection.transaction():
-                    if attempt > 1:
-                        # Whoever waits for a lock looks at what is known from before: this time, have it first.
-                        await lock_accounts(connection, {check.account_id for check in checks})
                     return await self._decide_in_transaction(connection, checks)
             except RETRYABLE:
                 if attempt == ATTEMPTS_MAX:
@@ -111,13 +107,13 @@ class LimitChecks:
     async def _decide_in_transaction(
         self, connection: Connection, checks: Sequence[LimitCheck]
     ) -> list[Answer | Exception]:
-        accounts = {check.account_id for check in checks}
-        operations = {OperationKey(check.account_id, check.operation_id) for check in checks}
-        terms, now, known = await lock_terms(connection, accounts, self._terms, self._default_plan_id, operations)
+        callers = callers_of(checks)
+        locked = await lock_for_checks(connection, checks, callers, self._terms, self._default_plan_id)
+        terms, now = locked.terms, locked.now
         priced = await self._priced(connection, checks, terms, now)
         claims = [claims_of(one.check, terms[one.check.account_id], now) for one in priced]
-        counters = await read_counters(connection, checks, claims, now)
-        batch = _BatchDecider(known, counters.balances, terms, now, self._ttl_seconds, self._lease_grace_seconds)
+        counters = await complete_counters(connection, locked.counters, callers, claims)
+        batch = _BatchDecider(locked.known, counters.balances, terms, now, self._ttl_seconds, self._lease_grace_seconds)
         answers = [batch.answer(*one) for one in zip(checks, priced, claims, counters.touched, strict=True)]
         if batch.decided:
             await write_decisions(connection, batch.decided, now, counters.placed())
@@ -207,8 +203,9 @@ class _BatchDecider:
         decision_json = orjson.dumps(verdict.body, option=orjson.OPT_UTC_Z)
         if not check.dry_run:
             if verdict.allowed:
+                shares = shares_of(priced.check)
                 for counter in touched:
-                    counter.balance.held += share(counter.meter, priced.check)
+                    counter.balance.held += shares[counter.meter]
             self.claims += claims
             self.decided.append(Decided(priced.check, check_json, verdict, decision_json, digest))
             self._known[key] = Known(digest, decision_json, "held" if verdict.allowed else "denied")
@@ -222,7 +219,7 @@ async def _warn(
     alerts: list[Alert] = []
     watched: dict[CounterKey, dict[str, Claim]] = {}
     for claim in decided:
-        if not claim.limit.thresholds and balances[claim.key].watched is None:
+        if not claim.applied.limit.thresholds and balances[claim.key].watched is None:
             continue  # else there were some, which ingest is to forget
         if claim.credit is None:
             watched.setdefault(claim.key, {})[claim.limit.limit_id] = claim

@@ -1,20 +1,20 @@
 """The ledger as a NATS service: the same calls, the same JSON, the same answers as over HTTP."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
-import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.micro import add_service
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig
 
-from contracts.problems import INTERNAL, TOO_LARGE, Problem, ProblemError, problem
+from contracts.problems import TOO_LARGE, ProblemError
 from contracts.subjects import SERVICE_NAME
-from ledger_service.calls import NATS_ENDPOINTS, STORE_ERRORS, Calls, store_unavailable
+from ledger_service.calls import NATS_ENDPOINTS, Calls, problem_of
 
 log = structlog.get_logger()
 
@@ -28,14 +28,17 @@ async def serve_calls(connection: Client, calls: Calls, stack: AsyncExitStack) -
 
     An error is a service error whose code is the HTTP status, with the problem as its data.
     """
-    running: set[asyncio.Task[None]] = set()
+    replies = _Replies(connection.max_payload)
+    sending = asyncio.create_task(replies.send())
+    stack.callback(sending.cancel)
 
     def handler(call: Callable[[Calls, bytes], Awaitable[bytes]]) -> Callable[[Request], Awaitable[None]]:
         async def on_request(request: Request) -> None:
             # nats.micro awaits one handler after another; only the batcher may make a check wait for others.
-            task = asyncio.create_task(_answer(request, call(calls, request.data), connection.max_payload))
-            running.add(task)
-            task.add_done_callback(running.discard)
+            try:
+                replies.expect(request, asyncio.ensure_future(call(calls, request.data)))
+            except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
+                replies.add(request, error)
 
         return on_request
 
@@ -46,26 +49,50 @@ async def serve_calls(connection: Client, calls: Calls, stack: AsyncExitStack) -
         await service.add_endpoint(config)
 
 
-async def _answer(request: Request, answering: Awaitable[bytes], bytes_max: int) -> None:
-    try:
-        try:
-            answer = await answering
-            if len(answer) > bytes_max - _HEADER_BYTES:
-                detail = f"the answer has {len(answer)} bytes, too many for NATS: ask for less at once, or over HTTP"
-                raise ProblemError(TOO_LARGE, detail)
+class _Replies:
+    """Sends answers one after another. A batch of checks is answered in one go: a task for each would cost more than
+    the sending."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max - _HEADER_BYTES
+        self._expected: set[asyncio.Future[bytes]] = set()
+        self._answered: deque[tuple[Request, bytes | Exception]] = deque()
+        self._some = asyncio.Event()
+
+    def expect(self, request: Request, answering: asyncio.Future[bytes]) -> None:
+        """Answers the request once this is done, with what it ends in."""
+
+        def on_done(answering: asyncio.Future[bytes]) -> None:
+            self._expected.discard(answering)
+            if not answering.cancelled():  # else the ledger stops
+                error = answering.exception()
+                self.add(request, error if isinstance(error, Exception) else answering.result())
+
+        self._expected.add(answering)
+        answering.add_done_callback(on_done)
+
+    def add(self, request: Request, answer: bytes | Exception) -> None:
+        self._answered.append((request, answer))
+        self._some.set()
+
+    async def send(self) -> None:
+        """Sends until cancelled."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            while self._answered:
+                try:
+                    await self._respond(*self._answered.popleft())
+                except Exception as error:  # noqa: BLE001 - the next answers are others'
+                    # Nobody to answer, or no connection: the caller asks again, and a hold nobody knows of expires.
+                    log.warning("answer_lost", error=str(error) or type(error).__name__)
+
+    async def _respond(self, request: Request, answer: bytes | Exception) -> None:
+        if isinstance(answer, bytes) and len(answer) > self._bytes_max:
+            detail = f"the answer has {len(answer)} bytes, too many for NATS: ask for less at once, or over HTTP"
+            answer = ProblemError(TOO_LARGE, detail)
+        if isinstance(answer, bytes):
             await request.respond(answer)
-        except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
-            refusal = _problem_of(error)
+        else:
+            refusal = problem_of(answer)
             await request.respond_error(str(refusal.status), refusal.detail, refusal.model_dump_json().encode())
-    except (nats.errors.Error, ValueError) as error:
-        # Nobody to answer, or no connection: the caller asks again, and a hold that nobody knows of expires.
-        log.warning("answer_lost", error=str(error) or type(error).__name__)
-
-
-def _problem_of(error: Exception) -> Problem:
-    if isinstance(error, ProblemError):
-        return error.problem
-    if isinstance(error, STORE_ERRORS):
-        return store_unavailable(error).problem
-    log.error("internal_error", exc_info=error)
-    return problem(INTERNAL, "the error was logged")

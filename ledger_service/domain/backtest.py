@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from contracts.limits import LimitCheck, Meter, Mode, Plan, Scope, Window
-from ledger_service.domain.counters import ACCOUNT_SCOPE_KEY, Balance, Counted, counted_by, scope_key
+from ledger_service.domain.counters import ACCOUNT_SCOPE_KEY, Balance, Counted, counted_by, scope_keys
 from ledger_service.domain.decide import LIMIT_EXCEEDED, Verdict, claims_of, decide, has_room
 from ledger_service.domain.periods import BEGINNING, Calendar, Period, period_of
 from ledger_service.domain.terms import Terms
@@ -253,7 +253,7 @@ class AccountReplay:
     def _opening_balance(self, counter: _Counter, callers: _Callers) -> Balance:
         if not counter.opened_before:
             return Balance()
-        key = scope_key(counter.kind.scope, _a_check(callers))
+        key = scope_keys(_a_check(callers))[counter.kind.scope]
         assert key is not None
         return Balance(settled=self._openings.get((counter.kind.counted.counter_id, key), 0))
 

@@ -85,15 +85,18 @@ def _counted(
     return Counted(" ".join(parts), meter, operations, providers, models)
 
 
-def scope_key(scope: Scope, check: LimitCheck) -> str | None:
-    """For whom a limit of this scope counts the check; None where the check names no such user, project or key.
+def scope_keys(check: LimitCheck) -> dict[Scope, str | None]:
+    """For whom limits of each scope count the check; None where the check names no such user, project or key.
 
-    Source of the spelling: the function scope_keys() in the migrations, which counts what is settled.
+    Source of the spelling: the function of the same name in the migrations, which counts what is settled.
     """
-    if scope is Scope.ACCOUNT:
-        return ACCOUNT_SCOPE_KEY
-    who = scope_id(scope, check)
-    return None if who is None else f"{scope.value}:{who}"
+    project_id, api_key_id = check.project_id, check.api_key_id
+    return {
+        Scope.ACCOUNT: ACCOUNT_SCOPE_KEY,
+        Scope.USER: f"user:{check.user_id}",
+        Scope.PROJECT: None if project_id is None else f"project:{project_id}",
+        Scope.API_KEY: None if api_key_id is None else f"api_key:{api_key_id}",
+    }
 
 
 def scope_id(scope: Scope, check: LimitCheck) -> str | None:
@@ -116,14 +119,6 @@ def calls_of(check: LimitCheck) -> int:
     return check.calls if isinstance(check, LeaseCheck) else 1
 
 
-def share(meter: Meter, check: LimitCheck) -> int:
-    """How much of a counter this check asks for."""
-    match meter:
-        case Meter.CALLS:
-            return calls_of(check)
-        case Meter.UNITS:
-            return check.quantity
-        case Meter.COST:
-            return check.estimated_cost or 0
-        case _:
-            assert_never(meter)
+def shares_of(check: LimitCheck) -> dict[Meter, int]:
+    """How much a check asks of a counter of each meter."""
+    return {Meter.CALLS: calls_of(check), Meter.UNITS: check.quantity, Meter.COST: check.estimated_cost or 0}

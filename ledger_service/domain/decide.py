@@ -13,8 +13,8 @@ from ledger_service.domain.counters import (
     Balance,
     Counted,
     CounterKey,
-    scope_key,
-    share,
+    scope_keys,
+    shares_of,
 )
 from ledger_service.domain.credits import CreditLine, credit_line
 from ledger_service.domain.leases import lease_of
@@ -81,11 +81,11 @@ class Standing(NamedTuple):
 
 def claims_of(check: LimitCheck, terms: Terms, now: datetime) -> list[Claim]:
     """The limits that apply to this check, in the plan's order."""
-    claims = []
+    claims, keys, shares = [], scope_keys(check), shares_of(check)
     for applied in limits_for(check, terms, now):
-        key = scope_key(applied.limit.scope, check)
+        key = keys[applied.limit.scope]
         if key is not None:
-            claims.append(_claim(applied, check.account_id, key, terms, now, share(applied.limit.meter, check)))
+            claims.append(_claim(applied, check.account_id, key, terms, now, shares[applied.limit.meter]))
     return claims
 
 
@@ -111,7 +111,7 @@ def standing(claim: Claim, balances: Mapping[CounterKey, Balance]) -> Standing:
     if claim.credit is not None:
         return Standing(*claim.credit.standing(balances, claim.limit.maximum_amount))
     balance = balances[claim.key]
-    return Standing(claim.limit.maximum_amount, balance.settled, balance.held)
+    return Standing(claim.applied.limit.maximum_amount, balance.settled, balance.held)
 
 
 def decide(
@@ -164,16 +164,17 @@ def has_room(maximum: int, used: int, amount: int) -> bool:
 
 def limit_state(claim: Claim, stands: Standing, own_share: int) -> Json:
     """One limit as people see it (contracts.limits.LimitState); money as decimal strings."""
-    applied, maximum, settled, held = claim.applied, stands.maximum, stands.settled, stands.held + own_share
-    is_cost = applied.limit.meter is Meter.COST
-    state: Json = {
-        **applied.shown,
-        "period": claim.period.name,
-        "maximum": format_nanos(maximum) if is_cost else maximum,
-        "settled": format_nanos(settled) if is_cost else settled,
-        "held": format_nanos(held) if is_cost else held,
-        "available": format_nanos(maximum - settled - held) if is_cost else maximum - settled - held,
-    }
+    applied, (maximum, settled, held) = claim.applied, stands
+    held += own_share
+    available = maximum - settled - held
+    state: Json = {**applied.shown, "period": claim.period.name}
+    if applied.limit.meter is Meter.COST:
+        state["maximum"] = format_nanos(maximum)
+        state["settled"] = format_nanos(settled)
+        state["held"] = format_nanos(held)
+        state["available"] = format_nanos(available)
+    else:
+        state |= {"maximum": maximum, "settled": settled, "held": held, "available": available}
     if applied.override is not None:
         state["override"] = _override_ref(applied.override)
     return state
@@ -198,7 +199,7 @@ def _denial(check: LimitCheck, terms: Terms, claims: list[Claim], standings: lis
     if isinstance(check, LeaseCheck) and lease_of(check, terms) is None:
         return refuse(LEASE_NOT_ALLOWED, f"the fail mode of plan {terms.plan_id} for this caller is closed")
     for claim, stands in zip(claims, standings, strict=True):
-        limit = claim.limit
+        limit = claim.applied.limit
         if limit.mode is not Mode.HARD:
             continue
         if limit.meter is Meter.COST and check.estimated_cost is None:

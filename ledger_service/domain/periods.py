@@ -1,9 +1,8 @@
 """Windows of limits as periods of time: half-open, in UTC, without gaps."""
 
 from calendar import monthrange
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
 from typing import Final, assert_never
 from zoneinfo import ZoneInfo
 
@@ -15,14 +14,6 @@ END_OF_TIME: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Calendar:
-    """Where an account's days, months and billing periods begin."""
-
-    time_zone: str = "UTC"
-    billing_anchor: date = date(2000, 1, 1)
-
-
-@dataclass(frozen=True, slots=True)
 class Period:
     """``start`` ≤ moment < ``end``, both UTC; ``name`` is what people read: ``2026-11``."""
 
@@ -31,16 +22,30 @@ class Period:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Where an account's days, months and billing periods begin.
+
+    ``latest`` remembers the period of each window that was asked for last: the next moment is most often in it too.
+    """
+
+    time_zone: str = "UTC"
+    billing_anchor: date = date(2000, 1, 1)
+    latest: dict[Window, Period] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+
 def period_of(window: Window, moment: datetime, calendar: Calendar) -> Period:
     """The period of a window in which a moment (any zone) lies.
 
     Days, months and billing periods begin at midnight of the account's time zone; minutes and hours run in UTC, so
     that each has its full length when clocks change.
     """
-    return _period_of(window, moment if moment.tzinfo is UTC else moment.astimezone(UTC), calendar)
+    period = calendar.latest.get(window)
+    if period is None or not period.start <= moment < period.end:
+        period = calendar.latest[window] = _period_of(window, moment.astimezone(UTC), calendar)
+    return period
 
 
-@lru_cache(maxsize=1024)  # a batch decides many checks at one moment
 def _period_of(window: Window, moment: datetime, calendar: Calendar) -> Period:
     match window:
         case Window.MINUTE:

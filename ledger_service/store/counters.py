@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -13,6 +12,8 @@ from ledger_service.domain.decide import Claim
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
@@ -81,27 +82,45 @@ class CheckedCounters:
         }
 
 
-async def read_counters(
-    connection: "Connection", checks: Sequence[LimitCheck], claims: Sequence[Sequence[Claim]], now: datetime
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """What chooses the counters of checks, each once, and for each check its place among them."""
+
+    distinct: list[tuple[str | None, ...]]
+    of_checks: list[int]
+
+
+def callers_of(checks: Sequence[LimitCheck]) -> Callers:
+    places: dict[tuple[str | None, ...], int] = {}
+    of_checks = [
+        places.setdefault(
+            (one.account_id, one.user_id, one.project_id, one.api_key_id, one.operation, one.provider, one.model),
+            len(places),
+        )
+        for one in checks
+    ]
+    return Callers(list(places), of_checks)
+
+
+async def complete_counters(
+    connection: "Connection", rows: "Iterable[asyncpg.Record]", callers: Callers, claims: Sequence[Sequence[Claim]]
 ) -> CheckedCounters:
-    """Every counter that these checks would touch, those of limits that their plan no longer has too, and every counter
-    of their claims, made where it does not exist yet. The accounts must be locked, and stay so while places are used.
+    """Every counter that these callers' checks would touch, those of limits that their plan no longer has too, and
+    every counter of their claims, made where it does not exist yet. The accounts must be locked, and stay so while
+    places are used. ``rows``: those that exist, as the lock on the accounts found them.
     """
-    ordinals: dict[tuple[str | None, ...], int] = {}
-    mine = [ordinals.setdefault(_caller(check), len(ordinals)) for check in checks]
-    callers, touched = list(ordinals), [list[Touched]() for _ in ordinals]
+    touched = [list[Touched]() for _ in callers.distinct]
     balances: dict[CounterKey, Balance] = {}
     known: dict[CounterKey, Touched] = {}
-    for row in await connection.fetch(SQL["touched"], *zip(*callers, strict=True), now):
-        ordinal, place, scope_key, period_end, period_start, counter_id, meter, settled, held, watched, warn_at = row
-        account_id = callers[ordinal - 1][0]
+    for caller, place, scope_key, period_end, period_start, counter_id, meter, settled, held, watched, warn_at in rows:
+        account_id = callers.distinct[caller][0]
         assert account_id is not None
         key = CounterKey(account_id, scope_key, period_end, period_start, counter_id)
         one = known.get(key)
         if one is None:
             balances[key] = Balance(settled, held, watched, warn_at)
             one = known[key] = Touched(_METERS[meter], balances[key], place, held)
-        touched[ordinal - 1].append(one)
+        touched[caller].append(one)
     missing = {key: claim.counted for some in claims for claim in some for key in claim.keys if key not in balances}
     if missing:
         # Those that exist are of earlier stretches of a credit limit, which no new share touches.
@@ -110,19 +129,11 @@ async def read_counters(
         for key, balance, place in await _create(connection, absent):
             balances[key] = balance
             known[key] = Touched(absent[key].meter, balance, place, balance.held)
-        for ordinal, some in zip(mine, claims, strict=True):
-            there = {one.place for one in touched[ordinal]}
+        for caller, some in zip(callers.of_checks, claims, strict=True):
+            there = {one.place for one in touched[caller]}
             made = {claim.key for claim in some if claim.key in absent}
-            touched[ordinal] += [known[key] for key in made if known[key].place not in there]
-    return CheckedCounters(balances, [touched[ordinal] for ordinal in mine])
-
-
-def _caller(check: LimitCheck) -> tuple[str | None, ...]:
-    """What chooses the counters of a check: the arguments of the query, but for the moment."""
-    return (
-        check.account_id, check.user_id, check.project_id, check.api_key_id, check.operation, check.provider,
-        check.model,
-    )  # fmt: skip
+            touched[caller] += [known[key] for key in made if known[key].place not in there]
+    return CheckedCounters(balances, [touched[caller] for caller in callers.of_checks])
 
 
 async def watch(connection: "Connection", watches: Mapping[CounterKey, tuple[str | None, int | None]]) -> None:

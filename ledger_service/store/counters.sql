@@ -10,15 +10,6 @@ cross join lateral (
     offset 0
 ) c
 
--- name: touched
--- Every counter that a share of these callers' operations would touch at $8.
-select k.ordinal, t.place::text as place, t.scope_key, t.period_end, t.period_start, t.counter_id, t.meter, t.settled,
-       t.held, t.watched::text as watched, t.warn_at
-from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-    with ordinality as k (account_id, user_id, project_id, api_key_id, operation, provider, model, ordinal)
-cross join lateral touched_counters(k.account_id, k.user_id, k.project_id, k.api_key_id, k.operation, k.provider,
-                                    k.model, $8::timestamptz) t
-
 -- name: create_missing
 -- Makes counters from what the usage log and the open holds say. Under the accounts' locks, nobody else changes either.
 insert into counters

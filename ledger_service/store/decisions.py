@@ -7,15 +7,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
-import orjson
-
-from contracts.identifiers import uuid7
+from contracts.identifiers import uuid7, uuid7s
 from contracts.leases import LeaseCheck
 from contracts.limits import LimitCheck
 from ledger_service.domain.counters import calls_of
 from ledger_service.domain.decide import Verdict
 from ledger_service.domain.ledger_events import CHECK_DENIED, RESERVATION_PLACED, decision_event
-from ledger_service.store.outrun import OutrunError
+from ledger_service.store.arrays import array_literal, array_literals
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -56,16 +54,10 @@ def request_digest(check_json: bytes) -> bytes:
     return sha256(check_json).digest()[:16]
 
 
-def read_known(text: str | None) -> dict[OperationKey, Known]:
-    """What the lock on accounts found of operations; see terms.sql."""
-    return {
-        OperationKey(one["account_id"], UUID(one["operation_id"])): Known(
-            bytes.fromhex(one["request_digest"]) if one["request_digest"] else None,
-            one["decision"].encode() if one["decision"] else None,
-            one["state"],
-        )
-        for one in (orjson.loads(text) if text else ())
-    }
+def to_known(row: "asyncpg.Record") -> Known:
+    """What the lock on accounts found of an operation (the type known_operation of the schema)."""
+    decision = row["decision"]
+    return Known(row["request_digest"], None if decision is None else decision.encode(), row["state"])
 
 
 async def write_decisions(
@@ -73,22 +65,31 @@ async def write_decisions(
 ) -> None:
     """Logs decisions, at least one, all made at one moment, and adds holds to the counters at their places.
 
-    The accounts must be locked. Raises an error of pool.RETRYABLE where a decision or an outcome of one of the
-    operations came meanwhile.
+    The accounts must be locked, and none of the operations may have a decision by then.
     """
-    columns = zip(*(_row(one) for one in decided), strict=True)
-    if await connection.fetchval(SQL["write"], now, *columns, list(holds), list(holds.values())):
-        raise OutrunError("an operation has an outcome that came while its check waited")
+    event_ids = uuid7s(len(decided))
+    # One a line: JSON has no line breaks, and to search bodies for what an array literal must escape takes longer.
+    bodies = b"\n".join(map(_body, decided, event_ids)).decode()
+    account_ids, operation_ids, *columns = array_literals(map(_row, decided))
+    places = array_literal(list(holds)), array_literal(list(holds.values()))
+    await connection.execute(
+        SQL["write"], now, account_ids, operation_ids, array_literal(event_ids), bodies, *columns, *places
+    )
+
+
+def _body(one: Decided, event_id: UUID) -> bytes:
+    event_type = RESERVATION_PLACED if one.verdict.allowed else CHECK_DENIED
+    return decision_event(
+        event_id, event_type, one.check.account_id, one.verdict.decided_at, one.check_json, one.decision_json
+    )
 
 
 def _row(one: Decided) -> tuple[object, ...]:
-    check, (allowed, decided_at, expires_at, _), event_id = one.check, one.verdict, uuid7()
-    event_type = RESERVATION_PLACED if allowed else CHECK_DENIED
-    body = decision_event(event_id, event_type, check.account_id, decided_at, one.check_json, one.decision_json)
+    check = one.check
     return (
-        check.account_id, check.operation_id, event_id, body.decode(), one.request_digest, check.user_id,
-        check.project_id, check.api_key_id, check.operation, check.provider, check.model, check.quantity,
-        check.estimated_cost or 0, expires_at, isinstance(check, LeaseCheck), calls_of(check),
+        check.account_id, check.operation_id, f"\\x{one.request_digest.hex()}", check.user_id, check.project_id,
+        check.api_key_id, check.operation, check.provider, check.model, check.quantity, check.estimated_cost or 0,
+        one.verdict.expires_at, isinstance(check, LeaseCheck), calls_of(check),
     )  # fmt: skip
 
 
@@ -97,9 +98,7 @@ async def close_holds(
 ) -> list[OperationKey]:
     """Ends open holds as ``released`` or ``expired``; answers those that were open. The accounts must be locked."""
     ordered = sorted(keys)
-    rows = await connection.fetch(
-        SQL["close"], *zip(*ordered, strict=True), [uuid7() for _ in ordered], state, only_due
-    )
+    rows = await connection.fetch(SQL["close"], *zip(*ordered, strict=True), uuid7s(len(ordered)), state, only_due)
     return [OperationKey(row["account_id"], row["operation_id"]) for row in rows]
 
 

@@ -1,11 +1,12 @@
 -- name: write
 -- Logs decisions, all made at $1, and adds $19 to what is held of the counters at the places $18. A row's place holds
--- still while its account is locked. Answers how many of the operations have an outcome by now.
+-- still while its account is locked.
 with decided as (
     select *
-    from unnest($2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::text[],
-                $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::timestamptz[], $16::boolean[],
-                $17::bigint[])
+    from unnest($2::text::text[], $3::text::uuid[], $4::text::uuid[], string_to_array($5, e'\n'), $6::text::bytea[],
+                $7::text::text[], $8::text::text[], $9::text::text[], $10::text::text[], $11::text::text[],
+                $12::text::text[], $13::text::bigint[], $14::text::bigint[], $15::text::timestamptz[],
+                $16::text::boolean[], $17::text::bigint[])
         as t (account_id, operation_id, event_id, body, request_digest, user_id, project_id, api_key_id, operation,
               provider, model, quantity, estimated_cost_nanos, expires_at, is_lease, calls)
 ),
@@ -24,20 +25,11 @@ kept as (
            case when expires_at is null then 'denied' else 'held' end, user_id, project_id, api_key_id, operation,
            provider, model, calls, quantity, estimated_cost_nanos, $1, expires_at, is_lease
     from decided
-),
-placed as (
-    update counters c
-    set held = c.held + p.amount
-    from unnest($18::text[], $19::bigint[]) as p (place, amount)
-    where c.ctid = p.place::tid
 )
-select count(*)
-from decided d
-cross join lateral (
-    select from event_log o
-    where o.account_id = d.account_id and o.operation_id = d.operation_id and o.terminal
-    offset 0
-) o
+update counters c
+set held = c.held + p.amount
+from unnest($18::text::tid[], $19::text::bigint[]) as p (place, amount)
+where c.ctid = p.place
 
 -- name: close
 -- Ends open holds and gives their shares back. $5 = only those whose time is over. Answers those it ended.

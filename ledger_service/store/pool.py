@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import asyncpg
 
 from ledger_service.store import event_log
-from ledger_service.store.outrun import OutrunError
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -32,7 +31,6 @@ RETRYABLE: Final[tuple[type[Exception], ...]] = (
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
     asyncpg.UniqueViolationError,
-    OutrunError,
 )
 #: Both: what a worker waits out.
 TRANSIENT: Final[tuple[type[Exception], ...]] = UNAVAILABLE + RETRYABLE

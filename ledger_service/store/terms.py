@@ -1,16 +1,18 @@
 """The terms of accounts: read under the accounts' locks, from caches that versions keep true."""
 
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from contracts.limits import PlanStored
+from contracts.limits import LimitCheck, PlanStored
 from ledger_service.domain.credits import Grant
 from ledger_service.domain.periods import Calendar
 from ledger_service.domain.terms import Override, Selected, Terms
 from ledger_service.store.accounts import add_seen, find_plan
+from ledger_service.store.arrays import array_literal, array_literals
+from ledger_service.store.counters import Callers
 from ledger_service.store.credit_grants import load_grants
-from ledger_service.store.decisions import Known, OperationKey, read_known
+from ledger_service.store.decisions import Known, OperationKey, to_known
 from ledger_service.store.overrides import load_overrides
 from ledger_service.store.queries import load
 
@@ -34,15 +36,17 @@ _NO_ADDITIONS: Final = _Additions(0)
 
 
 class TermsCache:
-    """Plans by id, and overrides and grants by account, each with its version: an older one is read again."""
+    """Plans by id, and overrides and grants by account, each with its version: an older one is read again. Calendars
+    too, so that accounts with the same one share what it remembers."""
 
     _ENTRIES_MAX: Final = 10_000
 
     def __init__(self) -> None:
         self._plans: dict[str, tuple[PlanStored, Selected]] = {}
         self._additions: dict[str, _Additions] = {}
+        self._calendars: dict[tuple[str, date], Calendar] = {}
 
-    async def terms(self, connection: "Connection", rows: "list[asyncpg.Record]") -> dict[str, Terms]:
+    async def terms(self, connection: "Connection", rows: "Iterable[asyncpg.Record]") -> dict[str, Terms]:
         """The terms that the rows of ``lock_terms`` or ``read_terms`` stand for."""
         changed = {row["account_id"]: row["limits_version"] for row in rows if self._is_behind(row)}
         # Taken out before anything else is awaited: to make room, the cache forgets accounts at any such moment.
@@ -56,13 +60,21 @@ class TermsCache:
             found[row["account_id"]] = Terms(
                 plan_id=row["plan_id"],
                 plan=plan,
-                calendar=Calendar(row["time_zone"], row["billing_anchor"]),
+                calendar=self._calendar(row["time_zone"], row["billing_anchor"]),
                 plan_version=None if plan is None else plan.version,
                 overrides=added.overrides,
                 grants=added.grants,
                 selected=selected,
             )
         return found
+
+    def _calendar(self, time_zone: str, billing_anchor: date) -> Calendar:
+        known = self._calendars.get((time_zone, billing_anchor))
+        if known is None:
+            if len(self._calendars) >= self._ENTRIES_MAX:
+                self._calendars.clear()
+            known = self._calendars[time_zone, billing_anchor] = Calendar(time_zone, billing_anchor)
+        return known
 
     def _is_behind(self, row: "asyncpg.Record") -> bool:
         version: int = row["limits_version"]
@@ -101,39 +113,52 @@ class TermsCache:
 
 
 class Locked(NamedTuple):
-    """Locked accounts: the terms of each, the database's time once all were locked, and what is known of the operations
-    that were asked for."""
+    """Locked accounts: the terms of each, the database's time once all were locked, what is known of the checks'
+    operations, and the rows of the counters that their callers touch (see store.counters)."""
 
     terms: dict[str, Terms]
     now: datetime
     known: dict[OperationKey, Known]
+    counters: "list[asyncpg.Record]"
 
 
 async def lock_terms(
-    connection: "Connection",
-    account_ids: Collection[str],
-    cache: TermsCache,
-    default_plan_id: str | None,
-    operations: Collection[OperationKey] = (),
-) -> Locked:
-    """Locks accounts (unique ids, at least one) until the transaction ends. Where one was never registered, its terms
-    are the default plan's; where it was never seen before, it gets a row first.
-
-    A decision that somebody else commits while this waits may be unknown here; another one cannot be written then.
+    connection: "Connection", account_ids: Collection[str], cache: TermsCache, default_plan_id: str | None
+) -> tuple[dict[str, Terms], datetime]:
+    """Locks accounts (unique ids, at least one) until the transaction ends; answers their terms, and the database's
+    time once all were locked. Where one was never registered, its terms are the default plan's; where it was never
+    seen before, it gets a row first.
     """
     wanted = sorted(account_ids)
-    arguments = (
-        wanted,
-        default_plan_id,
-        [key.account_id for key in operations],
-        [key.operation_id for key in operations],
+    row = await _lock(connection, wanted, SQL["lock"], wanted, default_plan_id)
+    return await cache.terms(connection, row["accounts"]), row["locked_at"]
+
+
+async def lock_for_checks(
+    connection: "Connection",
+    checks: Sequence[LimitCheck],
+    callers: Callers,
+    cache: TermsCache,
+    default_plan_id: str | None,
+) -> Locked:
+    """Locks the accounts of checks as ``lock_terms`` does, and reads all that deciding on them needs, in one round
+    trip. Nothing that it answers is older than the locks."""
+    wanted = sorted({check.account_id for check in checks})
+    operations = array_literals((check.account_id, check.operation_id) for check in checks)
+    columns = array_literals(callers.distinct)
+    row = await _lock(
+        connection, wanted, SQL["lock_for_checks"], array_literal(wanted), default_plan_id, *operations, *columns
     )
-    rows = await connection.fetch(SQL["lock"], *arguments)
-    if len(rows) < len(wanted):
+    known = {OperationKey(one["account_id"], one["operation_id"]): to_known(one) for one in row["known"]}
+    return Locked(await cache.terms(connection, row["accounts"]), row["locked_at"], known, row["counters"])
+
+
+async def _lock(connection: "Connection", wanted: list[str], query: str, *arguments: object) -> "asyncpg.Record":
+    [row] = await connection.fetch(query, *arguments)
+    if len(row["accounts"]) < len(wanted):
         await add_seen(connection, wanted)
-        rows = await connection.fetch(SQL["lock"], *arguments)
-    now = max(row["locked_at"] for row in rows)
-    return Locked(await cache.terms(connection, rows), now, read_known(rows[0]["known"]))
+        [row] = await connection.fetch(query, *arguments)
+    return row
 
 
 async def read_terms(

@@ -54,7 +54,7 @@ async def make_accounts(database_url: str, count: int = ACCOUNTS) -> None:
             async with connection.transaction():
                 for name in names:
                     await change_account(connection, name, Account(plan_id=plan_id(scopes)))
-                terms, now, _ = await lock_terms(connection, names, TermsCache(), None)
+                terms, now = await lock_terms(connection, names, TermsCache(), None)
                 checks = [LimitCheck.model_validate(one) for one in _first_checks(names, hot_account(scopes))]
                 claims = [claim for check in checks for claim in claims_of(check, terms[check.account_id], now)]
                 await read_balances(connection, claims)

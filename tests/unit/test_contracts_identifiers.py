@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from contracts.identifiers import Id, ModelName, Name, OperationType, uuid7
+from contracts.identifiers import Id, ModelName, Name, OperationType, uuid7, uuid7s
 
 ID: TypeAdapter[UUID] = TypeAdapter(Id)
 NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -140,3 +140,10 @@ def test_operation_types_are_lower_case_words(text: str) -> None:
 def test_other_spellings_are_no_operation_type(text: str) -> None:
     with pytest.raises(ValidationError):
         OPERATION.validate_python(text)
+
+
+def test_many_uuid7s_are_as_unique_and_as_well_formed_as_one() -> None:
+    made = uuid7s(1000)
+    assert len(set(made)) == 1000
+    assert {(one.version, one.variant) for one in made} == {(7, uuid7().variant)}
+    assert all((one.int >> 80) == (made[0].int >> 80) for one in made)

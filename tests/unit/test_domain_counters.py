@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts.identifiers import uuid7
 from contracts.limits import Limit, LimitCheck, Meter, Scope, Window
-from ledger_service.domain.counters import counted_by, scope_key, share
+from ledger_service.domain.counters import counted_by, scope_keys, shares_of
 
 
 def a_limit(**changes: object) -> Limit:
@@ -115,16 +115,16 @@ def test_counter_id_never_changes_for_it_is_stored(limit: dict[str, object], cou
     ],
 )
 def test_scope_key_is_stored_and_never_changes(scope: Scope, who: dict[str, object], key: str | None) -> None:
-    assert scope_key(scope, a_check(**who)) == key
+    assert scope_keys(a_check(**who))[scope] == key
 
 
 @pytest.mark.parametrize(("meter", "amount"), [(Meter.CALLS, 1), (Meter.UNITS, 4), (Meter.COST, 160_000_000)])
 def test_share_is_what_the_meter_counts(meter: Meter, amount: int) -> None:
-    assert share(meter, a_check(quantity=4, estimated_cost="0.16")) == amount
+    assert shares_of(a_check(quantity=4, estimated_cost="0.16"))[meter] == amount
 
 
 def test_share_of_an_unknown_cost_is_nothing() -> None:
-    assert share(Meter.COST, a_check()) == 0
+    assert shares_of(a_check())[Meter.COST] == 0
 
 
 @pytest.mark.parametrize("window", list(Window))
