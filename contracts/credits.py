@@ -20,6 +20,7 @@ from contracts.events import Moment
 from contracts.identifiers import Name
 from contracts.limits import COUNT_MAX, Meter
 from contracts.money import MAXIMUM_NANOS_MAX, format_nanos, parse_nanos
+from contracts.validity import after_valid_from
 
 GRANTS_PER_ACCOUNT_MAX: Final = 1000
 PRIORITY_DEFAULT: Final = 100
@@ -89,18 +90,10 @@ class CreditGrant(BaseModel):
     amount: _Amount
     priority: Annotated[int, Field(strict=True, ge=0, le=PRIORITY_MAX)] = PRIORITY_DEFAULT
     valid_from: _Moment
-    expires_at: _Moment | None = None
+    expires_at: Annotated[_Moment | None, AfterValidator(after_valid_from)] = None
     renews: Literal["month", "billing_period"] | None = None
     rollover_maximum: _Amount | None = None
     reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
-
-    @field_validator("expires_at")
-    @classmethod
-    def _ends_after_its_beginning(cls, end: datetime | None, info: ValidationInfo) -> datetime | None:
-        start = info.data.get("valid_from")
-        if end is not None and start is not None and end <= start:
-            raise PydanticCustomError("validity", "expires_at is later than valid_from")
-        return end
 
     @field_validator("rollover_maximum")
     @classmethod

@@ -29,6 +29,7 @@ from contracts.money import MAXIMUM_NANOS_MAX, CostNanos, TotalNanos, format_nan
 from contracts.operations import OPERATION_TYPES
 from contracts.prices import Attributes
 from contracts.problems import Problem
+from contracts.validity import after_valid_from
 
 TTL_SECONDS_DEFAULT: Final = 300
 TTL_SECONDS_MAX: Final = 86_400
@@ -222,17 +223,9 @@ class LimitOverride(_Body):
     thresholds: list[Annotated[int, Field(strict=True)]] | None = None
     credit: Annotated[bool, Field(strict=True)] | None = None
     valid_from: Moment | None = None
-    valid_until: Moment | None = None
+    valid_until: Annotated[Moment | None, AfterValidator(after_valid_from)] = None
     #: Why, and on whose word.
     reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
-
-    @field_validator("valid_until")
-    @classmethod
-    def _until_after_from(cls, until: datetime | None, info: ValidationInfo) -> datetime | None:
-        start = info.data.get("valid_from")
-        if until is not None and start is not None and until <= start:
-            raise PydanticCustomError("validity", "valid_until is later than valid_from")
-        return until
 
 
 class LimitOverrideStored(_Body):

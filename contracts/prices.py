@@ -14,7 +14,6 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
@@ -26,6 +25,7 @@ from contracts.events import QUANTITY_MAX
 from contracts.identifiers import TYPE_PATTERN, ModelName, Name, OperationType
 from contracts.money import CostNanos, TotalNanos
 from contracts.problems import field_path
+from contracts.validity import after_valid_from
 
 ATTRIBUTES_MAX: Final = 20
 VARIANTS_MAX: Final = 200
@@ -168,20 +168,12 @@ class Price(_Body):
 
     unit: AttributeName = "image"
     valid_from: Moment
-    valid_until: Moment | None = None
+    valid_until: Annotated[Moment | None, AfterValidator(after_valid_from)] = None
     variants: Annotated[list[Variant], Field(min_length=1, max_length=VARIANTS_MAX)]
     #: Where the price stands, the day on which somebody looked, and of when what stands there is.
     source: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
     read_on: _Day | None = None
     as_of: _Day | None = None
-
-    @field_validator("valid_until")
-    @classmethod
-    def _until_after_from(cls, until: datetime | None, info: ValidationInfo) -> datetime | None:
-        start = info.data.get("valid_from")
-        if until is not None and start is not None and until <= start:
-            raise PydanticCustomError("validity", "valid_until is later than valid_from")
-        return until
 
     @field_validator("variants")
     @classmethod

@@ -218,14 +218,17 @@ async def _warn(
     """Raises what the limits of these decisions have reached, and tells ingest what else to look for."""
     alerts: list[Alert] = []
     watched: dict[CounterKey, dict[str, Claim]] = {}
+    by_grants: dict[tuple[CounterKey, str], Claim] = {}
     for claim in decided:
         if not claim.applied.limit.thresholds and balances[claim.key].watched is None:
             continue  # else there were some, which ingest is to forget
         if claim.credit is None:
             watched.setdefault(claim.key, {})[claim.limit.limit_id] = claim
-        else:  # what it has reached depends on its grants, which ingest knows nothing of
-            stands = standing(claim, balances)
-            alerts += reached(thresholds_of(claim.limit, stands.maximum), claim.key, claim.limit.meter, stands.used)
+        else:
+            by_grants[claim.key, claim.limit.limit_id] = claim
+    for claim in by_grants.values():  # what is reached depends on its grants, which ingest knows nothing of
+        stands = standing(claim, balances)
+        alerts += reached(thresholds_of(claim.limit, stands.maximum), claim.key, claim.limit.meter, stands.used)
     watches: dict[CounterKey, tuple[str | None, int | None]] = {}
     for key, claims in watched.items():
         balance = balances[key]
