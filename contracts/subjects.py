@@ -16,6 +16,8 @@ RESERVATIONS_RELEASE: Final = "ledger.v1.reservations.release"
 RESERVATIONS_EXTEND: Final = "ledger.v1.reservations.extend"
 LEASES_PLACE: Final = "ledger.v1.leases.place"
 LEASES_RETURN: Final = "ledger.v1.leases.return"
+#: Where the ledger's own answers from NATS come to; no producer may listen there.
+LEDGER_INBOX: Final = "_INBOX_ledger"
 #: JetStream's own duplicate filter; always the event_id.
 MSG_ID_HEADER: Final = "Nats-Msg-Id"
 

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.client.settings import Transport
+from contracts.nats_access import INBOX_PREFIX
 
 _HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
 _Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -23,6 +24,12 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: _Port = 8000
     nats_url: str = "nats://127.0.0.1:4222"
+    #: The seed of an nkey, where the URL carries no user and password.
+    nats_nkey_file: Path | None = None
+    #: Who vouches for a server with tls://, where the machine does not know.
+    nats_ca_file: Path | None = None
+    #: Where NATS answers us; the server lets nobody else listen there.
+    nats_inbox_prefix: str = INBOX_PREFIX
     ledger_url: _HttpUrl = "http://127.0.0.1:8001"
     #: What limit checks go over: http or nats.
     check_transport: Transport = "http"

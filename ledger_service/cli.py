@@ -53,7 +53,7 @@ async def _migrate(settings: Settings, database_only: bool, shipped_prices: bool
     if shipped_prices:
         await _follow_shipped_prices(settings)
     if not database_only:
-        connection = await connect_nats(settings.nats_url, "ledger-migrate")
+        connection = await connect_nats(settings.nats_access, "ledger-migrate")
         try:
             await create_stream(connection, settings.stream_replicas)
         finally:

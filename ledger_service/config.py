@@ -1,11 +1,14 @@
 """Settings of the ledger service, read once from LEDGER_* in the environment."""
 
+from pathlib import Path
 from typing import Final
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.limits import TTL_SECONDS_DEFAULT
+from contracts.nats_access import NatsAccess
+from contracts.subjects import LEDGER_INBOX
 
 LEASE_GRACE_SECONDS_DEFAULT: Final = 86_400
 
@@ -17,6 +20,10 @@ class Settings(BaseSettings):
 
     database_url: str = "postgresql://postgres@127.0.0.1:5432/ledger"
     nats_url: str = "nats://127.0.0.1:4222"
+    #: The seed of an nkey, where the URL carries no user and password.
+    nats_nkey_file: Path | None = None
+    #: Who vouches for a server with tls://, where the machine does not know.
+    nats_ca_file: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8001
     #: The plan of accounts that were never registered; none = they are denied as unknown_account.
@@ -37,3 +44,7 @@ class Settings(BaseSettings):
     #: How often sources that were active lately are confirmed again, for producers that missed it.
     confirm_interval_seconds: float = Field(default=5.0, gt=0)
     stream_replicas: int = Field(default=1, ge=1, le=5)
+
+    @property
+    def nats_access(self) -> NatsAccess:
+        return NatsAccess(self.nats_url, self.nats_nkey_file, self.nats_ca_file, LEDGER_INBOX)

@@ -83,7 +83,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
     background = await _open(stack, "database", lambda: open_hot_pool(url, 2, "background"))
 
-    connection_to_nats = await _retrying("nats", lambda: connect_nats(settings.nats_url, "ledger"))
+    connection_to_nats = await _retrying("nats", lambda: connect_nats(settings.nats_access, "ledger"))
     stack.push_async_callback(connection_to_nats.close)
     await check_stream(connection_to_nats)
 

@@ -17,6 +17,7 @@ from nats.js.api import (
 )
 from nats.js.errors import NotFoundError
 
+from contracts.nats_access import NatsAccess
 from contracts.subjects import INGEST_CONSUMER, STREAM, STREAM_SUBJECTS
 
 log = structlog.get_logger()
@@ -62,11 +63,8 @@ def consumer_config() -> ConsumerConfig:
     )
 
 
-async def connect_nats(url: str, name: str) -> Client:
-    """A connection that never gives up, and notices a half-open one within 15 seconds.
-
-    Raises TimeoutError where no server answers at first.
-    """
+async def connect_nats(access: NatsAccess, name: str) -> Client:
+    """A connection that never gives up. Raises TimeoutError where no server answers, or lets us in, at first."""
 
     connection = Client()
 
@@ -76,16 +74,7 @@ async def connect_nats(url: str, name: str) -> Client:
     try:
         # With endless reconnects, the first connect is tried endlessly too.
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
-            await connection.connect(
-                url,
-                name=name,
-                error_cb=on_error,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=1,
-                ping_interval=5,
-                max_outstanding_pings=2,
-                connect_timeout=2,
-            )
+            await connection.connect(name=name, error_cb=on_error, **access.options())
     except BaseException:
         await connection.close()
         raise

@@ -54,7 +54,8 @@ class LedgerClient:
         #: None where the settings name none. A service may keep its idempotency keys in it.
         self.journal = _open_journal(settings)
         self._http = _http_transport(settings)
-        self._link = None if settings.nats_url is None else NatsLink(settings.nats_url, settings.source)
+        access = settings.nats_access
+        self._link = None if access is None else NatsLink(access, settings.source)
         self._checks = Checks(_transport(settings, self._http, self._link), settings.timeout_seconds)
         self._delivery = EventDelivery(_ways(settings, self._http, self._link), settings.delivery_timeout_seconds)
         self._recorder: Recorder = (
@@ -296,6 +297,7 @@ def _ways(settings: ClientSettings, http: HttpTransport | None, link: NatsLink |
 
 
 def _relay(settings: ClientSettings, journal: Journal) -> Relay | None:
-    if settings.nats_url is None:
+    access = settings.nats_access
+    if access is None:
         return None
-    return Relay(journal, RelaySettings(settings.nats_url, settings.confirm_after_seconds, settings.nats_stall_seconds))
+    return Relay(journal, RelaySettings(access, settings.confirm_after_seconds, settings.nats_stall_seconds))

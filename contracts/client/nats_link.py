@@ -12,14 +12,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from contracts.client.background import stop
+from contracts.nats_access import NatsAccess
 
 CONNECT_SECONDS_MAX: Final = 10.0
 RETRY_SECONDS: Final = 1.0
 CLOSE_SECONDS_MAX: Final = 2.0
-#: nats-py's defaults give up after 60 reconnects, and notice a half-open connection after six minutes.
-PING_INTERVAL_SECONDS: Final = 5
-OUTSTANDING_PINGS_MAX: Final = 2
-RECONNECT_WAIT_SECONDS: Final = 1
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -33,8 +30,8 @@ class Subscription:
 class NatsLink:
     """Holds the client, and one subscription where that is wanted. Any number of tasks may use it."""
 
-    def __init__(self, url: str, name: str, subscription: Subscription | None = None) -> None:
-        self._url = url
+    def __init__(self, access: NatsAccess, name: str, subscription: Subscription | None = None) -> None:
+        self._access = access
         self._name = name
         self._subscription = subscription
         self._client: Client | None = None
@@ -78,16 +75,7 @@ class NatsLink:
         client = Client()
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                await client.connect(
-                    self._url,
-                    name=self._name,
-                    connect_timeout=2,
-                    reconnect_time_wait=RECONNECT_WAIT_SECONDS,
-                    max_reconnect_attempts=-1,
-                    ping_interval=PING_INTERVAL_SECONDS,
-                    max_outstanding_pings=OUTSTANDING_PINGS_MAX,
-                    error_cb=_on_error,
-                )
+                await client.connect(name=self._name, error_cb=_on_error, **self._access.options())
                 if self._subscription is not None:
                     await client.subscribe(self._subscription.subject, cb=self._on_message)
         except asyncio.CancelledError:

@@ -20,6 +20,7 @@ from contracts.client.journal import Journal, JournalUnavailableError, OutboxRow
 from contracts.client.nats_link import NatsLink, Subscription
 from contracts.client.republish import RepublishSchedule, merge_ranges
 from contracts.events import INT8_MAX, RecordedRanges
+from contracts.nats_access import NatsAccess
 from contracts.subjects import RECORDED
 
 #: Published and not yet acknowledged by the broker; also the rows that are in memory at once.
@@ -36,7 +37,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class RelaySettings:
-    url: str
+    access: NatsAccess
     confirm_after_seconds: float
     stall_seconds: float
 
@@ -47,7 +48,7 @@ class Relay:
     def __init__(self, journal: Journal, settings: RelaySettings) -> None:
         self._journal = journal
         self._settings = settings
-        self._link = NatsLink(settings.url, journal.source, Subscription(RECORDED, self._on_recorded))
+        self._link = NatsLink(settings.access, journal.source, Subscription(RECORDED, self._on_recorded))
         self._schedule = RepublishSchedule(settings.confirm_after_seconds)
         #: Every row up to here was published in this process's life.
         self._cursor = 0

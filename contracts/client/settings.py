@@ -7,10 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from contracts.identifiers import Name
 from contracts.limits import TTL_SECONDS_MAX
+from contracts.nats_access import INBOX_PREFIX, NatsAccess
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 _HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
 _NatsUrl = Annotated[str, StringConstraints(pattern=r"^[^\s]+$")]
+
+_InboxPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=100)]
 
 Transport = Literal["http", "nats"]
 
@@ -28,6 +31,10 @@ class ClientSettings(BaseModel):
     source: Name
     ledger_url: _HttpUrl | None = None
     nats_url: _NatsUrl | None = None
+    #: See contracts.nats_access: who we are, whom we trust, and where our answers come to.
+    nats_nkey_path: Path | None = None
+    nats_ca_path: Path | None = None
+    nats_inbox_prefix: _InboxPrefix = INBOX_PREFIX
     check_transport: Transport = "http"
     #: A SQLite file that belongs to one running client at a time.
     journal_path: Path | None = None
@@ -61,3 +68,10 @@ class ClientSettings(BaseModel):
         if self.check_transport == "nats" and self.nats_url is None:
             raise ValueError("check_transport nats needs nats_url")
         return self
+
+    @property
+    def nats_access(self) -> NatsAccess | None:
+        """None where there is no NATS."""
+        if self.nats_url is None:
+            return None
+        return NatsAccess(self.nats_url, self.nats_nkey_path, self.nats_ca_path, self.nats_inbox_prefix)

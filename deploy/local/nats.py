@@ -30,11 +30,18 @@ def nats_binary() -> Path:
     )
 
 
+#: Which identity may do what, as in production; see the files.
+PERMISSIONS = tuple(Path(__file__).parents[1] / "nats" / name for name in ("permissions.conf", "producer.conf"))
+#: The block of PERMISSIONS that each user has.
+USERS = {"ledger": "LEDGER", "deploy": "DEPLOY", "image": "IMAGE", "producer": "PRODUCER"}
+
+
 class NatsServer(ManagedProcess):
     """NATS with file storage in `data_dir`, on the same port for the life of this object.
 
     `sync_interval` is how often JetStream calls fsync ("always", "2m"; None = the server's default of two minutes:
-    what the producers' journals hold is published again, so that a loss heals).
+    what the producers' journals hold is published again, so that a loss heals). `guarded`: only the USERS get in, with
+    passwords that are made anew for this object.
     """
 
     name = "nats"
@@ -48,6 +55,7 @@ class NatsServer(ManagedProcess):
         *,
         log_path: Path | None = None,
         sync_interval: str | None = None,
+        guarded: bool = False,
     ) -> None:
         super().__init__()
         self.data_dir = data_dir.resolve()
@@ -58,10 +66,17 @@ class NatsServer(ManagedProcess):
         # Tells our server from another one that took the port.
         self._server_name = f"usage-ledger-{secrets.token_hex(8)}"
         self._served = False
+        self._passwords = {user: secrets.token_urlsafe(24) for user in USERS} if guarded else {}
 
     @property
     def url(self) -> str:
+        """For anybody, where the server is not guarded."""
         return f"nats://{HOST}:{self.port}"
+
+    def url_of(self, user: str) -> str:
+        """With the user's password, where the server asks for one."""
+        password = self._passwords.get(user)
+        return self.url if password is None else f"nats://{user}:{password}@{HOST}:{self.port}"
 
     def prepare(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,9 +101,19 @@ class NatsServer(ManagedProcess):
                 "jetstream {",
                 *store,
                 "}",
+                *self._authorization(),
                 "",
             ]
         )
+
+    def _authorization(self) -> list[str]:
+        if not self._passwords:
+            return []
+        users = [
+            f"    {{ user: {user}, password: {json.dumps(password)}, permissions: ${USERS[user]} }}"
+            for user, password in self._passwords.items()
+        ]
+        return [*(file.read_text() for file in PERMISSIONS), "authorization {", "  users: [", *users, "  ]", "}"]
 
     def probe(self) -> bool:
         """Whether our server, with JetStream up, greets with its INFO line."""

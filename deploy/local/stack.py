@@ -131,30 +131,30 @@ class Stack:
             )
         if external.image_nats_url is None or (own_ledger and external.ledger_nats_url is None):
             port = claim(options.nats_port, "--nats-port") if options.nats_port else None
-            self._nats = NatsServer(folder.path / "nats", port, log_path=folder.log("nats"))
+            self._nats = NatsServer(folder.path / "nats", port, log_path=folder.log("nats"), guarded=True)
         await bring_up_together(server for server in (self._nats, self._postgres) if server)
 
     def _database_url(self) -> str | None:
         return self._postgres.url if self._postgres else self._options.external.database_url
 
-    def _nats_url(self, external: str | None) -> str:
+    def _nats_url(self, user: str, external: str | None) -> str:
         if self._nats is not None:
-            return self._nats.url
+            return self._nats.url_of(user)
         assert external is not None
         return external
 
-    def _ledger_environment(self) -> dict[str, str]:
+    def _ledger_environment(self, nats_user: str) -> dict[str, str]:
         return {
             **self._options.environment,
             "LEDGER_DATABASE_URL": self._database_url() or "",
-            "LEDGER_NATS_URL": self._nats_url(self._options.external.ledger_nats_url),
+            "LEDGER_NATS_URL": self._nats_url(nats_user, self._options.external.ledger_nats_url),
         }
 
     async def _migrate(self, folder: DataFolder) -> None:
         migration = ServiceProcess(
             "migrate",
             self._options.commands.migrate,
-            self._ledger_environment(),
+            self._ledger_environment("deploy"),
             folder.log("migrate"),
             ready_timeout_seconds=MIGRATE_TIMEOUT_SECONDS,
         )
@@ -167,7 +167,7 @@ class Stack:
         return ServiceProcess(
             "ledger",
             self._options.commands.ledger,
-            {**self._ledger_environment(), "LEDGER_HOST": HOST, "LEDGER_PORT": str(port)},
+            {**self._ledger_environment("ledger"), "LEDGER_HOST": HOST, "LEDGER_PORT": str(port)},
             folder.log("ledger"),
             port=port,
             ready_timeout_seconds=self._options.ready_timeout_seconds,
@@ -177,7 +177,8 @@ class Stack:
         options = self._options
         environment = {
             **options.environment,
-            "IMAGE_NATS_URL": self._nats_url(options.external.image_nats_url),
+            "IMAGE_NATS_URL": self._nats_url("image", options.external.image_nats_url),
+            **({} if self._nats is None else {"IMAGE_NATS_INBOX_PREFIX": "_INBOX_image"}),
             "IMAGE_LEDGER_URL": options.external.ledger_url or f"http://{HOST}:{ledger_port}",
             "IMAGE_HOST": HOST,
             "IMAGE_PORT": str(port),
@@ -204,7 +205,7 @@ class Stack:
         self._state = StackState(
             ledger_url=self._ledger.url if self._ledger else str(self._options.external.ledger_url),
             image_url=self._image.url,
-            nats_url=self._nats_url(self._options.external.image_nats_url),
+            nats_url=self._nats_url("producer", self._options.external.image_nats_url),
             database_url=self._database_url(),
             pids=Pids(**pids),
         )

@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from contracts.nats_access import NatsAccess
 from ledger_service.intake import add_to_batch
 from ledger_service.recording import Batch, record
 from ledger_service.store.pool import open_hot_pool
@@ -125,7 +126,7 @@ async def _log_rows(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
 
 
 async def _publish(made: Servers, events: Events) -> None:
-    connection = await connect_nats(made.nats_url, "bench")
+    connection = await connect_nats(NatsAccess(made.nats_url), "bench")
     jetstream, places = connection.jetstream(), asyncio.Semaphore(IN_FLIGHT)
 
     async def publish(subject: str, body: bytes) -> None:

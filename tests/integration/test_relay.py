@@ -16,6 +16,7 @@ from contracts.client.background import stop
 from contracts.client.journal import Journal
 from contracts.client.relay import Relay, RelaySettings
 from contracts.events import parse_event
+from contracts.nats_access import NatsAccess
 from contracts.subjects import RECORDED, STREAM, STREAM_SUBJECTS
 from tests.integration.image_harness import NatsServer, eventually
 from tests.unit.test_journal import GIBIBYTE, completed, requested_by
@@ -38,7 +39,7 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 
 @contextlib.asynccontextmanager
 async def relaying(journal: Journal, url: str, confirm_after_seconds: float = 30.0) -> AsyncIterator[Relay]:
-    relay = Relay(journal, RelaySettings(url, confirm_after_seconds, stall_seconds=2.0))
+    relay = Relay(journal, RelaySettings(NatsAccess(url), confirm_after_seconds, stall_seconds=2.0))
     task = asyncio.create_task(relay.run())
     try:
         yield relay
