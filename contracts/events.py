@@ -27,6 +27,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from contracts.identifiers import Id, ModelName, Name, OperationType
 from contracts.money import CostNanos
 
+#: Of one event, whatever its extensions: an order of magnitude above what the largest that is made here takes.
+EVENT_BYTES_MAX: Final = 64 * 1024
 METADATA_BYTES_MAX: Final = 4096
 QUANTITY_MAX: Final = 1_000_000
 INT8_MAX: Final = 2**63 - 1

@@ -43,6 +43,7 @@ IDEMPOTENCY_KEY_REUSED: Final = ProblemType(
 RESERVATION_CLOSED: Final = ProblemType("reservation_closed", 409, "The reservation is no longer open")
 LEASE_INVALID: Final = ProblemType("lease_invalid", 403, "The token is not one of this lease")
 LEASE_CLOSED: Final = ProblemType("lease_closed", 409, "The lease is over")
+DEAD_LETTER_CLOSED: Final = ProblemType("dead_letter_closed", 409, "The dead letter was dealt with already")
 LIMIT_EXCEEDED: Final = ProblemType("limit_exceeded", 429, "A limit has no room for this operation")
 OPERATION_FAILED: Final = ProblemType("operation_failed", 502, "The provider did not do the operation")
 STORE_UNAVAILABLE: Final = ProblemType(

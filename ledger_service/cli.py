@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from ledger_service.commands import backtests as backtest_commands
+from ledger_service.commands import dead_letters as dead_letter_commands
 from ledger_service.commands import prices as price_commands
 from ledger_service.commands import reports as report_commands
 from ledger_service.config import Settings
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True)
 app.add_typer(price_commands.app, name="prices")
+app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(report_commands.app, name="report")
 app.command()(backtest_commands.backtest)
 

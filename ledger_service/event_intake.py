@@ -20,9 +20,15 @@ Receipts = list[Receipt | Problem]
 class EventIntake:
     """Records submissions that came over HTTP."""
 
-    def __init__(self, pool: Pool, confirm: Callable[[list[RecordedRanges]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        confirm: Callable[[list[RecordedRanges]], Awaitable[None]],
+        on_letters: Callable[[list[str]], None],
+    ) -> None:
         self._pool = pool
         self._confirm = confirm
+        self._on_letters = on_letters
         self._batcher: MicroBatcher[list[Submission], Receipts] = MicroBatcher(
             self._handle, REQUESTS_PER_BATCH_MAX, QUEUE_MAX
         )
@@ -42,6 +48,7 @@ class EventIntake:
             recorded = await record(self._pool, Batch(submissions, sequences=sequences))
         except TRANSIENT as error:
             raise StoreUnavailableError(str(error)) from error
+        self._on_letters(recorded.letter_codes)
         await self._confirm(recorded.confirmations)
         receipts = iter(recorded.receipts)
         return [[next(receipts) for _ in request] for request in requests]

@@ -1,6 +1,7 @@
 """JetStream → log and projections. Acknowledged only once committed; several writers overlap."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import nats.errors
@@ -12,7 +13,7 @@ from contracts.events import RecordedRanges
 from contracts.subjects import INGEST_CONSUMER, RECORDED, STREAM
 from ledger_service.intake import add_to_batch
 from ledger_service.pull import PullSubscription
-from ledger_service.recording import Batch, record
+from ledger_service.recording import Batch, Recorded, record
 from ledger_service.store.pool import TRANSIENT, Pool
 from ledger_service.store.sources import active_sources
 
@@ -28,10 +29,18 @@ _ACK: Final = b"+ACK"
 class Ingest:
     """Consumes the stream. Delivery is at least once, effect exactly once: the log refuses what it has."""
 
-    def __init__(self, pool: Pool, reads: Pool, connection: Client, batch_events_max: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        reads: Pool,
+        connection: Client,
+        batch_events_max: int,
+        on_letters: Callable[[list[str]], None],
+    ) -> None:
         self._pool = pool
         self._reads = reads
         self._connection = connection
+        self._on_letters = on_letters
         self._batch_events_max = batch_events_max
         self._pull = PullSubscription(connection, STREAM, INGEST_CONSUMER, buffer_max=4 * batch_events_max)
         self.keep_asking = self._pull.keep_asking
@@ -43,9 +52,10 @@ class Ingest:
         while True:
             messages = await self._pull.take(self._batch_events_max)
             batch = read_batch(messages)
-            confirmations = await self._record_patiently(batch)
+            recorded = await self._record_patiently(batch)
+            self._on_letters(recorded.letter_codes)
             await self._acknowledge(messages)
-            await self.confirm(confirmations)
+            await self.confirm(recorded.confirmations)
 
     async def confirm(self, confirmations: list[RecordedRanges]) -> None:
         """Tells producers what is committed. Best effort: it is said again, see confirm_active()."""
@@ -75,12 +85,12 @@ class Ingest:
             # Committed all the same: they are delivered again, and the log refuses them as duplicates.
             log.warning("acknowledgement_lost", error=str(error))
 
-    async def _record_patiently(self, batch: Batch) -> list[RecordedRanges]:
+    async def _record_patiently(self, batch: Batch) -> Recorded:
         # However long the database is away, the batch is neither lost nor dead-lettered; redelivery changes nothing.
         pause = RETRY_SECONDS_FIRST
         while True:
             try:
-                return (await record(self._pool, batch)).confirmations
+                return await record(self._pool, batch)
             except TRANSIENT as error:
                 log.warning("ingest_waits", error=str(error) or type(error).__name__, retry_seconds=pause)
                 await asyncio.sleep(pause)

@@ -1,12 +1,14 @@
 """Bytes from outside → events that may be recorded, or dead letters that say why not."""
 
+import re
 from typing import Final
 
 import orjson
 from pydantic import ValidationError
 
-from contracts.events import EVENT_MODELS, parse_event
-from contracts.problems import INVALID_REQUEST, Problem, invalid, problem
+from contracts.events import EVENT_BYTES_MAX, EVENT_MODELS, parse_event
+from contracts.identifiers import NAME_PATTERN
+from contracts.problems import INVALID_REQUEST, TOO_LARGE, Problem, invalid, problem
 from ledger_service.domain.batches import Submission
 from ledger_service.recording import Batch
 from ledger_service.store.dead_letters import DeadLetter
@@ -14,10 +16,13 @@ from ledger_service.store.dead_letters import DeadLetter
 #: pydantic puts the union's tag into the location; people look for data.cost.
 _TAGS: Final = frozenset(EVENT_MODELS)
 SEQUENCE_MAX: Final = 2**63 - 2
+_NAME: Final = re.compile(NAME_PATTERN.removesuffix("$"))
 
 
 def read_event(body: bytes, origin: str, subject: str | None = None) -> Submission | Problem:
     """The event in the body, or the problem with it."""
+    if len(body) > EVENT_BYTES_MAX:
+        return problem(TOO_LARGE, f"at most {EVENT_BYTES_MAX} bytes an event, not {len(body)}")
     try:
         return Submission(parse_event(body), body, origin, subject)
     except ValidationError as error:
@@ -31,8 +36,9 @@ def add_to_batch(batch: Batch, body: bytes, origin: str, subject: str | None) ->
     """Reads one message into the batch. What cannot be read becomes a letter; its source is told either way."""
     read = read_event(body, origin, subject)
     if isinstance(read, Problem):
-        batch.letters.append(DeadLetter(origin, subject, read, body))
-        sequence = _sequence_of_unreadable(body)
+        legible = _legible_members(body)
+        batch.letters.append(DeadLetter(origin, subject, read, body, _account_in(legible)))
+        sequence = _sequence_in(legible)
     else:
         batch.submissions.append(read)
         sequence = sequence_of(read)
@@ -46,15 +52,22 @@ def sequence_of(submission: Submission) -> tuple[str, int] | None:
     return None if event.sourcesequence is None else (event.source, event.sourcesequence)
 
 
-def _sequence_of_unreadable(body: bytes) -> tuple[str, int] | None:
-    # A producer whose event is dead-lettered must hear that it arrived, or it would send it for ever.
+def _legible_members(body: bytes) -> dict[str, object]:
     try:
         event = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return None
-    if not isinstance(event, dict):
-        return None
-    source, sequence = event.get("source"), event.get("sourcesequence")
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _account_in(legible: dict[str, object]) -> str | None:
+    account_id = legible.get("subject")
+    return account_id if isinstance(account_id, str) and _NAME.fullmatch(account_id) else None
+
+
+def _sequence_in(legible: dict[str, object]) -> tuple[str, int] | None:
+    # A producer whose event is dead-lettered must hear that it arrived, or it would send it for ever.
+    source, sequence = legible.get("source"), legible.get("sourcesequence")
     if not isinstance(source, str) or not 0 < len(source) <= 256 or "\x00" in source:
         return None
     if type(sequence) is not int or not 1 <= sequence <= SEQUENCE_MAX:

@@ -19,10 +19,12 @@ from ledger_service.api import (
     backtests,
     checks,
     credit_grants,
+    dead_letters,
     events,
     health,
     leases,
     limits,
+    metrics,
     prices,
     reports,
     usage,
@@ -35,6 +37,7 @@ from ledger_service.ingest import Ingest
 from ledger_service.leases import Leases
 from ledger_service.limit_checks import LimitChecks
 from ledger_service.logs import configure_logs
+from ledger_service.metrics import Metrics
 from ledger_service.reservations import Reservations
 from ledger_service.rpc import serve_calls
 from ledger_service.services import Services
@@ -55,6 +58,11 @@ STOP_SECONDS_MAX: Final = 10
 GC_ALLOCATIONS: Final = 50_000
 _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
 
+_ROUTES: Final = (
+    checks, leases, events, accounts, limits, credit_grants, prices, usage, backtests, reports, dead_letters, health,
+    metrics,
+)  # fmt: skip
+
 Opened = TypeVar("Opened")
 
 
@@ -68,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan, strict_content_type=False)
-    for module in (checks, leases, events, accounts, limits, credit_grants, prices, usage, backtests, reports, health):
+    for module in _ROUTES:
         app.include_router(module.router)
     install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable))
     return app
@@ -94,8 +102,9 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         settings.default_plan_id,
         settings.lease_grace_seconds,
     )
-    ingest = Ingest(writing, background, connection_to_nats, settings.ingest_batch_events_max)
-    event_intake = EventIntake(background, ingest.confirm)
+    told = Metrics(reads)
+    ingest = Ingest(writing, background, connection_to_nats, settings.ingest_batch_events_max, told.dead_lettered)
+    event_intake = EventIntake(background, ingest.confirm, told.dead_lettered)
     calls = Calls(
         limit_checks,
         Reservations(background, settings.reservation_ttl_seconds),
@@ -115,11 +124,13 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     )
     return Services(
         reads=reads,
+        writes=background,
         calls=calls,
         event_intake=event_intake,
         backtests=Backtests(url),
         terms=TermsCache(),
         prices=CatalogueCache(),
+        metrics=told,
         nats=connection_to_nats,
         default_plan_id=settings.default_plan_id,
     )

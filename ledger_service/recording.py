@@ -36,10 +36,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of a batch: a receipt or a problem per submission, and all that is committed of its sources."""
+    """What became of a batch: a receipt or a problem per submission, all that is committed of its sources, and of each
+    letter that was added why."""
 
     receipts: list[Receipt | Problem]
     confirmations: list[RecordedRanges]
+    letter_codes: list[str] = field(default_factory=list)
 
 
 async def record(pool: Pool, batch: Batch) -> Recorded:
@@ -73,7 +75,7 @@ async def _record_in_transaction(connection: Connection, batch: Batch) -> Record
     receipts: list[Receipt | Problem] = []
     letters = list(batch.letters)
     if batch.submissions:
-        receipts = [*await _append(connection, batch.submissions)]
+        receipts = [*await append_events(connection, batch.submissions)]
         letters += [
             conflict_letter(submission, receipt)
             for submission, receipt in zip(batch.submissions, receipts, strict=True)
@@ -84,10 +86,12 @@ async def _record_in_transaction(connection: Connection, batch: Batch) -> Record
         # One line a batch: what was refused must not be silent, and a flood of it must not flood the log.
         first = letters[0].problem
         log.warning("dead_lettered", letters=len(letters), code=first.code, detail=first.detail)
-    return Recorded(receipts, await add_sequences(connection, batch.sequences))
+    confirmations = await add_sequences(connection, batch.sequences)
+    return Recorded(receipts, confirmations, [letter.problem.code for letter in letters])
 
 
-async def _append(connection: Connection, submissions: Sequence[Submission]) -> list[Receipt]:
+async def append_events(connection: Connection, submissions: Sequence[Submission]) -> list[Receipt]:
+    """Brings events into the log and its projections, within the caller's transaction; what became of each."""
     receipts: dict[int, Receipt] = {}
     undecided: Sequence[int] = range(len(submissions))
     # One round, where nothing repeats. What came second to an event that the log then refused gets its turn in the
@@ -140,7 +144,7 @@ async def _classify(
 
 def conflict_letter(submission: Submission, receipt: Receipt | Problem) -> DeadLetter:
     """The dead letter for an event that contradicts the log."""
-    return DeadLetter(submission.origin, submission.subject, conflict_problem(submission, receipt), submission.body)
+    return _letter(submission, conflict_problem(submission, receipt))
 
 
 def conflict_problem(submission: Submission, receipt: Receipt | Problem) -> Problem:
@@ -156,13 +160,22 @@ async def _record_halves(pool: Pool, batch: Batch) -> Recorded:
     middle = len(batch.submissions) // 2
     first = await record(pool, Batch(batch.submissions[:middle]))
     second = await record(pool, Batch(batch.submissions[middle:], batch.letters, batch.sequences))
-    return Recorded(first.receipts + second.receipts, second.confirmations)
+    return Recorded(first.receipts + second.receipts, second.confirmations, first.letter_codes + second.letter_codes)
 
 
 async def _record_refused(pool: Pool, batch: Batch, error: BaseException) -> Recorded:
     """The single event that PostgreSQL refuses, as a dead letter."""
-    refused = batch.submissions[0]
-    refusal = problem(INVALID_REQUEST, f"the database refuses the event: {error}")
-    letter = DeadLetter(refused.origin, refused.subject, refusal, refused.body)
+    refusal = refusal_problem(error)
+    letter = _letter(batch.submissions[0], refusal)
     recorded = await _record_retrying(pool, Batch([], [*batch.letters, letter], batch.sequences))
-    return Recorded([refusal], recorded.confirmations)
+    return Recorded([refusal], recorded.confirmations, recorded.letter_codes)
+
+
+def refusal_problem(error: BaseException) -> Problem:
+    """What is wrong with an event that PostgreSQL refuses."""
+    return problem(INVALID_REQUEST, f"the database refuses the event: {error}")
+
+
+def _letter(submission: Submission, refusal: Problem) -> DeadLetter:
+    event = submission.event
+    return DeadLetter(submission.origin, submission.subject, refusal, submission.body, event.subject)

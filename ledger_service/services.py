@@ -8,6 +8,7 @@ from nats.aio.client import Client
 from ledger_service.backtest_streams import Backtests
 from ledger_service.calls import Calls
 from ledger_service.event_intake import EventIntake
+from ledger_service.metrics import Metrics
 from ledger_service.store.pool import Pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.terms import TermsCache
@@ -18,11 +19,14 @@ class Services:
     """The running parts of one ledger process."""
 
     reads: Pool
+    #: For what enters the log seldom: connections with a staging table, shared with the background workers.
+    writes: Pool
     calls: Calls
     event_intake: EventIntake
     backtests: Backtests
     terms: TermsCache
     prices: CatalogueCache
+    metrics: Metrics
     nats: Client
     default_plan_id: str | None
 

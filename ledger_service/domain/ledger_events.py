@@ -15,6 +15,8 @@ OVERRIDE_CHANGED: Final = "ledger.limit_override.changed.v1"
 OVERRIDE_REMOVED: Final = "ledger.limit_override.removed.v1"
 CREDIT_GRANT_CHANGED: Final = "ledger.credit_grant.changed.v1"
 THRESHOLD_REACHED: Final = "ledger.limit.threshold_reached.v1"
+DEAD_LETTER_REDRIVEN: Final = "ledger.dead_letter.redriven.v1"
+DEAD_LETTER_DISCARDED: Final = "ledger.dead_letter.discarded.v1"
 #: Of plans and other things that belong to no account.
 NO_ACCOUNT: Final = ""
 

@@ -99,5 +99,12 @@ async def append_one(
     )
 
 
+async def append_many(connection: "Connection", rows: Sequence[tuple[str, UUID, str, datetime, bytes]]) -> None:
+    """Appends events of the ledger's own making, about no operation: account, id, type, time and body of each."""
+    await connection.executemany(
+        SQL["append_one"], [(account, id_, kind, None, time, body.decode()) for account, id_, kind, time, body in rows]
+    )
+
+
 def _json(metadata: object | None) -> str | None:
     return None if metadata is None else orjson.dumps(metadata).decode()

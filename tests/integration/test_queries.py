@@ -11,6 +11,7 @@ ABOUT_NO_ACCOUNT = {
     "plans",
     "sources",
     "dead_letters",
+    "dead_letter_actions",
     "schema_migrations",
     "prices",
     "price_catalogue",

@@ -1,0 +1,98 @@
+"""A corrected copy of a dead letter may differ from it only where the letter breaks a rule."""
+
+import json
+from typing import Final, NoReturn, TypeAlias
+
+from pydantic import JsonValue, ValidationError
+
+from contracts.events import EVENT_MODELS, parse_event
+from contracts.problems import field_path
+
+Place: TypeAlias = tuple[str | int, ...]
+#: Each round mends what the one before could not see: with an unknown type, no other rule is known.
+ROUNDS_MAX: Final = 4
+_ABSENT: Final = object()
+_TAGS: Final = frozenset(EVENT_MODELS)
+#: A rule about two members is broken at both.
+_SUBJECT_ACCOUNT: Final[tuple[Place, ...]] = (("subject",), ("data", "account_id"))
+
+
+def unfounded_changes(original: bytes, corrected: dict[str, JsonValue]) -> list[str]:
+    """The places where the copy, a valid event, differs from the original though that was right there.
+
+    So the ids of an event that can be read stay what they are, and with them what makes it count once. Bytes that are
+    no JSON object say nothing that a copy could differ from.
+    """
+    try:
+        # Not orjson: it reads integers beyond 64 bits as floats.
+        mended: JsonValue = json.loads(original, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(mended, dict):
+        return []
+    for _ in range(ROUNDS_MAX):
+        for place in _broken_places(mended):
+            mended = _with(mended, place, _at(corrected, place))
+    return sorted(field_path(place) for place in _differences(mended, corrected))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _broken_places(event: JsonValue) -> list[Place]:
+    try:
+        parse_event(json.dumps(event).encode())
+    except ValidationError as error:
+        places: list[Place] = []
+        for item in error.errors(include_url=False, include_context=False, include_input=False):
+            location = tuple(step for step in item["loc"] if step not in _TAGS)
+            if item["type"] == "json_invalid":
+                places.append(())
+            elif item["type"].startswith("union_tag"):
+                places.append(("type",))
+            else:
+                places += [location] if location else _SUBJECT_ACCOUNT
+        return places
+    return []
+
+
+def _at(value: JsonValue, place: Place) -> object:
+    found: object = value
+    for step in place:
+        if isinstance(found, dict) and step in found:
+            found = found[step]
+        else:
+            return _ABSENT
+    return found
+
+
+def _with(value: JsonValue, place: Place, replacement: object) -> JsonValue:
+    """A copy with another value, or none, at the place; the same value where there is no such place."""
+    if not place:
+        return replacement  # type: ignore[return-value]  # what _at() found in a JSON value
+    first, *rest = place
+    if not isinstance(value, dict) or not isinstance(first, str):
+        return value
+    copy = dict(value)
+    if rest:
+        if first in copy:
+            copy[first] = _with(copy[first], tuple(rest), replacement)
+    elif replacement is _ABSENT:
+        copy.pop(first, None)
+    else:
+        copy[first] = replacement  # type: ignore[assignment]  # what _at() found in a JSON value
+    return copy
+
+
+def _differences(one: JsonValue, other: JsonValue, place: Place = ()) -> list[Place]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        found: list[Place] = []
+        for name in one.keys() | other.keys():
+            if name in one and name in other:
+                found += _differences(one[name], other[name], (*place, name))
+            else:
+                found.append((*place, name))
+        return found
+    # Compared as text: to Python, true and 1 are equal.
+    return [] if json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True) else [place]
