@@ -15,6 +15,8 @@ from ledger_service.store.dead_letters import DeadLetter
 
 #: pydantic puts the union's tag into the location; people look for data.cost.
 _TAGS: Final = frozenset(EVENT_MODELS)
+#: Of the broken rules that are kept of one event: thousands would cost its neighbours their time.
+RULES_MAX: Final = 20
 SEQUENCE_MAX: Final = 2**63 - 2
 _NAME: Final = re.compile(NAME_PATTERN.removesuffix("$"))
 
@@ -26,7 +28,7 @@ def read_event(body: bytes, origin: str, subject: str | None = None) -> Submissi
     try:
         return Submission(parse_event(body), body, origin, subject)
     except ValidationError as error:
-        return invalid(error, skip=_TAGS).problem
+        return invalid(error, skip=_TAGS, at_most=RULES_MAX).problem
     except (ValueError, TypeError, RecursionError) as error:
         # No rule of ours, but no reason either for one message to stop its neighbours.
         return problem(INVALID_REQUEST, f"cannot be read: {type(error).__name__}")

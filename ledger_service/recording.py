@@ -1,6 +1,6 @@
 """One batch of events into the log and its projections, in one transaction. The heart of ingest."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,24 +47,31 @@ class Recorded:
 async def record(pool: Pool, batch: Batch) -> Recorded:
     """Commits a batch. Repeats change nothing; the order of events does not matter.
 
-    What PostgreSQL refuses (a number out of range, say) is found by halving and dead-lettered, so that it cannot
-    hold up its neighbours. Raises pool.UNAVAILABLE errors: then nothing is certain, and the batch is to be sent again.
+    What PostgreSQL refuses (a total out of range, say) is found and dead-lettered, so that it cannot hold up its
+    neighbours. Raises pool.UNAVAILABLE errors: then nothing is certain, and the batch is to be sent again.
     """
     try:
         return await _record_retrying(pool, batch)
     except REFUSED as error:
-        if len(batch.submissions) > 1:
-            return await _record_halves(pool, batch)
-        if batch.submissions:
-            return await _record_refused(pool, batch, error)
-        raise
+        if not batch.submissions:
+            raise
+        log.warning("ingest_refused", events=len(batch.submissions), error=str(error))
+        # Totals are those of accounts: one whose total is full is set apart from the others first.
+        accounts = sorted({submission.event.subject for submission in batch.submissions})
+        if len(accounts) > 1:
+            return await _record_apart(pool, batch, frozenset(accounts[: len(accounts) // 2]))
+        return await _retrying(pool, lambda connection: _record_one_by_one(connection, batch))
 
 
 async def _record_retrying(pool: Pool, batch: Batch) -> Recorded:
+    return await _retrying(pool, lambda connection: _record_in_transaction(connection, batch))
+
+
+async def _retrying(pool: Pool, work: Callable[[Connection], Awaitable[Recorded]]) -> Recorded:
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
             async with pool.acquire() as connection, connection.transaction():
-                return await _record_in_transaction(connection, batch)
+                return await work(connection)
         except RETRYABLE:
             if attempt == ATTEMPTS_MAX:
                 raise
@@ -73,14 +80,18 @@ async def _record_retrying(pool: Pool, batch: Batch) -> Recorded:
 
 async def _record_in_transaction(connection: Connection, batch: Batch) -> Recorded:
     receipts: list[Receipt | Problem] = []
-    letters = list(batch.letters)
     if batch.submissions:
         receipts = [*await append_events(connection, batch.submissions)]
-        letters += [
-            conflict_letter(submission, receipt)
-            for submission, receipt in zip(batch.submissions, receipts, strict=True)
-            if receipt in CONFLICTS
-        ]
+    return await _finish(connection, batch, receipts)
+
+
+async def _finish(connection: Connection, batch: Batch, receipts: list[Receipt | Problem]) -> Recorded:
+    letters = list(batch.letters)
+    for submission, receipt in zip(batch.submissions, receipts, strict=True):
+        if isinstance(receipt, Problem):
+            letters.append(_letter(submission, receipt))
+        elif receipt in CONFLICTS:
+            letters.append(conflict_letter(submission, receipt))
     if letters:
         await add_dead_letters(connection, letters)
         # One line a batch: what was refused must not be silent, and a flood of it must not flood the log.
@@ -155,20 +166,29 @@ def conflict_problem(submission: Submission, receipt: Receipt | Problem) -> Prob
     return problem(CONFLICT, f"event {event.id} is in the log with another body", event_id=str(event.id))
 
 
-async def _record_halves(pool: Pool, batch: Batch) -> Recorded:
-    # Letters and sequences go with the second half: once that is committed, so is everything before it.
-    middle = len(batch.submissions) // 2
-    first = await record(pool, Batch(batch.submissions[:middle]))
-    second = await record(pool, Batch(batch.submissions[middle:], batch.letters, batch.sequences))
-    return Recorded(first.receipts + second.receipts, second.confirmations, first.letter_codes + second.letter_codes)
+async def _record_apart(pool: Pool, batch: Batch, accounts: frozenset[str]) -> Recorded:
+    """Records the events of these accounts, then those of the others."""
+    places = [index for index, one in enumerate(batch.submissions) if one.event.subject in accounts]
+    rest = [index for index, one in enumerate(batch.submissions) if one.event.subject not in accounts]
+    # Letters and sequences go with the second part: once that is committed, so is everything before it.
+    first = await record(pool, Batch([batch.submissions[index] for index in places]))
+    second = await record(pool, Batch([batch.submissions[index] for index in rest], batch.letters, batch.sequences))
+    receipts = dict(zip([*places, *rest], [*first.receipts, *second.receipts], strict=True))
+    in_order = [receipts[index] for index in range(len(batch.submissions))]
+    return Recorded(in_order, second.confirmations, first.letter_codes + second.letter_codes)
 
 
-async def _record_refused(pool: Pool, batch: Batch, error: BaseException) -> Recorded:
-    """The single event that PostgreSQL refuses, as a dead letter."""
-    refusal = refusal_problem(error)
-    letter = _letter(batch.submissions[0], refusal)
-    recorded = await _record_retrying(pool, Batch([], [*batch.letters, letter], batch.sequences))
-    return Recorded([refusal], recorded.confirmations, recorded.letter_codes)
+async def _record_one_by_one(connection: Connection, batch: Batch) -> Recorded:
+    """In one transaction; what PostgreSQL refuses becomes a letter, and the others stand."""
+    receipts: list[Receipt | Problem] = []
+    for submission in batch.submissions:
+        try:
+            async with connection.transaction():
+                receipts += await append_events(connection, [submission])
+                await clear_incoming(connection)
+        except REFUSED as error:
+            receipts.append(refusal_problem(error))
+    return await _finish(connection, batch, receipts)
 
 
 def refusal_problem(error: BaseException) -> Problem:

@@ -148,7 +148,7 @@ async def add_actions(connection: "Connection", actions: Sequence[tuple[int, UUI
 
 
 def _reason(problem: Problem) -> tuple[str, str, str]:
-    errors = orjson.dumps([error.model_dump() for error in problem.errors]).decode()
+    errors = orjson.dumps([error.__dict__ for error in problem.errors]).decode()
     return problem.code, _storable(problem.detail), errors
 
 
