@@ -16,8 +16,8 @@ from fastapi import FastAPI
 from contracts.client import ClientSettings, JournalUnavailableError, LedgerClient
 from contracts.client.background import Background, stop
 from contracts.client.journal import Journal
+from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
-from contracts.problems import CONTENT_TYPE
 from image_service.admission import Admission
 from image_service.api import ImageApi, add_operation_routes
 from image_service.config import Settings
@@ -68,7 +68,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
     install_problems(app, {})
     add_operation_routes(app, _make_api(parts), OPERATIONS)
     add_health_routes(app, parts.journal, parts.ledger)
-    _document_problems(app)
+    document_problems(app)
     return app
 
 
@@ -196,20 +196,3 @@ async def _sweep_for_ever(parts: _Parts) -> None:
         except (JournalUnavailableError, OSError) as error:
             _log.warning("sweep_failed", reason=str(error))
         await asyncio.sleep(min(SWEEP_SECONDS, retention))
-
-
-def _document_problems(app: FastAPI) -> None:
-    """Errors are problem+json; FastAPI would document them with the routes' own content type."""
-    original = app.openapi
-
-    def openapi() -> dict[str, Any]:  # Any: the OpenAPI document, as FastAPI has it
-        document = original()
-        for path in document["paths"].values():
-            for operation in path.values():
-                for status, response in operation["responses"].items():
-                    content = response.get("content", {})
-                    if int(status) >= 400 and "application/json" in content:
-                        content[CONTENT_TYPE] = content.pop("application/json")
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
 from ledger_service.api import (
     accounts,
@@ -29,6 +30,7 @@ from ledger_service.api import (
     reports,
     usage,
 )
+from ledger_service.api.documents import EVERYWHERE, OWN
 from ledger_service.backtest_streams import Backtests
 from ledger_service.calls import STORE_ERRORS, Calls, store_unavailable
 from ledger_service.config import Settings
@@ -79,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in _ROUTES:
         app.include_router(module.router)
     install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable))
+    document_problems(app, EVERYWHERE, OWN)
     return app
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from itertools import islice
 from json import JSONDecoder
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, JsonValue, TypeAdapter
 
-from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
+from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE, UsageEvent
 from contracts.http_problems import problem_response
 from contracts.problems import (
     MALFORMED_JSON,
@@ -31,7 +32,23 @@ _JSON: Final = "application/json"
 _DECODER: Final = JSONDecoder()
 
 
-@router.post("/events")
+class EventsRecorded(BaseModel):
+    """What became of a request's events. ``rejected``: at which place in the batch, and why."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[dict[str, JsonValue]]
+
+
+def _event_bodies() -> dict[str, Any]:  # Any: a piece of an OpenAPI document
+    event = TypeAdapter(UsageEvent).json_schema(ref_template="#/components/schemas/{model}")
+    named = {name: value for name, value in event.items() if name != "$defs"}
+    batch = {"type": "array", "items": named, "maxItems": EVENTS_PER_REQUEST_MAX}
+    content = {CONTENT_TYPE: {"schema": event}, BATCH_CONTENT_TYPE: {"schema": batch}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post("/events", response_model=EventsRecorded, openapi_extra=_event_bodies())
 async def record_events(request: Request, wired: Annotated[Services, Depends(services)]) -> Response:
     """Records one CloudEvent or a batch of them; answered once committed.
 

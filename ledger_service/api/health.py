@@ -21,7 +21,7 @@ async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"description": "Names what does not answer"}})
 async def readyz(wired: Annotated[Services, Depends(services)]) -> JSONResponse:
     """200 when the database and NATS answer, else 503 that names what does not."""
     parts = {"database": await _database_answers(wired), "nats": wired.nats.is_connected}

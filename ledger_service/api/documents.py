@@ -1,0 +1,45 @@
+"""Which problems are whose: what each route may answer, beyond what all of them do."""
+
+from typing import Final
+
+from contracts.http_documents import Own
+from contracts.problems import (
+    CONFLICT,
+    DEAD_LETTER_CLOSED,
+    LEASE_CLOSED,
+    LEASE_INVALID,
+    NOT_FOUND,
+    OPERATION_CONFLICT,
+    OPERATION_FINISHED,
+    OVERLOADED,
+    RESERVATION_CLOSED,
+    STORE_UNAVAILABLE,
+    UNSUPPORTED_MEDIA_TYPE,
+    ProblemType,
+)
+
+EVERYWHERE: Final[tuple[ProblemType, ...]] = (STORE_UNAVAILABLE,)
+_CHECKED: Final = (CONFLICT, OPERATION_FINISHED, RESERVATION_CLOSED, OVERLOADED)
+_ACCOUNT: Final = "/v1/accounts/{account_id}"
+_LETTER: Final = "/v1/dead-letters/{dead_letter_id}"
+
+OWN: Final[Own] = {
+    ("POST", "/v1/limit-checks"): _CHECKED,
+    ("POST", "/v1/limit-checks:batch"): (OVERLOADED,),
+    ("POST", "/v1/reservations/{operation_id}:release"): (NOT_FOUND, RESERVATION_CLOSED),
+    ("POST", "/v1/reservations/{operation_id}:extend"): (NOT_FOUND, RESERVATION_CLOSED),
+    ("POST", "/v1/leases"): _CHECKED,
+    ("POST", "/v1/leases/{lease_id}:return"): (LEASE_INVALID, LEASE_CLOSED),
+    ("POST", "/v1/events"): (UNSUPPORTED_MEDIA_TYPE, CONFLICT, OPERATION_CONFLICT, OVERLOADED),
+    ("GET", "/v1/decisions/{operation_id}"): (NOT_FOUND,),
+    ("GET", "/v1/plans/{plan_id}"): (NOT_FOUND,),
+    ("GET", _ACCOUNT): (NOT_FOUND,),
+    ("GET", f"{_ACCOUNT}/usage"): (NOT_FOUND,),
+    ("DELETE", f"{_ACCOUNT}/limits/{{limit_id}}"): (NOT_FOUND,),
+    ("DELETE", f"{_ACCOUNT}/credit-grants/{{grant_id}}"): (NOT_FOUND,),
+    ("GET", "/v1/prices/{provider}/{operation}/{model}"): (NOT_FOUND,),
+    ("POST", "/v1/limits:backtest"): (NOT_FOUND, OVERLOADED),
+    ("GET", _LETTER): (NOT_FOUND,),
+    ("POST", f"{_LETTER}:redrive"): (NOT_FOUND, CONFLICT, OPERATION_CONFLICT, DEAD_LETTER_CLOSED),
+    ("POST", f"{_LETTER}:discard"): (NOT_FOUND, DEAD_LETTER_CLOSED),
+}
