@@ -8,6 +8,9 @@ STREAM_SUBJECTS: Final = ("usage.v1.operation.requested", "usage.v1.operation.co
 INGEST_CONSUMER: Final = "ledger"
 #: Core NATS, ledger → producers: which events of a source are committed. See events.RecordedRanges.
 RECORDED: Final = "usage.v1.recorded"
+#: JetStream, ledger → whoever keeps watch: the signed checkpoints of the log, as text.
+SEALS_STREAM: Final = "SEALS"
+SEALS: Final = "ledger.v1.seals"
 #: NATS request-reply: limit checks, and the holds that they placed.
 SERVICE_NAME: Final = "ledger"
 LIMITS_CHECK: Final = "ledger.v1.limits.check"

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.limits import TTL_SECONDS_DEFAULT
 from contracts.nats_access import NatsAccess
 from contracts.subjects import LEDGER_INBOX
+from ledger_service.domain.checkpoints import ORIGIN_PATTERN
 
 LEASE_GRACE_SECONDS_DEFAULT: Final = 86_400
 
@@ -43,6 +44,19 @@ class Settings(BaseSettings):
     expiry_interval_seconds: float = Field(default=0.5, gt=0)
     #: How often sources that were active lately are confirmed again, for producers that missed it.
     confirm_interval_seconds: float = Field(default=5.0, gt=0)
+
+    #: The private key under seals, PEM: in this file, which is made where it is missing, or here. Without either the
+    #: log is not sealed. All processes of one ledger have the same. See deploy/guides/seals.md.
+    seals_key_file: Path | None = None
+    seals_key: SecretStr | None = None
+    #: Public keys that signed earlier checkpoints, as `ledger seals key` prints them; several are set apart by spaces.
+    seals_trusted_keys: str = ""
+    #: Checkpoints are appended here, too. Best on a disk that whoever runs the database cannot write to.
+    seals_file: Path | None = None
+    #: Names this ledger in its checkpoints. Another name begins another chain.
+    seals_origin: str = Field(default="usage-ledger", pattern=ORIGIN_PATTERN)
+    seals_interval_seconds: float = Field(default=10.0, gt=0)
+
     stream_replicas: int = Field(default=1, ge=1, le=5)
 
     @property

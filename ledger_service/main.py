@@ -12,6 +12,7 @@ import nats.errors
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from nats.aio.client import Client
 
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
@@ -28,6 +29,7 @@ from ledger_service.api import (
     metrics,
     prices,
     reports,
+    seals,
     usage,
 )
 from ledger_service.api.documents import EVERYWHERE, OWN
@@ -42,13 +44,18 @@ from ledger_service.logs import configure_logs
 from ledger_service.metrics import Metrics
 from ledger_service.reservations import Reservations
 from ledger_service.rpc import serve_calls
+from ledger_service.seal_keys import find_or_make_signing_key, trusted_keys
+from ledger_service.seal_publishing import CheckpointFile, CheckpointStream
+from ledger_service.sealing import SealChain, Sealing
 from ledger_service.services import Services
+from ledger_service.store import seals as seal_store
 from ledger_service.store.migrations import check_schema
 from ledger_service.store.pool import UNAVAILABLE, Pool, open_hot_pool, open_pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.terms import TermsCache
-from ledger_service.stream import check_stream, connect_nats
+from ledger_service.stream import check_seals_stream, check_stream, connect_nats
 from ledger_service.workers.expiry import expire_holds
+from ledger_service.workers.sealer import Sealer
 
 log = structlog.get_logger()
 
@@ -61,8 +68,8 @@ GC_ALLOCATIONS: Final = 50_000
 _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
 
 _ROUTES: Final = (
-    checks, leases, events, accounts, limits, credit_grants, prices, usage, backtests, reports, dead_letters, health,
-    metrics,
+    checks, leases, events, accounts, limits, credit_grants, prices, usage, seals, backtests, reports, dead_letters,
+    health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")
@@ -125,6 +132,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         ingest.confirm_active(settings.confirm_interval_seconds),
         expire_holds(background, settings.expiry_interval_seconds),
     )
+    chain = await _start_sealing(settings, connection_to_nats, stack)
     return Services(
         reads=reads,
         writes=background,
@@ -135,8 +143,24 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         prices=CatalogueCache(),
         metrics=told,
         nats=connection_to_nats,
+        seals=chain,
         default_plan_id=settings.default_plan_id,
     )
+
+
+async def _start_sealing(settings: Settings, connection_to_nats: Client, stack: AsyncExitStack) -> SealChain | None:
+    key = find_or_make_signing_key(settings)
+    if key is None:
+        log.warning("log_is_not_sealed", reason="neither LEDGER_SEALS_KEY_FILE nor LEDGER_SEALS_KEY is set")
+        return None
+    await check_seals_stream(connection_to_nats)
+    chain = SealChain(key, trusted_keys(settings))
+    pool = await _open(stack, "database", lambda: seal_store.open_pool(settings.database_url))
+    file = CheckpointFile(settings.seals_file, chain) if settings.seals_file else None
+    sealer = Sealer(pool, Sealing(chain), CheckpointStream(connection_to_nats, chain), file)
+    _run(stack, sealer.run(settings.seals_interval_seconds))
+    log.info("log_is_sealed", key=str(key.verifier))
+    return chain
 
 
 async def _open(stack: AsyncExitStack, what: str, opening: Callable[[], Awaitable[Pool]]) -> Pool:

@@ -9,6 +9,7 @@ from ledger_service.backtest_streams import Backtests
 from ledger_service.calls import Calls
 from ledger_service.event_intake import EventIntake
 from ledger_service.metrics import Metrics
+from ledger_service.sealing import SealChain
 from ledger_service.store.pool import Pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.terms import TermsCache
@@ -28,6 +29,8 @@ class Services:
     prices: CatalogueCache
     metrics: Metrics
     nats: Client
+    #: None: the log is not sealed.
+    seals: SealChain | None
     default_plan_id: str | None
 
 

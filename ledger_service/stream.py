@@ -1,6 +1,7 @@
 """The JetStream side: the stream and its consumer as they must be, and the connection to them."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -18,7 +19,7 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError
 
 from contracts.nats_access import NatsAccess
-from contracts.subjects import INGEST_CONSUMER, STREAM, STREAM_SUBJECTS
+from contracts.subjects import INGEST_CONSUMER, SEALS, SEALS_STREAM, STREAM, STREAM_SUBJECTS
 
 log = structlog.get_logger()
 
@@ -35,11 +36,11 @@ class StreamConfigError(Exception):
     """The NATS server, its stream or its consumer is not as the ledger needs it."""
 
 
-def stream_config(replicas: int) -> StreamConfig:
+def stream_config(replicas: int, name: str = STREAM, subjects: Sequence[str] = STREAM_SUBJECTS) -> StreamConfig:
     """Discard new: a full stream is an error that producers see, instead of old events vanishing."""
     return StreamConfig(
-        name=STREAM,
-        subjects=list(STREAM_SUBJECTS),
+        name=name,
+        subjects=list(subjects),
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.NEW,
         storage=StorageType.FILE,
@@ -82,17 +83,18 @@ async def connect_nats(access: NatsAccess, name: str) -> Client:
 
 
 async def create_stream(connection: Client, replicas: int) -> None:
-    """Creates or updates the stream and the ingest consumer. For the deploy identity; see check_stream."""
+    """Creates or updates the streams and the ingest consumer. For the deploy identity; see check_stream."""
     _check_server(connection)
     jetstream = connection.jetstream()
-    wanted = stream_config(replicas)
-    try:
-        await jetstream.stream_info(STREAM)
-        await jetstream.update_stream(wanted)
-    except NotFoundError:
-        await jetstream.add_stream(wanted)
+    for wanted in (stream_config(replicas), stream_config(replicas, SEALS_STREAM, [SEALS])):
+        try:
+            await jetstream.stream_info(str(wanted.name))
+            await jetstream.update_stream(wanted)
+        except NotFoundError:
+            await jetstream.add_stream(wanted)
     await jetstream.add_consumer(STREAM, consumer_config())
     await check_stream(connection)
+    await check_seals_stream(connection)
 
 
 async def check_stream(connection: Client) -> None:
@@ -102,25 +104,30 @@ async def check_stream(connection: Client) -> None:
     """
     _check_server(connection)
     jetstream = connection.jetstream()
-    await _check_stream_settings(jetstream)
+    await _check_stream_settings(jetstream, stream_config(replicas=1))
     await _check_consumer_settings(jetstream)
 
 
-async def _check_stream_settings(jetstream: JetStreamContext) -> None:
+async def check_seals_stream(connection: Client) -> None:
+    """The same of the stream of checkpoints, for ledgers that seal."""
+    await _check_stream_settings(connection.jetstream(), stream_config(1, SEALS_STREAM, [SEALS]))
+
+
+async def _check_stream_settings(jetstream: JetStreamContext, wanted: StreamConfig) -> None:
+    name = str(wanted.name)
     try:
-        actual = (await jetstream.stream_info(STREAM)).config
+        actual = (await jetstream.stream_info(name)).config
     except NotFoundError:
-        raise StreamConfigError(f"there is no stream {STREAM}: run `ledger migrate`") from None
-    wanted = stream_config(replicas=1)
+        raise StreamConfigError(f"there is no stream {name}: run `ledger migrate`") from None
     differing = [
         name
         for name in ("retention", "discard", "storage", "deny_delete", "deny_purge", "max_age")
         if getattr(actual, name) != getattr(wanted, name)
     ]
-    if set(actual.subjects or ()) != set(STREAM_SUBJECTS):
+    if set(actual.subjects or ()) != set(wanted.subjects or ()):
         differing.append("subjects")
     if differing:
-        raise StreamConfigError(f"stream {STREAM} differs in {', '.join(differing)}: run `ledger migrate`")
+        raise StreamConfigError(f"stream {name} differs in {', '.join(differing)}: run `ledger migrate`")
 
 
 async def _check_consumer_settings(jetstream: JetStreamContext) -> None:

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -35,7 +35,7 @@ import uvicorn
 from nats.js.errors import NotFoundError
 
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
-from contracts.subjects import STREAM
+from contracts.subjects import SEALS_STREAM, STREAM
 from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceProcess
 from ledger_service.config import Settings
@@ -212,12 +212,12 @@ def _with_database(url: str, name: str) -> str:
 
 
 async def remove_stream(url: str) -> None:
-    """Deletes the whole stream with its consumers: an administrator may, whatever its messages are protected from."""
+    """Deletes whole streams with their consumers: an administrator may, whatever their messages are protected from."""
     connection = await nats.connect(url, connect_timeout=5)
     try:
-        await connection.jetstream().delete_stream(STREAM)
-    except NotFoundError:
-        pass
+        for name in (STREAM, SEALS_STREAM):
+            with suppress(NotFoundError):
+                await connection.jetstream().delete_stream(name)
     finally:
         await connection.close()
 

@@ -16,6 +16,8 @@ ABOUT_NO_ACCOUNT = {
     "prices",
     "price_catalogue",
     "signing_keys",
+    "seals",
+    "seal_nodes",
 }
 QUERIES = dict(every_query())
 
