@@ -12,6 +12,7 @@ from ledger_service.commands import backtests as backtest_commands
 from ledger_service.commands import dead_letters as dead_letter_commands
 from ledger_service.commands import prices as price_commands
 from ledger_service.commands import reports as report_commands
+from ledger_service.commands import seals as seal_commands
 from ledger_service.config import Settings
 from ledger_service.price_loading import count, follow_shipped
 from ledger_service.store.migrations import MigrationError
@@ -25,6 +26,7 @@ console = Console(stderr=True)
 app.add_typer(price_commands.app, name="prices")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(report_commands.app, name="report")
+app.add_typer(seal_commands.app, name="seals")
 app.command()(backtest_commands.backtest)
 
 

@@ -21,7 +21,7 @@ from ledger_service.store.pool import UNAVAILABLE, Connection, open_pool
 _PIPED_WIDTH: Final = 200
 _MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
 
-_OUT_OF_REACH: Final[tuple[type[Exception], ...]] = (
+OUT_OF_REACH: Final[tuple[type[Exception], ...]] = (
     *UNAVAILABLE,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -56,7 +56,7 @@ async def _with_database(work: Callable[[Connection], Awaitable[Result]]) -> Res
             await pool.close()
     except MigrationError as error:
         raise stop(str(error)) from None
-    except _OUT_OF_REACH as error:
+    except OUT_OF_REACH as error:
         reason = str(error) or type(error).__name__
         raise stop(f"cannot reach the database: {reason}", "Check LEDGER_DATABASE_URL.") from None
 

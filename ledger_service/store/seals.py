@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ledger_service.domain.leaves import CopyReader, Key, Row
+from ledger_service.domain.leaves import CopyReader, Identity, Key, Row
 from ledger_service.domain.merkle import (
     HASH_BYTES,
     STORED_LEVELS_STEP,
@@ -170,6 +170,59 @@ async def find_note(connection: "Connection", origin: str, size: int) -> str | N
 async def find_covering(connection: "Connection", origin: str, key: Key) -> "asyncpg.Record | None":
     """The seal that added the row at this place: size, previous_size, leaf_identities."""
     return await connection.fetchrow(SQL["covering"], origin, str(key.transaction_id), key.position)
+
+
+async def bounds(connection: "Connection", origin: str) -> list[SealedRange]:
+    """Every seal of a chain, oldest first."""
+    return [
+        SealedRange(row["size"], row["previous_size"], _key(row))
+        for row in await connection.fetch(SQL["bounds"], origin)
+    ]
+
+
+async def seals_between(connection: "Connection", origin: str, after: int, up_to: int) -> list[StoredSeal]:
+    """Those after a size and up to another one, oldest first; one at least where there is one."""
+    rows = await connection.fetch(SQL["between"], origin, after, up_to)
+    return [
+        StoredSeal(row["size"], row["previous_size"], row["root"], _key(row), row["note"], row["leaf_hashes"])
+        for row in rows
+    ]
+
+
+async def identities_between(connection: "Connection", origin: str, after: int, up_to: int) -> "list[asyncpg.Record]":
+    """size, previous_size, leaf_hashes and leaf_identities of the seals after a size and up to another one."""
+    return await connection.fetch(SQL["identities_between"], origin, after, up_to)
+
+
+async def all_nodes(connection: "Connection", origin: str) -> dict[Node, bytes]:
+    """One of every 256 rows."""
+    rows = await connection.fetch(SQL["nodes"], origin)
+    return {Node(row["level"], row["index"]): row["hash"] for row in rows}
+
+
+async def count_unsealed(connection: "Connection", after: Key) -> tuple[int, int]:
+    """The rows behind the last seal, and those of them whose transaction has not begun."""
+    row = await connection.fetchrow(SQL["unsealed_count"], str(after.transaction_id), after.position)
+    return (row["rows"], row["unborn"]) if row else (0, 0)
+
+
+async def unborn_rows(connection: "Connection", rows_max: int) -> list[Identity]:
+    """Rows whose transaction has not begun."""
+    rows = await connection.fetch(SQL["unborn"], rows_max)
+    return [Identity(_key(row), row["event_id"], row["account_id"]) for row in rows]
+
+
+async def find_rows(connection: "Connection", names: Sequence[tuple[str, UUID]]) -> dict[tuple[str, str], Key]:
+    """Where the rows of these (account, event) stand, as far as they are there."""
+    if not names:
+        return {}
+    accounts, event_ids = zip(*names, strict=True)
+    rows = await connection.fetch(SQL["find_rows"], accounts, event_ids)
+    return {(row["account_id"], str(row["event_id"])): _key(row) for row in rows}
+
+
+def _key(row: "asyncpg.Record") -> Key:
+    return Key(int(row["transaction_id"]), row["position"])
 
 
 async def find_outcome(connection: "Connection", account_id: str, operation_id: UUID) -> Row | None:

@@ -78,11 +78,12 @@ cross join lateral (
 order by r.place, n.index
 
 -- name: between
--- Seals after the size $2 up to the size $3.
+-- Seals after the size $2 up to the size $3, and the next one in any case.
 select size, previous_size, root, through_transaction_id::text as transaction_id, through_position as position, note,
        leaf_hashes
 from seals
-where origin = $1 and size > $2 and size <= $3
+where origin = $1 and size > $2
+  and size <= greatest($3, (select s.size from seals s where s.origin = $1 and s.size > $2 order by s.size limit 1))
 order by size
 
 -- name: identities_between

@@ -1,0 +1,157 @@
+"""`ledger seals …`: the key, and whether the log is what was sealed."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import nats.errors
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ledger_service.commands.database import OUT_OF_REACH, messages, output, stop
+from ledger_service.config import Settings
+from ledger_service.domain.checkpoints import VerifierKey, VerifierKeyError, notes_in
+from ledger_service.domain.seal_differences import Kind, describe
+from ledger_service.seal_keys import SealKeyError, find_signing_key, trusted_keys
+from ledger_service.seal_publishing import read_stream
+from ledger_service.seal_verification import SealReport, hashing_processes, verify_seals
+from ledger_service.stream import connect_nats
+
+app = typer.Typer(no_args_is_help=True, help="Signed checkpoints over the log.")
+
+Keys = Annotated[list[str] | None, typer.Option("--key", help="Believe this public key only; several times: these.")]
+File = Annotated[Path | None, typer.Option("--file", help="Published checkpoints; default: LEDGER_SEALS_FILE.")]
+
+
+@app.command()
+def key() -> None:
+    """The public key that checkpoints are signed with, for those who verify them."""
+    try:
+        found = find_signing_key(Settings())
+    except SealKeyError as error:
+        raise stop(str(error)) from None
+    if found is None:
+        raise stop("There is no key yet.", "Set LEDGER_SEALS_KEY_FILE; the ledger makes it when it starts.")
+    output().print(str(found.verifier), markup=False, soft_wrap=True)
+
+
+@app.command()
+def verify(
+    keys: Keys = None,
+    file: File = None,
+    stream: Annotated[bool, typer.Option(help="Compare with the checkpoints in the NATS stream, too.")] = True,
+    processes: Annotated[int, typer.Option(min=1, help="That hash rows.")] = os.cpu_count() or 1,
+) -> None:
+    """Whether every sealed row is there unchanged, and the checkpoints are those that were published. Exit 1: no."""
+    report = verify_and_show(keys, file, stream, processes)
+    if not report.holds:
+        raise typer.Exit(1)
+
+
+def verify_and_show(keys: list[str] | None, file: Path | None, stream: bool, processes: int) -> SealReport:
+    """Verifies with a progress bar, and prints what was found."""
+    settings = Settings()
+    believed = _believed(settings, keys)
+    published = _published(settings, file, stream)
+    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=messages(), transient=True) as progress:
+        task = progress.add_task("rows", total=None, rate="")
+
+        def on_progress(done: int, total: int) -> None:
+            elapsed = progress.tasks[0].elapsed or 1.0
+            progress.update(task, completed=done, total=total, rate=f"{done / elapsed:,.0f}/s")
+
+        try:
+            with hashing_processes(processes) as executor:
+                verifying = verify_seals(
+                    settings.database_url, settings.seals_origin, believed, published, executor, on_progress
+                )
+                report = asyncio.run(verifying)
+        except OUT_OF_REACH as error:
+            reason = str(error) or type(error).__name__
+            raise stop(f"cannot reach the database: {reason}", "Check LEDGER_DATABASE_URL.") from None
+    show(report)
+    return report
+
+
+def _believed(settings: Settings, keys: list[str] | None) -> Sequence[VerifierKey]:
+    try:
+        if keys:
+            return [VerifierKey.parse(text) for text in keys]
+        own = find_signing_key(settings)
+        found = [*([own.verifier] if own else []), *trusted_keys(settings)]
+    except (SealKeyError, VerifierKeyError) as error:
+        raise stop(str(error)) from None
+    if not found:
+        raise stop("No public key is known to verify with.", "Give --key, or set LEDGER_SEALS_TRUSTED_KEYS.")
+    return found
+
+
+def _published(settings: Settings, file: Path | None, stream: bool) -> dict[str, list[str]]:
+    published = {}
+    path = file or settings.seals_file
+    if path is not None:
+        try:
+            published[str(path)] = list(notes_in(path.read_text(errors="replace")))
+        except FileNotFoundError:
+            if file is not None:
+                raise stop(f"there is no file {file}") from None
+        except OSError as error:
+            raise stop(f"{path} cannot be read: {error}") from None
+    if stream:
+        try:
+            published["the stream"] = asyncio.run(_read_stream(settings.nats_url))
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            reason = str(error) or type(error).__name__
+            messages().print(f"The stream cannot be read, and is not compared: {reason}", style="yellow", markup=False)
+    if not published:
+        messages().print(
+            "Nothing published is compared: a history rewritten with the ledger's own key would not be seen.",
+            style="yellow",
+        )
+    return published
+
+
+async def _read_stream(url: str) -> list[str]:
+    connection = await connect_nats(url, "ledger-seals-verify")
+    try:
+        return [note async for note in read_stream(connection)]
+    finally:
+        await connection.close()
+
+
+def show(report: SealReport) -> None:
+    """The report, as a table of what differs and a summary."""
+    console = messages()
+    if report.differences:
+        table = Table("what", "which row, or checkpoint")
+        for one in report.differences:
+            where = describe(one.row) if one.row else one.detail
+            table.add_row(one.kind, f"{where}: {one.detail}" if one.row and one.detail else where)
+        output().print(table)
+        if report.unnamed:
+            console.print(f"and {report.unnamed:,} more")
+    console.print(f"{report.rows:,} sealed rows under {report.checkpoints:,} checkpoints")
+    if report.unsealed:
+        console.print(f"{report.unsealed:,} rows are not sealed yet")
+    for place, agreeing in report.published.items():
+        foreign = report.foreign[place]
+        more = f"; {foreign:,} texts there are signed by no key that is believed" if foreign else ""
+        console.print(f"{agreeing:,} checkpoints in {place} are the database's{more}", markup=False, soft_wrap=True)
+    if report.last:
+        console.print(
+            f"newest checkpoint: {report.last.size:,} rows, sealed {report.last.sealed_at:%Y-%m-%d %H:%M:%S} UTC"
+        )
+    if report.holds:
+        console.print("What was sealed is there, unchanged.", style="green")
+    else:
+        rewritten = any(one.kind is Kind.PUBLISHED for one in report.differences)
+        console.print("The log is NOT what was sealed.", style="bold red")
+        console.print(
+            "Keep this database as it is, and the published checkpoints: see deploy/guides/seals.md."
+            if rewritten
+            else "The rows above are not as they were recorded: see deploy/guides/seals.md."
+        )
