@@ -143,8 +143,14 @@ class Stack:
         assert external is not None
         return external
 
-    def _ledger_environment(self, nats_user: str) -> dict[str, str]:
+    def _ledger_environment(self, folder: DataFolder, nats_user: str) -> dict[str, str]:
+        # Outside of the database, which seals are there to watch; whoever has a better place names it.
+        seals = {
+            "LEDGER_SEALS_KEY_FILE": str(folder.path / "seals" / "key.pem"),
+            "LEDGER_SEALS_FILE": str(folder.path / "seals" / "checkpoints"),
+        }
         return {
+            **{name: value for name, value in seals.items() if name not in os.environ},
             **self._options.environment,
             "LEDGER_DATABASE_URL": self._database_url() or "",
             "LEDGER_NATS_URL": self._nats_url(nats_user, self._options.external.ledger_nats_url),
@@ -154,7 +160,7 @@ class Stack:
         migration = ServiceProcess(
             "migrate",
             self._options.commands.migrate,
-            self._ledger_environment("deploy"),
+            self._ledger_environment(folder, "deploy"),
             folder.log("migrate"),
             ready_timeout_seconds=MIGRATE_TIMEOUT_SECONDS,
         )
@@ -167,7 +173,7 @@ class Stack:
         return ServiceProcess(
             "ledger",
             self._options.commands.ledger,
-            {**self._ledger_environment("ledger"), "LEDGER_HOST": HOST, "LEDGER_PORT": str(port)},
+            {**self._ledger_environment(folder, "ledger"), "LEDGER_HOST": HOST, "LEDGER_PORT": str(port)},
             folder.log("ledger"),
             port=port,
             ready_timeout_seconds=self._options.ready_timeout_seconds,

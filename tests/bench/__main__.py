@@ -15,6 +15,7 @@ from tests.bench.ingest import measure_ingest
 from tests.bench.machine import servers
 from tests.bench.reads import measure_reads
 from tests.bench.report import Report
+from tests.bench.seals import measure_sealed_ingest, measure_verification
 from tests.bench.workload import make_accounts
 
 
@@ -40,6 +41,11 @@ def bench(
             measure_ingest(made, report, 100_000 // scale, repeats)
             step("limit checks")
             measure_checks(made, report, 12_000 // scale, repeats)
+            step("ingest while the log is sealed")
+            measure_sealed_ingest(made, report, 100_000 // scale, repeats)
+        step("a million rows sealed and verified")
+        with servers() as made:
+            measure_verification(made, report, 1_000_000 // scale)
         step("limit checks with a thousand times as much in the database")
         with servers() as made:
             asyncio.run(make_accounts(made.database_url))

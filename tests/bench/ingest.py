@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from statistics import median
 from uuid import UUID
@@ -33,7 +34,7 @@ def measure_ingest(made: Servers, report: Report, events: int, repeats: int) -> 
     for repeat in range(repeats):
         copies.append(asyncio.run(_bare_copy(made, list(make_events(events, seed=100 + repeat)))))
         alone.append(asyncio.run(_sql_alone(made, list(make_events(events, seed=200 + repeat)))))
-        rate, used = asyncio.run(_from_stream(made, list(make_events(events, seed=300 + repeat))))
+        rate, used = ingest_from_stream(made, events, seed=300 + repeat)
         streamed.append(rate)
         memory = max(memory, used)
     rate = median(streamed)
@@ -94,13 +95,19 @@ async def _sql_alone(made: Servers, events: Events) -> float:
         await pool.close()
 
 
-async def _from_stream(made: Servers, events: Events) -> tuple[float, float]:
+def ingest_from_stream(
+    made: Servers, events: int, seed: int, environment: Mapping[str, str] | None = None
+) -> tuple[float, float]:
     """Events per second from the first to the last that is committed, and the ledger's memory in MiB."""
+    return asyncio.run(_from_stream(made, list(make_events(events, seed)), environment or {}))
+
+
+async def _from_stream(made: Servers, events: Events, environment: Mapping[str, str]) -> tuple[float, float]:
     await _publish(made, events)
     connection = await asyncpg.connect(made.database_url)
     try:
         before = await _log_rows(connection)
-        with service("ledger_service", "LEDGER_PORT", made.environment(), wait=False) as ledger:
+        with service("ledger_service", "LEDGER_PORT", made.environment(**environment), wait=False) as ledger:
             first = await _log_rows_beyond(connection, before)
             begin = time.perf_counter()
             now = await _log_rows_beyond(connection, before + len(events) - 1)

@@ -271,6 +271,19 @@ async def test_a_seal_that_was_changed_is_named(sealed_log: SealedLog, damage: s
     assert any(kind is Kind.CHECKPOINT and said in detail for kind, detail in found), found
 
 
+async def test_a_checkpoint_that_names_another_predecessor_is_found(sealed_log: SealedLog) -> None:
+    """Signed by the ledger's own key: as if it had been told two stories."""
+    row = await sealed_log.database.fetchrow("select note from seals where size = 14")
+    assert row is not None
+    lines = row["note"].partition("\n\n")[0].split("\n")
+    lines[3] = f"previous {'A' * 43}="
+    note = sealed_log.key.sign("\n".join(lines) + "\n")
+    await sealed_log.database.execute("update seals set note = $1 where size = 14", note)
+    found = await sealed_log.found(published=False)
+    assert [detail for _, detail in found if "predecessor" in detail] == [detail for _, detail in found]
+    assert ["of 14 rows" in detail for _, detail in found] == [True, False]
+
+
 async def test_hashes_for_proofs_that_were_changed_are_found(
     database: Database, database_url: str, tmp_path: Path
 ) -> None:

@@ -1,10 +1,12 @@
 """Every row is sealed once, in commit order, into one chain, whatever crashes, waits or races."""
 
 import asyncio
+import fcntl
 import random
 import signal
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,8 +18,8 @@ from nats.aio.client import Client as Nats
 
 from contracts.subjects import SEALS
 from ledger_service.config import Settings
-from ledger_service.domain.checkpoints import SigningKey, VerifierKey, notes_in
-from ledger_service.domain.leaves import COLUMNS, CopyReader, LeafError, decode, encode
+from ledger_service.domain.checkpoints import Checkpoint, SignedCheckpoint, SigningKey, VerifierKey, notes_in
+from ledger_service.domain.leaves import COLUMNS, CopyReader, Key, LeafError, decode, encode
 from ledger_service.seal_keys import SealKeyError, find_or_make_signing_key, find_signing_key, trusted_keys
 from ledger_service.seal_publishing import CheckpointFile, CheckpointStream, read_stream
 from ledger_service.seal_verification import SealReport, verify_seals
@@ -217,6 +219,25 @@ async def test_several_publish_each_checkpoint_once(
     assert len(notes) == len(await sizes(database))
     for pool in pools:
         await pool.close()
+
+
+def test_a_file_is_appended_to_by_one_at_a_time(tmp_path: Path) -> None:
+    """Which looks, once it may, at what the others wrote."""
+    signed: list[SignedCheckpoint] = []
+    for size in range(1, 4):
+        previous = signed[-1].checkpoint.digest if signed else None
+        one = Checkpoint("usage-ledger", size, bytes(32), previous, Key(size, 1), datetime.now(UTC))
+        signed.append(SignedCheckpoint(one, CHAIN.key.sign(one.text), CHAIN.key.verifier))
+    path = tmp_path / "checkpoints"
+    with ThreadPoolExecutor(1) as other:
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            appended = other.submit(CheckpointFile(path, CHAIN)._append, signed)
+            with pytest.raises(TimeoutError):
+                appended.result(0.2)
+            file.write(signed[0].note + "\n" + signed[1].note + "\n")
+        appended.result(5)
+    assert list(notes_in(path.read_text())) == [one.note for one in signed]
 
 
 async def test_foreign_messages_and_files_do_not_mislead(
