@@ -17,6 +17,7 @@ from ledger_service.config import Settings
 from ledger_service.price_loading import count, follow_shipped
 from ledger_service.store.migrations import MigrationError
 from ledger_service.store.migrations import migrate as migrate_database
+from ledger_service.store.privileges import let_serve
 from ledger_service.stream import StreamConfigError, connect_nats, create_stream
 
 app = typer.Typer(
@@ -42,18 +43,21 @@ def migrate(
     try:
         applied = asyncio.run(_migrate(settings, database_only, shipped_prices))
     except (MigrationError, StreamConfigError) as error:
-        console.print(f"[red]{error}[/red]")
+        console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     except (OSError, TimeoutError, nats.errors.Error) as error:
         reason = str(error) or type(error).__name__
         console.print(f"[red]cannot reach the servers: {reason}[/red]")
-        console.print("Check LEDGER_DATABASE_URL and LEDGER_NATS_URL.")
+        console.print("Check LEDGER_DATABASE_URL, LEDGER_OWNER_DATABASE_URL and LEDGER_NATS_URL.")
         raise typer.Exit(1) from None
     console.print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
 
 
 async def _migrate(settings: Settings, database_only: bool, shipped_prices: bool) -> list[str]:
-    applied = await migrate_database(settings.database_url)
+    owner = settings.owner_database_url
+    applied = await migrate_database(owner or settings.database_url)
+    if owner is not None:
+        await let_serve(owner, settings.database_url)
     if shipped_prices:
         await _follow_shipped_prices(settings)
     if not database_only:

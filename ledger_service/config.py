@@ -20,6 +20,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LEDGER_")
 
     database_url: str = "postgresql://postgres@127.0.0.1:5432/ledger"
+    #: For `ledger migrate` alone: the role that owns the tables. None: that of database_url, which then could rewrite
+    #: the log. Given, the role of database_url only appends; it is made, where there is none, with that URL's password.
+    owner_database_url: str | None = None
     nats_url: str = "nats://127.0.0.1:4222"
     #: The seed of an nkey, where the URL carries no user and password.
     nats_nkey_file: Path | None = None

@@ -52,6 +52,7 @@ from ledger_service.store import seals as seal_store
 from ledger_service.store.migrations import check_schema
 from ledger_service.store.pool import UNAVAILABLE, Pool, open_hot_pool, open_pool
 from ledger_service.store.prices import CatalogueCache
+from ledger_service.store.privileges import may_rewrite
 from ledger_service.store.terms import TermsCache
 from ledger_service.stream import check_seals_stream, check_stream, connect_nats
 from ledger_service.workers.expiry import expire_holds
@@ -97,6 +98,8 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     reads = await _open(stack, "database", lambda: open_pool(url, settings.read_connections_max))
     async with reads.acquire() as connection:
         await check_schema(connection)
+        if await may_rewrite(connection):
+            log.warning("log_can_be_rewritten", reason="LEDGER_DATABASE_URL names a role that may update the log")
     checking = await _open(stack, "database", lambda: open_hot_pool(url, settings.check_writers, "checks"))
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
     background = await _open(stack, "database", lambda: open_hot_pool(url, 2, "background"))

@@ -39,6 +39,7 @@ from tests.servers import (
     Ledger,
     LedgerProcess,
     Source,
+    as_service,
     choose_source,
     nats_server,
     postgres_server,
@@ -128,7 +129,7 @@ async def database(database_url: str) -> AsyncIterator["asyncpg.Connection[async
 
 @pytest.fixture
 async def writing_pool(database_url: str) -> AsyncIterator[Pool]:
-    pool = await open_hot_pool(database_url, 2, "tests")
+    pool = await open_hot_pool(as_service(database_url), 2, "tests")
     yield pool
     await pool.close()
 
@@ -146,7 +147,7 @@ async def start_ledger(database_url: str, nats_url: str) -> AsyncIterator[StartL
     async with AsyncExitStack() as stack:
 
         async def start(**changes: object) -> Ledger:
-            wanted = {"database_url": database_url, "nats_url": nats_url, **changes}
+            wanted = {"database_url": as_service(database_url), "nats_url": nats_url, **changes}
             return await stack.enter_async_context(serving(**wanted))
 
         yield start
@@ -164,7 +165,7 @@ def ledger_process(database_url: str, nats_url: str, tmp_path: Path) -> Iterator
 
         def start(**changes: object) -> LedgerProcess:
             port = free_port()
-            wanted = {"database_url": database_url, "nats_url": nats_url, **changes}
+            wanted = {"database_url": as_service(database_url), "nats_url": nats_url, **changes}
             process = LedgerProcess(port, tmp_path / f"ledger-{port}.log", wanted)
             stack.callback(process.stop)
             process.start()

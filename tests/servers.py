@@ -41,6 +41,7 @@ from deploy.local.services import ServiceProcess
 from ledger_service.config import Settings
 from ledger_service.main import create_app
 from ledger_service.store.migrations import migrate
+from ledger_service.store.privileges import let_serve
 from ledger_service.stream import create_stream
 from tests.builders import ACCOUNT, PLAN, Body, account, plan
 
@@ -55,6 +56,9 @@ POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
     "autovacuum": "off",
     "track_commit_timestamp": "on",
 }
+#: One for all of a server's databases.
+SERVICE_ROLE: Final = "ledger_service_of_tests"
+SERVICE_PASSWORD: Final = "it-only-appends"
 WAIT_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.01
 #: Quick where production is patient, so that tests need not wait.
@@ -183,7 +187,9 @@ class Databases:
     async def _clone(self) -> str:
         if not self._migrated:
             await self._execute(f'create database "{self._template}"')
-            await migrate(_with_database(self._admin_url, self._template))
+            template = _with_database(self._admin_url, self._template)
+            await migrate(template)
+            await let_serve(template, as_service(template))
             self._migrated = True
         return await self._create(self._template)
 
@@ -201,6 +207,13 @@ class Databases:
             await connection.execute(statement, timeout=STATEMENT_SECONDS)
         finally:
             await connection.close()
+
+
+def as_service(url: str) -> str:
+    """The same database under the role that the ledger runs under, which owns nothing and only appends to the log."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{SERVICE_ROLE}:{SERVICE_PASSWORD}@{place}").geturl()
 
 
 def _database_of(url: str) -> str:

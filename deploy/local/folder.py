@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import secrets
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,6 +99,13 @@ class DataFolder:
 
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
+
+    def secret(self, name: str) -> str:
+        """A password of this folder's own, made when it is first asked for; readable for the owner only."""
+        file = self.path / name
+        if not file.exists():
+            self._write(name, secrets.token_urlsafe(24))
+        return str(json.loads(file.read_text()))
 
     def write_state(self, state: StackState) -> None:
         self._write("stack.json", asdict(state))

@@ -98,6 +98,10 @@ class PostgresServer(ManagedProcess):
         password = (self.data_dir / "password").read_text().strip()
         return f"postgresql://{SUPERUSER}:{password}@{HOST}:{self.port}/{database}"
 
+    def url_as(self, role: str, password: str) -> str:
+        """Of the database, for another role."""
+        return f"postgresql://{role}:{password}@{HOST}:{self.port}/{self.database}"
+
     def prepare(self) -> None:
         """Make the cluster and its database, unless they are there; wait for the end of a predecessor."""
         if self.running:

@@ -17,6 +17,7 @@ from deploy.local.supervision import RAPID_FAILURES_MAX, Report, bring_up, bring
 
 READY_TIMEOUT_SECONDS = 60.0
 MIGRATE_TIMEOUT_SECONDS = 300.0
+SERVICE_ROLE = "ledger_service"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,12 @@ class Stack:
     def _database_url(self) -> str | None:
         return self._postgres.url if self._postgres else self._options.external.database_url
 
+    def _service_url(self, folder: DataFolder) -> str:
+        """For the ledger itself: of our own server, under a role that can only append to the log."""
+        if self._postgres is not None:
+            return self._postgres.url_as(SERVICE_ROLE, folder.secret("ledger-password"))
+        return self._options.external.database_url or ""
+
     def _nats_url(self, user: str, external: str | None) -> str:
         if self._nats is not None:
             return self._nats.url_of(user)
@@ -152,15 +159,16 @@ class Stack:
         return {
             **{name: value for name, value in seals.items() if name not in os.environ},
             **self._options.environment,
-            "LEDGER_DATABASE_URL": self._database_url() or "",
+            "LEDGER_DATABASE_URL": self._service_url(folder),
             "LEDGER_NATS_URL": self._nats_url(nats_user, self._options.external.ledger_nats_url),
         }
 
     async def _migrate(self, folder: DataFolder) -> None:
+        owner = {"LEDGER_OWNER_DATABASE_URL": self._postgres.url} if self._postgres else {}
         migration = ServiceProcess(
             "migrate",
             self._options.commands.migrate,
-            self._ledger_environment(folder, "deploy"),
+            {**self._ledger_environment(folder, "deploy"), **owner},
             folder.log("migrate"),
             ready_timeout_seconds=MIGRATE_TIMEOUT_SECONDS,
         )

@@ -4,18 +4,23 @@ import asyncio
 import base64
 import io
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from PIL import Image
 
 from contracts.subjects import STREAM
 from tests.builders import Body, limit, new_id
-from tests.e2e.driver import AccountClient, StackProcess, customer, eventually, png, stack_in
+from tests.e2e.driver import REPOSITORY, AccountClient, StackProcess, customer, eventually, png, stack_in
 
 PROBLEM = "application/problem+json"
 #: For ever: a month could end under a test.
@@ -26,7 +31,10 @@ HOLD_SECONDS = 6
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackProcess]:
-    yield from stack_in(tmp_path_factory.mktemp("stack"), {"IMAGE_HOLD_SECONDS": str(HOLD_SECONDS)})
+    yield from stack_in(
+        tmp_path_factory.mktemp("stack"),
+        {"IMAGE_HOLD_SECONDS": str(HOLD_SECONDS), "LEDGER_SEALS_INTERVAL_SECONDS": "0.5"},
+    )
 
 
 @asynccontextmanager
@@ -463,3 +471,51 @@ async def test_a_caller_that_goes_away_is_charged_for_what_was_done(stack: Stack
         assert (row["outcome"], row["quantity"], row["cost"]) == ("completed", 2, "0.020000000")
         await stack.quiet()
         assert await client.used("images") == (1, 0, 24)
+
+
+# --- the log is sealed, by a ledger that could not rewrite it ---
+
+
+def run(*command: str, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, cwd=REPOSITORY, env={**os.environ, **environment}
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+async def test_what_was_done_is_proven_and_a_change_of_it_is_named(stack: StackProcess, tmp_path: Path) -> None:
+    async with customer(stack, IMAGES) as client:
+        answer = await client.generate()
+        await client.recorded(1)
+        operation_id = answer.json()["operation_id"]
+        url = f"{stack.state.ledger_url}/v1/usage-log/{operation_id}/proof"
+        async with httpx.AsyncClient() as http:
+            proof = await eventually(lambda: http.get(url), lambda one: one.status_code == 200)
+    seals = {
+        "LEDGER_DATABASE_URL": str(stack.state.database_url),
+        "LEDGER_NATS_URL": stack.state.nats_url,
+        "LEDGER_SEALS_KEY_FILE": str(stack.data / "seals" / "key.pem"),
+        "LEDGER_SEALS_FILE": str(stack.data / "seals" / "checkpoints"),
+    }
+    code, key = run("-m", "ledger_service.cli", "seals", "key", **seals)
+    assert code == 0
+    (tmp_path / "proof.json").write_text(proof.text)
+    assert run("deploy/verify_proof.py", key.strip(), str(tmp_path / "proof.json"))[0] == 0
+
+    database = await asyncpg.connect(stack.state.database_url)
+    try:
+        roles = await database.fetch(
+            "select distinct usename from pg_stat_activity where application_name like 'ledger-%'"
+        )
+        assert [row["usename"] for row in roles] == ["ledger_service"]
+        code, said = run("-m", "ledger_service.cli", "seals", "verify", **seals)
+        assert (code, "What was sealed is there, unchanged." in said) == (0, True), said
+        assert "checkpoints in the stream are the database's" in said
+        changed = "update event_log set source = $2 where operation_id = $1 and terminal returning event_id"
+        event_id = await database.fetchval(changed, operation_id, "forged")
+        code, said = run("-m", "ledger_service.cli", "seals", "verify", **seals)
+        assert (code, "The log is NOT what was sealed." in said) == (1, True), said
+        assert f"event {event_id} of account" in said
+        await database.execute("update event_log set source = 'image-service' where event_id = $1", event_id)
+    finally:
+        await database.close()

@@ -38,3 +38,27 @@ create table seal_nodes (
 );
 comment on table seal_nodes is
     'Every 8th level of the Merkle tree above the leaves: proofs read a few hundred hashes, however long the log is.';
+
+-- Who may do what ----------------------------------------------------------------------------------------------------
+
+-- The role that the services run under appends to the log and to the seals, and can do no more to them: neither change
+-- nor remove a row, nor take the protection away, for it owns nothing. Migrations run under the owner.
+create function let_serve(service name) returns void
+    language plpgsql
+as $$
+begin
+    execute format('grant usage on schema %I to %I', current_schema(), service);
+    execute format('grant select, insert, update, delete on all tables in schema %I to %I', current_schema(), service);
+    execute format('grant usage, select on all sequences in schema %I to %I', current_schema(), service);
+    execute format('revoke all on event_log, seals, seal_nodes, schema_migrations from %I', service);
+    execute format('grant select, insert on event_log, seals, seal_nodes to %I', service);
+    execute format('grant select on schema_migrations to %I', service);
+    -- Of what the owner makes later, a rebuilt projection for one.
+    execute format('alter default privileges in schema %I grant select, insert, update, delete on tables to %I',
+                   current_schema(), service);
+    execute format('alter default privileges in schema %I grant usage, select on sequences to %I', current_schema(),
+                   service);
+end
+$$;
+revoke all on function let_serve from public;
+comment on function let_serve is 'Gives a role what the services need, and no more; `ledger migrate` calls it. Safe to call again.';

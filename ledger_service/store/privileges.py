@@ -1,0 +1,74 @@
+"""Two roles in the database: the owner of the tables, and the one that the services run under, which only appends."""
+
+import hmac
+import secrets
+from base64 import b64encode
+from hashlib import pbkdf2_hmac, sha256
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from ledger_service.store.migrations import MigrationError
+from ledger_service.store.queries import load
+
+if TYPE_CHECKING:
+    from ledger_service.store.pool import Connection
+
+SQL: Final = load(__name__)
+
+_ITERATIONS: Final = 4096
+_SALT_BYTES: Final = 16
+
+
+async def let_serve(owner_url: str, service_url: str) -> None:
+    """Gives the role of ``service_url`` what the services need, and no more. Safe to run again.
+
+    Makes the role, with the URL's password, where there is none. Raises MigrationError where that is not possible, or
+    the role is the owner itself.
+    """
+    parts = urlsplit(service_url)
+    service, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not service:
+        raise MigrationError("LEDGER_DATABASE_URL names no role: postgresql://ROLE:PASSWORD@HOST/DATABASE")
+    connection = await asyncpg.connect(owner_url)
+    try:
+        if await connection.fetchval("select current_user") == service:
+            raise MigrationError(
+                "LEDGER_DATABASE_URL and LEDGER_OWNER_DATABASE_URL name the same role: the owner could rewrite the log"
+            )
+        if not await connection.fetchval(SQL["role_exists"], service):
+            await _create_role(connection, service, password)
+        async with connection.transaction():
+            await connection.execute(SQL["let_serve"], service)
+    finally:
+        await connection.close()
+
+
+async def _create_role(connection: "Connection", name: str, password: str) -> None:
+    if not password or not password.isascii():
+        raise MigrationError(f"there is no role {name}, and LEDGER_DATABASE_URL has no password to make it with")
+    statement = await connection.fetchval(SQL["create_role_statement"], name, _verifier(password))
+    try:
+        await connection.execute(statement)
+    except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+        pass  # somebody else made it just now
+    except asyncpg.InsufficientPrivilegeError:
+        raise MigrationError(
+            f"there is no role {name}, and the owner may not make one: create role {name} login password '…'"
+        ) from None
+
+
+def _verifier(password: str) -> str:
+    """What the server keeps of a password (RFC 5803), so that the password itself is in no log of statements."""
+    salt = secrets.token_bytes(_SALT_BYTES)
+    salted = pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
+    stored = sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    encoded = [b64encode(part).decode() for part in (salt, stored, server)]
+    return f"SCRAM-SHA-256${_ITERATIONS}:{encoded[0]}${encoded[1]}:{encoded[2]}"
+
+
+async def may_rewrite(connection: "Connection") -> bool:
+    """Whether this connection's role could change or remove what is in the log, which a service's should not."""
+    return bool(await connection.fetchval(SQL["may_rewrite"]))
