@@ -11,6 +11,7 @@ from rich.console import Console
 from ledger_service.commands import backtests as backtest_commands
 from ledger_service.commands import dead_letters as dead_letter_commands
 from ledger_service.commands import prices as price_commands
+from ledger_service.commands import rebuilds as rebuild_commands
 from ledger_service.commands import reports as report_commands
 from ledger_service.commands import seals as seal_commands
 from ledger_service.config import Settings
@@ -29,6 +30,8 @@ app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(report_commands.app, name="report")
 app.add_typer(seal_commands.app, name="seals")
 app.command()(backtest_commands.backtest)
+app.command()(rebuild_commands.verify)
+app.command()(rebuild_commands.rebuild)
 
 
 @app.command()

@@ -21,8 +21,8 @@ log = structlog.get_logger()
 
 ATTEMPTS_MAX: Final = 5
 
-_BEFORE_LOCK: Final = tuple(projection for projection in PROJECTIONS if not projection.under_lock)
-_UNDER_LOCK: Final = tuple(projection for projection in PROJECTIONS if projection.under_lock)
+_BEFORE_LOCK: Final = tuple(one.apply_sql for one in PROJECTIONS if one.apply_sql and not one.under_lock)
+_UNDER_LOCK: Final = tuple(one.apply_sql for one in PROJECTIONS if one.apply_sql and one.under_lock)
 
 
 @dataclass(slots=True)
@@ -126,11 +126,11 @@ async def _project(connection: Connection, appended: Iterable[Submission]) -> No
     accounts = {submission.event.subject for submission in appended if submission.event.outcome is not None}
     if not accounts:
         return
-    for projection in _BEFORE_LOCK:
-        await connection.execute(projection.apply_sql)
+    for apply_sql in _BEFORE_LOCK:
+        await connection.execute(apply_sql)
     await lock_accounts(connection, accounts)
-    for projection in _UNDER_LOCK:
-        await raise_for_counters(connection, await connection.fetch(projection.apply_sql))
+    for apply_sql in _UNDER_LOCK:
+        await raise_for_counters(connection, await connection.fetch(apply_sql))
 
 
 async def _classify(

@@ -1,23 +1,44 @@
-"""Projections of the log. Each folds the rows of ``incoming``, one batch of events new to the log, into its table."""
+"""Projections of the log: how each follows it, and how each is rebuilt from it."""
 
-from dataclasses import dataclass
 from typing import Final
 
-from ledger_service.projections import counters, usage_log, usage_summary
-
-
-@dataclass(frozen=True)
-class Projection:
-    """``under_lock``: reads or writes what limit checks decide on, so it runs once the accounts are locked."""
-
-    name: str
-    apply_sql: str
-    under_lock: bool
-
-
-#: In the order in which ingest applies them. Those without the lock come first, to hold it as briefly as can be.
-PROJECTIONS: Final = (
-    Projection("usage_summary", usage_summary.APPLY, under_lock=False),
-    Projection("usage_log", usage_log.APPLY, under_lock=True),
-    Projection("counters", counters.APPLY, under_lock=True),
+from ledger_service.projections import (
+    accounts,
+    counters,
+    credit_grants,
+    decisions,
+    limit_alerts,
+    limit_overrides,
+    plans,
+    prices,
+    sources,
+    usage_log,
+    usage_summary,
 )
+from ledger_service.projections.projection import Projection
+
+#: In the order in which ingest applies them, and in which they are rebuilt and replaced. Those without the lock come
+#: first, to hold it as briefly as can be, and so that whoever needs several rows takes them in one order.
+PROJECTIONS: Final[tuple[Projection, ...]] = (
+    usage_summary.PROJECTION,
+    usage_log.PROJECTION,
+    decisions.PROJECTION,
+    limit_alerts.PROJECTION,
+    counters.PROJECTION,
+    limit_overrides.PROJECTION,
+    credit_grants.PROJECTION,
+    accounts.PROJECTION,
+    plans.PROJECTION,
+    prices.PROJECTION,
+    sources.PROJECTION,
+)
+
+#: Tables that no log could say again, or that are the log.
+NO_PROJECTIONS: Final = {
+    "event_log": "the log",
+    "outcome_effects": "the log: in which order outcomes took effect",
+    "dead_letters": "what could not enter the log",
+    "price_catalogue": "tells ledger processes which prices to read again, and which shipped file was followed",
+    "signing_keys": "secrets",
+    "schema_migrations": "the schema",
+}

@@ -2,6 +2,15 @@
 
 from typing import Final
 
+from ledger_service.projections.projection import Projection
 from ledger_service.store.queries import load
 
-APPLY: Final = load(__name__)["apply"]
+_SQL: Final = load(__name__)
+
+PROJECTION: Final = Projection(
+    name="usage_summary",
+    apply_sql=_SQL["apply"],
+    rebuild_sql=_SQL["rebuild"],
+    under_lock=False,
+    sums=("calls", "units", "cost_nanos", "failures"),
+)

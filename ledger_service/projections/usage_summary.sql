@@ -12,3 +12,12 @@ order by 1, 2, 3, 4, 5
 on conflict (account_id, period, operation, provider, model) do update
 set calls = s.calls + excluded.calls, units = s.units + excluded.units,
     cost_nanos = s.cost_nanos + excluded.cost_nanos, failures = s.failures + excluded.failures
+
+-- name: rebuild
+select account_id, date_trunc('month', occurred_at at time zone 'UTC')::date as period, operation, provider, model,
+       count(*) filter (where outcome = 'completed') as calls,
+       coalesce(sum(quantity) filter (where outcome = 'completed'), 0)::bigint as units,
+       sum(cost_nanos)::bigint as cost_nanos,
+       count(*) filter (where outcome = 'failed') as failures
+from outcomes
+group by 1, 2, 3, 4, 5

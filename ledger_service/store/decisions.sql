@@ -32,14 +32,16 @@ from unnest($18::text::tid[], $19::text::bigint[]) as p (place, amount)
 where c.ctid = p.place
 
 -- name: close
--- Ends open holds and gives their shares back. $5 = only those whose time is over. Answers those it ended.
+-- Ends open holds and gives their shares back. $5 = only those whose time is over. Answers those it ended. The log and
+-- the decision say the same moment.
 with closing as materialized (
-    select d.*, k.event_id as closing_event_id
-    from unnest($1::text[], $2::uuid[], $3::uuid[]) as k (account_id, operation_id, event_id)
+    select d.*, k.event_id as closing_event_id, n.now
+    from (select clock_timestamp() as now offset 0) n
+    cross join unnest($1::text[], $2::uuid[], $3::uuid[]) as k (account_id, operation_id, event_id)
     cross join lateral (
         select * from decisions d
         where d.account_id = k.account_id and d.operation_id = k.operation_id and d.state = 'held'
-          and (not $5::boolean or d.expires_at <= clock_timestamp())
+          and (not $5::boolean or d.expires_at <= n.now)
         offset 0
     ) d
 ),
@@ -48,17 +50,16 @@ closed as (
         (account_id, operation_id, event_id, request_digest, state, user_id, operation, provider, model, quantity,
          estimated_cost_nanos, decided_at, closed_at)
     select account_id, operation_id, event_id, request_digest, $4, user_id, operation, provider, model, quantity,
-           estimated_cost_nanos, decided_at, clock_timestamp()
+           estimated_cost_nanos, decided_at, now
     from closing
     on conflict (account_id, operation_id) do update set state = excluded.state, closed_at = excluded.closed_at
 ),
 logged as (
     insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
-    select account_id, closing_event_id, 'ledger.reservation.' || $4 || '.v1', operation_id, false, 'ledger',
-           clock_timestamp(),
+    select account_id, closing_event_id, 'ledger.reservation.' || $4 || '.v1', operation_id, false, 'ledger', now,
            json_build_object(
                'specversion', '1.0', 'id', closing_event_id, 'type', 'ledger.reservation.' || $4 || '.v1',
-               'source', 'ledger', 'subject', account_id, 'time', clock_timestamp(),
+               'source', 'ledger', 'subject', account_id, 'time', now,
                'data', json_build_object('operation_id', operation_id, 'account_id', account_id))
     from closing
 ),

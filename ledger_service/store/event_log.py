@@ -5,8 +5,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import orjson
-
 from contracts.events import CompletedData, FailedData, OperationRequested, UsageEvent
 from ledger_service.store.queries import load
 
@@ -19,7 +17,7 @@ _COLUMNS: Final = (
     "ordinal", "account_id", "event_id", "type", "operation_id", "outcome", "source", "source_sequence",
     "occurred_at", "body", "user_id", "project_id", "api_key_id", "operation", "provider", "requested_provider",
     "model", "quantity", "cost_nanos", "requested_at", "duration_ms", "status_code", "retry_count", "request_bytes",
-    "response_bytes", "endpoint", "error_code", "error_message", "metadata", "lease_id",
+    "response_bytes", "endpoint", "error_code", "error_message", "has_metadata", "lease_id",
 )  # fmt: skip
 _ORDINAL, _ACCOUNT_ID, _EVENT_ID = 0, 1, 2
 _REQUESTED_TAIL: Final = (None,) * (len(_COLUMNS) - 10)
@@ -46,7 +44,7 @@ def incoming_row(ordinal: int, event: UsageEvent, body: str) -> tuple[object, ..
         outcome.provider, outcome.model, outcome.quantity, outcome.cost, outcome.requested_at, outcome.duration_ms,
         outcome.status_code, outcome.retry_count, outcome.request_bytes,
         outcome.response_bytes if isinstance(outcome, CompletedData) else None, outcome.endpoint,
-        error.code if error else None, error.message if error else None, _json(outcome.metadata), event.leaseid,
+        error.code if error else None, error.message if error else None, outcome.metadata is not None, event.leaseid,
     )  # fmt: skip
 
 
@@ -104,7 +102,3 @@ async def append_many(connection: "Connection", rows: Sequence[tuple[str, UUID, 
     await connection.executemany(
         SQL["append_one"], [(account, id_, kind, None, time, body.decode()) for account, id_, kind, time, body in rows]
     )
-
-
-def _json(metadata: object | None) -> str | None:
-    return None if metadata is None else orjson.dumps(metadata).decode()

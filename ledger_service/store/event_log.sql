@@ -29,7 +29,7 @@ create temp table if not exists incoming (
     endpoint           text,
     error_code         text,
     error_message      text,
-    metadata           json,
+    has_metadata       boolean,
     lease_id           uuid,
     recorded_at        timestamptz default now()
 ) on commit delete rows

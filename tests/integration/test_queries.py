@@ -3,6 +3,7 @@
 import asyncpg
 import pytest
 
+from ledger_service.projections import PROJECTIONS, facts
 from ledger_service.store import event_log
 from ledger_service.store.queries import every_query
 
@@ -18,8 +19,21 @@ ABOUT_NO_ACCOUNT = {
     "signing_keys",
     "seals",
     "seal_nodes",
+    "outcome_effects",
 }
 QUERIES = dict(every_query())
+#: What verification.compose() puts before the queries of a rebuild.
+RELATIONS_OF_REBUILDS = ";".join(
+    [
+        "create temp view events as select * from event_log",
+        *(f"create temp view {name} as {sql}" for name, sql in facts.RELATIONS.items()),
+        *(
+            f"create temp view live_{one.name} as select * from {one.name};"
+            f"create temp view rebuilt_{one.name} as {one.rebuild_sql}"
+            for one in PROJECTIONS
+        ),
+    ]
+)
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -27,6 +41,8 @@ async def test_every_query_is_prepared_against_the_migrated_schema(
     name: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     await event_log.prepare_connection(database)
+    if name.startswith("ledger_service.projections."):
+        await database.execute(RELATIONS_OF_REBUILDS)
     await database.prepare(QUERIES[name])
 
 

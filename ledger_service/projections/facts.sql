@@ -1,0 +1,71 @@
+-- name: facts
+-- Every event of the scope that a projection is made of, its body read once. Of outcomes also when they took effect.
+select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_at, e.recorded_at, e.transaction_id,
+       e.position, f.position as effect_position, f.took_effect_at,
+       -- urn:uuid:… is a UUID to the contract
+       replace(e.leaseid, 'urn:uuid:', '')::uuid as lease_id,
+       coalesce(d.user_id, (e.c).user_id) as user_id, coalesce(d.project_id, (e.c).project_id) as project_id,
+       coalesce(d.api_key_id, (e.c).api_key_id) as api_key_id, coalesce(d.operation, (e.c).operation) as operation,
+       coalesce(d.provider, (e.c).provider) as provider, d.actual_provider, coalesce(d.model, (e.c).model) as model,
+       coalesce(d.quantity, (e.c).quantity) as quantity, (e.c).calls,
+       (coalesce(d.cost, (d.decision).estimated_cost)::numeric * 1000000000)::bigint as cost_nanos,
+       event_moment(d.requested_at) as requested_at, d.duration_ms, d.status_code, d.retry_count, d.request_bytes,
+       d.response_bytes, d.endpoint, d.error, with_nul(d.metadata) as metadata,
+       substring(sha256(convert_to(d."check"::text, 'UTF8')) for 16) as request_digest,
+       coalesce(d.expires_at, ((d.decision).reservation).expires_at) as expires_at,
+       case when e.operation_id is null then e.body end as body
+from (
+    select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_at, e.recorded_at,
+           e.transaction_id, e.position, e.body, (e.b).leaseid, (e.b).data,
+           json_populate_record(null::fact_check, ((e.b).data)."check") as c
+    from (
+        select *, json_populate_record(null::fact_body, without_nul(body)) as b
+        from events
+        where type <> 'usage.operation.requested.v1'
+        offset 0
+    ) e
+    offset 0
+) e
+cross join lateral (select (e.data).*) d
+left join lateral (
+    select position, took_effect_at from outcome_effects f
+    where f.transaction_id = e.transaction_id and f.position > e.position
+    order by f.position
+    limit 1
+) f on e.terminal
+
+-- name: outcomes
+select account_id, operation_id, event_id, occurred_at, recorded_at, effect_position, took_effect_at, lease_id,
+       case type when 'usage.operation.completed.v1' then 'completed' when 'usage.operation.failed.v1' then 'failed' end
+           as outcome,
+       user_id, project_id, api_key_id, operation, provider as requested_provider, actual_provider as provider, model,
+       quantity, cost_nanos, requested_at, duration_ms, status_code, retry_count, request_bytes, response_bytes,
+       endpoint, error, metadata
+from facts
+where terminal
+
+-- name: checks
+-- Limit checks, allowed and denied; a lease is one for several calls.
+select account_id, operation_id, event_id, type = 'ledger.reservation.placed.v1' as allowed, request_digest, user_id,
+       project_id, api_key_id, operation, provider, model, coalesce(calls, 1) as calls, quantity,
+       coalesce(cost_nanos, 0) as cost_nanos, occurred_at as decided_at, expires_at, calls is not null as is_lease,
+       position
+from facts
+where type in ('ledger.reservation.placed.v1', 'ledger.check.denied.v1')
+
+-- name: ends
+-- How holds ended without an outcome.
+select account_id, operation_id, split_part(type, '.', 3) as state, occurred_at as ended_at, position
+from facts
+where type in ('ledger.reservation.released.v1', 'ledger.reservation.expired.v1')
+
+-- name: leased
+-- Outcomes that were admitted by a lease: it is for them, and was there before them.
+select o.account_id, o.operation_id, o.effect_position, o.quantity, o.cost_nanos, l.operation_id as lease_id,
+       l.decided_at
+from outcomes o
+join checks l on l.account_id = o.account_id and l.operation_id = o.lease_id and l.is_lease and l.allowed
+    and l.user_id = o.user_id and l.project_id is not distinct from o.project_id
+    and l.api_key_id is not distinct from o.api_key_id and l.operation = o.operation
+    and l.provider = o.requested_provider and l.model = o.model and l.position < o.effect_position
+where o.lease_id is not null
