@@ -11,6 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from contracts.nats_access import NatsAccess
 from ledger_service.commands.database import OUT_OF_REACH, messages, output, stop
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import VerifierKey, VerifierKeyError, notes_in
@@ -103,7 +104,7 @@ def _published(settings: Settings, file: Path | None, stream: bool) -> dict[str,
             raise stop(f"{path} cannot be read: {error}") from None
     if stream:
         try:
-            published["the stream"] = asyncio.run(_read_stream(settings.nats_url))
+            published["the stream"] = asyncio.run(_read_stream(settings.nats_access))
         except (OSError, TimeoutError, nats.errors.Error) as error:
             reason = str(error) or type(error).__name__
             messages().print(f"The stream cannot be read, and is not compared: {reason}", style="yellow", markup=False)
@@ -115,8 +116,8 @@ def _published(settings: Settings, file: Path | None, stream: bool) -> dict[str,
     return published
 
 
-async def _read_stream(url: str) -> list[str]:
-    connection = await connect_nats(url, "ledger-seals-verify")
+async def _read_stream(access: NatsAccess) -> list[str]:
+    connection = await connect_nats(access, "ledger-seals-verify")
     try:
         return [note async for note in read_stream(connection)]
     finally:
