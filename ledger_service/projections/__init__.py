@@ -37,7 +37,10 @@ PROJECTIONS: Final[tuple[Projection, ...]] = (
 NO_PROJECTIONS: Final = {
     "event_log": "the log",
     "outcome_effects": "the log: in which order outcomes took effect",
+    "seals": "what the log was when it was sealed",
+    "seal_nodes": "the tree under the seals",
     "dead_letters": "what could not enter the log",
+    "dead_letter_actions": "which events tell what was done about a letter: found by them, and never counted",
     "price_catalogue": "tells ledger processes which prices to read again, and which shipped file was followed",
     "signing_keys": "secrets",
     "schema_migrations": "the schema",

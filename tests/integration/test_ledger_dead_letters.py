@@ -191,7 +191,11 @@ async def test_an_event_that_is_too_large_is_a_letter(ledger: Ledger, nats_clien
     await publish(nats_client, large, builders.to_bytes(november()))
     [item] = await there_are(ledger, 1)
     assert (item["code"], item["body_bytes"]) == ("too_large", len(large))
-    assert await calls(ledger) == 1
+
+    async def one_is_counted() -> bool:
+        return await calls(ledger) == 1
+
+    await eventually(one_is_counted, "its neighbour is counted")
     assert (await ledger.send_one(large)).status_code == 413
 
 
@@ -496,7 +500,7 @@ async def test_alert_rules_ask_for_metrics_that_there_are(ledger: Ledger, nats_c
 
 
 async def test_letters_of_the_first_schema_are_kept_and_recognised(empty_database_url: str) -> None:
-    old = [one for one in migrations() if one.name < "0006"]
+    old = [one for one in migrations() if one.name < "0004"]
     connection = await asyncpg.connect(empty_database_url)
     try:
         for one in old:
