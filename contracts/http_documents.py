@@ -8,9 +8,11 @@ from fastapi import FastAPI
 
 from contracts.problems import (
     CONTENT_TYPE,
+    HEADERS_TOO_LARGE,
     INTERNAL,
     INVALID_REQUEST,
     MALFORMED_JSON,
+    REQUEST_TIMEOUT,
     TOO_LARGE,
     Problem,
     ProblemType,
@@ -22,6 +24,8 @@ Own = Mapping[tuple[str, str], Iterable[ProblemType]]
 
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "patch"})
+#: See http_bounds.
+_EVERYWHERE: Final = (HEADERS_TOO_LARGE, REQUEST_TIMEOUT, INTERNAL)
 _OF_BODIES: Final = (MALFORMED_JSON, TOO_LARGE)
 #: What FastAPI says of a 422 by itself, and no service answers.
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
@@ -56,7 +60,7 @@ def _complete(document: Document, everywhere: tuple[ProblemType, ...], own: Own)
         for method in _METHODS & operations.keys():
             route = (method.upper(), path)
             unknown.discard(route)
-            kinds = [*own.get(route, ()), *((*everywhere, INTERNAL) if path.startswith("/v1/") else ())]
+            kinds = [*own.get(route, ()), *((*everywhere, *_EVERYWHERE) if path.startswith("/v1/") else ())]
             _complete_operation(operations[method], kinds, schemas)
     if unknown:
         raise LookupError(f"there is no route {sorted(unknown)}")

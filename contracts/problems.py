@@ -27,11 +27,14 @@ class ProblemType:
 
 
 MALFORMED_JSON: Final = ProblemType("malformed_json", 400, "The body is not JSON")
+MALFORMED_REQUEST: Final = ProblemType("malformed_request", 400, "This is not an HTTP request")
 INVALID_REQUEST: Final = ProblemType("invalid_request", 422, "The request breaks a rule")
 UNSUPPORTED_MEDIA_TYPE: Final = ProblemType("unsupported_media_type", 415, "The content type is not accepted")
 NOT_FOUND: Final = ProblemType("not_found", 404, "There is no such thing")
 METHOD_NOT_ALLOWED: Final = ProblemType("method_not_allowed", 405, "The method is not allowed here")
 TOO_LARGE: Final = ProblemType("too_large", 413, "The body is too large")
+HEADERS_TOO_LARGE: Final = ProblemType("headers_too_large", 431, "The headers are too large")
+REQUEST_TIMEOUT: Final = ProblemType("request_timeout", 408, "The request did not arrive in time")
 CONFLICT: Final = ProblemType("conflict", 409, "The same id came before with another body")
 OPERATION_CONFLICT: Final = ProblemType("operation_conflict", 409, "The operation has another outcome already")
 OPERATION_FINISHED: Final = ProblemType("operation_finished", 409, "The operation is finished already")

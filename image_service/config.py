@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     upload_memory_bytes_max: _Count = 256 * 1024 * 1024
     #: New operations are refused while the journal holds so much that the ledger has not confirmed.
     journal_bytes_max: _Count = 4 * 1024 * 1024 * 1024
+    #: HTTP connections at once; one more is refused.
+    connections_max: _Count = 2_000
+    #: A client that sends no whole headers, or hardly any of a body, for so long is given up.
+    slow_client_seconds: _Seconds = 15.0
     local_threads: _Count = os.cpu_count() or 2
 
     @model_validator(mode="after")

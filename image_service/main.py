@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from contracts.client import ClientSettings, JournalUnavailableError, LedgerClient
 from contracts.client.background import Background, stop
 from contracts.client.journal import Journal
+from contracts.http_bounds import bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
 from image_service.admission import Admission
@@ -92,7 +93,7 @@ def run() -> int:
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            http="httptools",
+            http=bounded_protocol(bounds_for(settings.connections_max, settings.slow_client_seconds)),
             ws="none",
             lifespan="on",
             access_log=False,

@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     #: For how long after its end a lease stays held where it is not returned: its outcomes have to arrive by then.
     lease_grace_seconds: int = Field(default=LEASE_GRACE_SECONDS_DEFAULT, ge=0)
 
+    #: HTTP connections at once, to this process; one more is refused.
+    connections_max: int = Field(default=2_000, ge=1)
+    #: A client that sends no whole headers, or hardly any of a body, for so long is given up.
+    slow_client_seconds: float = Field(default=15.0, gt=0)
+
     #: Two overlap: while one waits for PostgreSQL, the other parses.
     ingest_writers: int = Field(default=2, ge=1, le=8)
     ingest_batch_events_max: int = Field(default=1000, ge=1, le=10_000)

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from nats.aio.client import Client
 
+from contracts.http_bounds import BoundedBodies, bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
 from ledger_service.api import (
@@ -32,6 +33,7 @@ from ledger_service.api import (
     seals,
     usage,
 )
+from ledger_service.api.bodies import body_bytes_max
 from ledger_service.api.documents import EVERYWHERE, OWN
 from ledger_service.backtest_streams import Backtests
 from ledger_service.calls import STORE_ERRORS, Calls, store_unavailable
@@ -86,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan, strict_content_type=False)
+    app.add_middleware(BoundedBodies, bytes_max=body_bytes_max)
     for module in _ROUTES:
         app.include_router(module.router)
     install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable))
@@ -224,7 +227,7 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=bounded_protocol(bounds_for(settings.connections_max, settings.slow_client_seconds)),
         access_log=False,
         log_config=None,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -14,13 +14,19 @@ from contracts.problems import MALFORMED_JSON, TOO_LARGE, ProblemError, broken_r
 from contracts.strict_json import Model, read_json, refuse_repeated_members
 from ledger_service.calls import CHECK_BYTES_MAX
 
+#: Of any body, before a byte of it is read; a route may take less.
 ADMINISTRATION_BYTES_MAX: Final = 1024 * 1024
+EVENTS_BYTES_MAX: Final = 16 * 1024 * 1024
+EVENTS_PATH: Final = "/v1/events"
+
+
+def body_bytes_max(path: str) -> int:
+    """What a request to this path may have as its body."""
+    return EVENTS_BYTES_MAX if path == EVENTS_PATH else ADMINISTRATION_BYTES_MAX
 
 
 async def refuse_ambiguous(request: Request) -> None:
-    """Dependency of routes whose bodies FastAPI reads: bounds the body, and refuses members that stand twice."""
-    if int(request.headers.get("content-length") or 0) > ADMINISTRATION_BYTES_MAX:
-        raise ProblemError(TOO_LARGE, f"at most {ADMINISTRATION_BYTES_MAX} bytes a request")
+    """Dependency of routes whose bodies FastAPI reads: refuses members that stand twice."""
     body = await request.body()
     if body:
         refuse_repeated_members(body)

@@ -18,7 +18,7 @@ from contracts.problems import (
     Problem,
     ProblemError,
 )
-from ledger_service.api.bodies import read_body
+from ledger_service.api.bodies import EVENTS_BYTES_MAX, read_body
 from ledger_service.domain.batches import CONFLICTS, Receipt, Submission
 from ledger_service.intake import read_event
 from ledger_service.recording import conflict_problem
@@ -27,7 +27,6 @@ from ledger_service.services import Services, services
 router = APIRouter(prefix="/v1", tags=["events"])
 
 EVENTS_PER_REQUEST_MAX: Final = 1_000
-BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 _JSON: Final = "application/json"
 _DECODER: Final = JSONDecoder()
 
@@ -58,7 +57,7 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in (CONTENT_TYPE, BATCH_CONTENT_TYPE, _JSON):
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"send {CONTENT_TYPE} or {BATCH_CONTENT_TYPE}")
-    body = await read_body(request, BODY_BYTES_MAX)
+    body = await read_body(request, EVENTS_BYTES_MAX)
     is_batch = content_type == BATCH_CONTENT_TYPE or (content_type == _JSON and body.lstrip()[:1] == b"[")
     reads = [read_event(one, "http") for one in (_split_batch(body) if is_batch else [body])]
     results = await _record(wired, reads)
