@@ -6,7 +6,7 @@ checkpoints is computed again.
 
 import asyncio
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,11 +21,11 @@ from ledger_service.seal_rows import HashedStretch, Stretch, compare_with_seals,
 from ledger_service.store import seals as store
 from ledger_service.store.pool import Connection
 
-#: Of a stretch that one process hashes at a time.
+#: Of a stretch that one process hashes at a time; with the seal that it ends with, it may have a few more.
 STRETCH_ROWS: Final = 131_072
 #: Of differences that are named one by one; a table that was emptied has millions.
 DIFFERENCES_MAX: Final = 1_000
-_SEALS_READ_ROWS: Final = 262_144
+_SEALS_READ_MAX: Final = 32
 
 Progress = Callable[[int, int], None]
 """Told how many rows are done, of how many."""
@@ -91,7 +91,7 @@ async def verify_seals(
     report = SealReport()
     connection = await store.connect(database_url)
     try:
-        bounds = await store.bounds(connection, origin)
+        bounds = await store.bounds(connection, origin, STRETCH_ROWS)
         report.rows = bounds[-1].size if bounds else 0
         loop, stretches = asyncio.get_running_loop(), list(_stretches(bounds))
         hashing = [loop.run_in_executor(executor, hash_rows, database_url, stretch) for stretch in stretches]
@@ -112,13 +112,11 @@ async def verify_seals(
         await connection.close()
 
 
-def _stretches(bounds: list[store.SealedRange]) -> Iterable[Stretch]:
-    """Whole seals, until there are STRETCH_ROWS."""
-    start, after, wanted = 0, BEGINNING, STRETCH_ROWS
+def _stretches(bounds: list[store.Bound]) -> Iterator[Stretch]:
+    last = store.Bound(0, BEGINNING)
     for bound in bounds:
-        if bound.size - start >= wanted or bound is bounds[-1]:
-            yield Stretch(start, bound.size, after, bound.through)
-            start, after = bound.size, bound.through
+        yield Stretch(last.size, bound.size, last.through, bound.through)
+        last = bound
 
 
 def _report_progress(
@@ -144,7 +142,7 @@ async def _verify_chain(
     for stretch in stretches:
         digest, rows, size = sha256(), 0, stretch.from_size
         while size < stretch.to_size:
-            seals = await store.seals_between(connection, origin, size, min(size + _SEALS_READ_ROWS, stretch.to_size))
+            seals = await store.seals_between(connection, origin, size, stretch.to_size, _SEALS_READ_MAX)
             for seal in seals:
                 report.add(_verify_seal(seal, chain, keys))
                 digest.update(seal.leaf_hashes)

@@ -37,11 +37,10 @@ _SETTINGS: Final = {
 }
 
 
-class SealedRange(NamedTuple):
-    """A seal without what it holds."""
+class Bound(NamedTuple):
+    """Where a seal ends."""
 
     size: int
-    previous_size: int
     through: Key
 
 
@@ -172,20 +171,18 @@ async def find_covering(connection: "Connection", origin: str, key: Key) -> "asy
     return await connection.fetchrow(SQL["covering"], origin, str(key.transaction_id), key.position)
 
 
-async def bounds(connection: "Connection", origin: str) -> list[SealedRange]:
-    """Every seal of a chain, oldest first."""
-    return [
-        SealedRange(row["size"], row["previous_size"], _key(row))
-        for row in await connection.fetch(SQL["bounds"], origin)
-    ]
+async def bounds(connection: "Connection", origin: str, rows: int) -> list[Bound]:
+    """Where some seals end, about ``rows`` rows apart, oldest first; the last seal is always among them."""
+    return [Bound(row["size"], _key(row)) for row in await connection.fetch(SQL["bounds"], origin, rows)]
 
 
-async def seals_between(connection: "Connection", origin: str, after: int, up_to: int) -> list[StoredSeal]:
-    """Those after a size and up to another one, oldest first; one at least where there is one."""
-    rows = await connection.fetch(SQL["between"], origin, after, up_to)
+async def seals_between(
+    connection: "Connection", origin: str, after: int, up_to: int, seals_max: int
+) -> list[StoredSeal]:
+    """Those after a size and up to another one, oldest first."""
     return [
         StoredSeal(row["size"], row["previous_size"], row["root"], _key(row), row["note"], row["leaf_hashes"])
-        for row in rows
+        for row in await connection.fetch(SQL["between"], origin, after, up_to, seals_max)
     ]
 
 

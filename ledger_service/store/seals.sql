@@ -78,13 +78,13 @@ cross join lateral (
 order by r.place, n.index
 
 -- name: between
--- Seals after the size $2 up to the size $3, and the next one in any case.
+-- Seals after the size $2 up to the size $3, the first $4 of them.
 select size, previous_size, root, through_transaction_id::text as transaction_id, through_position as position, note,
        leaf_hashes
 from seals
-where origin = $1 and size > $2
-  and size <= greatest($3, (select s.size from seals s where s.origin = $1 and s.size > $2 order by s.size limit 1))
+where origin = $1 and size > $2 and size <= $3
 order by size
+limit $4
 
 -- name: identities_between
 select size, previous_size, leaf_hashes, leaf_identities from seals
@@ -92,11 +92,12 @@ where origin = $1 and size > $2 and size <= $3
 order by size
 
 -- name: bounds
--- Of every seal, without what it holds.
-select size, previous_size, through_transaction_id::text as transaction_id, through_position as position
+-- Of the last seal in every $2 rows, without what it holds.
+select distinct on ((size - 1) / $2)
+       size, through_transaction_id::text as transaction_id, through_position as position
 from seals
 where origin = $1
-order by size
+order by (size - 1) / $2, size desc
 
 -- name: nodes
 select level, index, hash from seal_nodes where origin = $1

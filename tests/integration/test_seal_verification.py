@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ledger_service import seal_verification
 from ledger_service.domain.checkpoints import SigningKey, VerifierKey, notes_in
 from ledger_service.domain.seal_differences import Kind
 from ledger_service.seal_publishing import CheckpointFile
@@ -21,6 +22,12 @@ Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 ORIGIN = "usage-ledger"
 #: In five transactions of six rows each; seals of seven rows end in the middle of them.
 ROWS, PER_TRANSACTION, PER_SEAL = 30, 6, 7
+
+
+@pytest.fixture(autouse=True)
+def _short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several are verified at once, as of a long log."""
+    monkeypatch.setattr(seal_verification, "STRETCH_ROWS", 10)
 
 
 def make_key() -> SigningKey:
