@@ -18,7 +18,13 @@ EXPIRES_SECONDS: Final = 20
 LOST_AFTER_SECONDS: Final = EXPIRES_SECONDS + 10
 _NAK: Final = b"-NAK"
 _PENDING_HEADER: Final = "Nats-Pending-Messages"
-_BUFFER_BYTES_MAX: Final = 256 * 1024 * 1024
+_TOO_MANY_BYTES: Final = "Message Size Exceeds MaxBytes"
+#: Of one request, and of what is buffered before the next: some messages are a thousand times as large as an event.
+REQUEST_BYTES_MAX: Final = 32 * 1024 * 1024
+#: Of what is taken at once.
+TAKEN_BYTES_MAX: Final = 8 * 1024 * 1024
+#: What headers and subject may add to a message's payload.
+_HEADERS_BYTES: Final = 1024 * 1024
 
 
 class PullSubscription:
@@ -31,6 +37,7 @@ class PullSubscription:
         self._buffer: deque[Msg] = deque()
         self._arrived = asyncio.Event()
         self._inbox = connection.new_inbox()
+        self._buffered_bytes = 0
         #: Asked for and neither delivered nor declined yet.
         self._owed = 0
         self._asked_at = 0.0
@@ -41,16 +48,21 @@ class PullSubscription:
             self._inbox,
             cb=self._on_message,
             pending_msgs_limit=2 * self._buffer_max + 1024,
-            pending_bytes_limit=_BUFFER_BYTES_MAX,
+            pending_bytes_limit=4 * self._request_bytes_max(),
         )
         await self._ask()
 
     async def take(self, at_most: int) -> list[Msg]:
-        """Waits for a first message, then answers all that are here, up to ``at_most``."""
+        """Waits for a first message, then answers all that are here, up to ``at_most`` and TAKEN_BYTES_MAX."""
         while not self._buffer:
             self._arrived.clear()
             await self._arrived.wait()
-        taken = [self._buffer.popleft() for _ in range(min(at_most, len(self._buffer)))]
+        taken: list[Msg] = []
+        size = 0
+        while self._buffer and len(taken) < at_most and size < TAKEN_BYTES_MAX:
+            taken.append(message := self._buffer.popleft())
+            size += len(message.data)
+        self._buffered_bytes -= size
         await self._ask()
         return taken
 
@@ -77,18 +89,31 @@ class PullSubscription:
         room = self._buffer_max - len(self._buffer) - self._owed
         if room <= 0 or room * 2 < self._buffer_max or not self._connection.is_connected:
             return
+        if self._buffered_bytes > REQUEST_BYTES_MAX:
+            return  # asked for when it was taken
         self._owed += room
         self._asked_at = time.monotonic()
-        request = {"batch": room, "expires": EXPIRES_SECONDS * 1_000_000_000}
+        request = {
+            "batch": room,
+            "max_bytes": self._request_bytes_max(),
+            "expires": EXPIRES_SECONDS * 1_000_000_000,
+        }
         await self._connection.publish(self._request_subject, orjson.dumps(request), reply=self._inbox)
+
+    def _request_bytes_max(self) -> int:
+        # A message larger than a request may bring would never come, and nothing after it.
+        return max(REQUEST_BYTES_MAX, self._connection.max_payload + _HEADERS_BYTES)
 
     async def _on_message(self, message: Msg) -> None:
         if not message.reply:
             # A status (404, 408, 409, 503): whatever the reason, that much of a request delivers nothing more.
-            declined = int((message.headers or {}).get(_PENDING_HEADER, "0"))
-            self._owed = max(0, self._owed - declined)
+            headers = message.headers or {}
+            self._owed = max(0, self._owed - int(headers.get(_PENDING_HEADER, "0")))
+            if headers.get("Description") == _TOO_MANY_BYTES:
+                await self._ask()
             return
         self._asked_at = time.monotonic()
         self._owed = max(0, self._owed - 1)
         self._buffer.append(message)
+        self._buffered_bytes += len(message.data)
         self._arrived.set()
