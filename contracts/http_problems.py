@@ -48,7 +48,9 @@ def install_problems(app: FastAPI, translate: Mapping[type[Exception], Callable[
 
     async def on_problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
-        return problem_response(error.problem, error.kind)
+        response = problem_response(error.problem, error.kind)
+        response.headers.update(error.headers)
+        return response
 
     async def on_invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

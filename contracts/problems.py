@@ -1,6 +1,8 @@
 """Problem details (RFC 9457): every error that leaves a service, with a stable type and code."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import orjson
@@ -30,6 +32,11 @@ MALFORMED_JSON: Final = ProblemType("malformed_json", 400, "The body is not JSON
 MALFORMED_REQUEST: Final = ProblemType("malformed_request", 400, "This is not an HTTP request")
 INVALID_REQUEST: Final = ProblemType("invalid_request", 422, "The request breaks a rule")
 UNSUPPORTED_MEDIA_TYPE: Final = ProblemType("unsupported_media_type", 415, "The content type is not accepted")
+UNAUTHENTICATED: Final = ProblemType("unauthenticated", 401, "A valid bearer token is needed")
+FORBIDDEN: Final = ProblemType("forbidden", 403, "The token does not allow this")
+ACCESS_UNAVAILABLE: Final = ProblemType(
+    "access_unavailable", 503, "The token cannot be verified at this moment", retry_after_seconds=1
+)
 NOT_FOUND: Final = ProblemType("not_found", 404, "There is no such thing")
 METHOD_NOT_ALLOWED: Final = ProblemType("method_not_allowed", 405, "The method is not allowed here")
 TOO_LARGE: Final = ProblemType("too_large", 413, "The body is too large")
@@ -91,7 +98,9 @@ class Problem(BaseModel):
 
 
 class ProblemError(Exception):
-    """An error that already knows what its caller should be told."""
+    """An error that already knows what its caller should be told; ``headers`` go with it over HTTP."""
+
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, kind: ProblemType, detail: str, errors: list[FieldError] | None = None, **members: object):
         super().__init__(f"{kind.code}: {detail}")

@@ -1,0 +1,146 @@
+"""Routes that let in only whom their rule allows: before anything of the body is read, and by route, never by address.
+
+A router of a service has `guarded(RULES)` as its route class, and `require_rules` refuses to start an app with a route
+that says nothing.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, ClassVar, Final, Protocol
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.datastructures import QueryParams
+from starlette.types import Scope as AsgiScope
+
+from contracts.access.bearer import bearer_token
+from contracts.access.principal import ANYBODY, Principal
+from contracts.access.rules import OPEN, About, Rule, Rules, not_your_account
+from contracts.problems import CONTENT_TYPE, Problem
+
+#: Open to all in every service, whoever serves them.
+OPEN_PATHS: Final = frozenset(
+    {"/livez", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+)
+ACCOUNT: Final = "account_id"
+SCHEME: Final = "bearer"
+_PRINCIPAL: Final = "usage_ledger.principal"
+
+
+class Access(Protocol):
+    """Whoever turns tokens into principals; an app has its own in ``app.state.access``."""
+
+    #: False: nobody is asked for a token.
+    is_controlled: bool
+
+    async def authenticate(self, token: bytes) -> Principal:
+        """Raises Unauthenticated, AccessUnavailable, or ProblemError (overloaded)."""
+        ...
+
+
+def guarded(rules: Rules) -> type[APIRoute]:
+    """The class of routes under these rules. Making one that they do not name raises LookupError."""
+
+    class GuardedRoute(APIRoute):
+        RULES: ClassVar = rules
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # Any: as FastAPI has it
+            handler = super().get_route_handler()
+            rule = rule_of(rules, self.path_format, self.methods or ())
+            return handler if rule is OPEN else _guard(rule, handler)
+
+    return GuardedRoute
+
+
+def rule_of(rules: Rules, path: str, methods: Iterable[str]) -> Rule:
+    """The rule of a route. Raises LookupError where there is none, or more than one."""
+    if path in OPEN_PATHS:
+        return OPEN
+    found = {rules.get((method, path)) for method in methods}
+    if len(found) != 1 or None in found:
+        raise LookupError(f"no rule says who may use {' '.join(sorted(methods))} {path}")
+    [rule] = found
+    assert rule is not None
+    return rule
+
+
+def principal_of_request(request: Request) -> Principal:
+    """Who calls a guarded route."""
+    found: Principal = request.scope[_PRINCIPAL]
+    return found
+
+
+def bound_account(request: Request) -> str | None:
+    """The only account whose matters this call may touch; None: it may touch all."""
+    return principal_of_request(request).account_id
+
+
+def _guard(
+    rule: Rule, handler: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # Any: as FastAPI has it
+    async def guard(request: Request) -> Response:
+        scope = request.scope
+        access: Access = scope["app"].state.access
+        if access.is_controlled:
+            principal = await access.authenticate(bearer_token(scope["headers"]))
+            rule.admit(principal)
+            if principal.account_id is not None:
+                _confine(rule, principal.account_id, scope)
+        else:
+            principal = ANYBODY
+        scope[_PRINCIPAL] = principal
+        return await handler(request)
+
+    return guard
+
+
+def _confine(rule: Rule, account_id: str, scope: AsgiScope) -> None:
+    """Refuses an address that names another account; one that may name some, and names none, is about this one."""
+    if rule.about is About.PATH and scope["path_params"][ACCOUNT] != account_id:
+        raise not_your_account()
+    if rule.about is About.QUERY:
+        named = QueryParams(scope["query_string"]).getlist(ACCOUNT)
+        if any(name != account_id for name in named):
+            raise not_your_account()
+        if not named:
+            own = f"{ACCOUNT}={quote(account_id, safe='')}".encode()
+            scope["query_string"] = b"&".join(filter(None, (scope["query_string"], own)))
+
+
+def require_rules(app: FastAPI) -> None:
+    """Raises LookupError where a route of the app lets in whoever comes, and is not one of OPEN_PATHS."""
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        guards = isinstance(route, APIRoute) and hasattr(route, "RULES")
+        if not guards and context.path not in OPEN_PATHS:
+            raise LookupError(f"the route {context.path} is not guarded: give its router route_class=guarded(…)")
+
+
+def document_access(app: FastAPI, rules: Rules) -> None:
+    """Says in the app's OpenAPI document which routes need a token, so that /docs can send one."""
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:  # Any: the OpenAPI document, as FastAPI has it
+        document = original()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes[SCHEME] = {"type": "http", "scheme": "bearer", "description": "A service token, or a JWT of the issuer"}
+        document["components"].setdefault("schemas", {}).setdefault("Problem", Problem.model_json_schema())
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                rule = rule_of(rules, path, [method.upper()])
+                if rule.scopes is not None:
+                    _document(operation, rule)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _document(operation: dict[str, Any], rule: Rule) -> None:  # Any: a piece of that document
+    assert rule.scopes is not None, "it was looked at"
+    needed = " or ".join(f"`{scope}`" for scope in sorted(rule.scopes))
+    operation["security"] = [{SCHEME: []}]
+    content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    operation["responses"] |= {
+        "401": {"description": "No valid bearer token", "content": content},
+        "403": {"description": f"The token does not allow this: it needs {needed}", "content": content},
+    }

@@ -1,0 +1,139 @@
+"""The keys that an issuer publishes: fetched when needed, kept when the issuer cannot be reached."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+import jwt
+import orjson
+import structlog
+
+from contracts.access.errors import AccessUnavailable
+from contracts.access.jwt_tokens import Jwk, KeySet
+from contracts.access.settings import is_safe_url
+
+FETCH_SECONDS_MAX: Final = 5.0
+DOCUMENT_BYTES_MAX: Final = 512 * 1024
+#: Tokens with unknown keys make us ask this often, at most: anybody can make one up.
+PAUSE_SECONDS: Final = 10.0
+#: The same while we have none at all.
+FIRST_PAUSE_SECONDS: Final = 1.0
+#: A key that the issuer took back is believed for so long, at most, while the issuer answers.
+AGE_SECONDS_MAX: Final = 300.0
+_DISCOVERY: Final = "/.well-known/openid-configuration"
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class _FetchError(Exception):
+    """The issuer's document cannot be had, or is none."""
+
+
+class IssuerKeys:
+    """The keys of one issuer. ``jwks_url`` None: asked for by discovery. Use it on one event loop; `close` it."""
+
+    def __init__(
+        self,
+        issuer: str,
+        jwks_url: str | None = None,
+        *,
+        pause_seconds: float = PAUSE_SECONDS,
+        age_seconds_max: float = AGE_SECONDS_MAX,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._issuer = issuer
+        self._jwks_url = jwks_url
+        self._pause_seconds, self._age_seconds_max, self._clock = pause_seconds, age_seconds_max, clock
+        self._http = httpx.AsyncClient(timeout=FETCH_SECONDS_MAX, follow_redirects=False)
+        self._fetching: asyncio.Task[None] | None = None
+        self._asked_at = self._fetched_at = float("-inf")
+        self.keys = KeySet()
+        #: Rises whenever the keys change: what was verified with others has to be verified again.
+        self.generation = 0
+
+    async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+        """The key; None where the issuer has none like that. Raises AccessUnavailable where it was never reached."""
+        if self._clock() - self._fetched_at > self._age_seconds_max:
+            fetching = self._fetch_unless_lately()
+            if fetching is not None and not self.keys:
+                await asyncio.shield(fetching)
+        key = self.keys.find(key_id, algorithm)
+        if key is None:
+            fetching = self._fetch_unless_lately()
+            if fetching is not None:
+                await asyncio.shield(fetching)
+                key = self.keys.find(key_id, algorithm)
+        if key is None and not self.keys:
+            raise AccessUnavailable("the issuer's keys were never to be had")
+        return key
+
+    async def close(self) -> None:
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)
+        await self._http.aclose()
+
+    def _fetch_unless_lately(self) -> "asyncio.Task[None] | None":
+        """The fetch under way, if there is one; all wait for the same. None where the last one was a moment ago."""
+        if self._fetching is not None and not self._fetching.done():
+            return self._fetching
+        now = self._clock()
+        if now - self._asked_at < (self._pause_seconds if self.keys else min(self._pause_seconds, FIRST_PAUSE_SECONDS)):
+            return None
+        self._asked_at = now
+        self._fetching = asyncio.create_task(self._fetch())
+        return self._fetching
+
+    async def _fetch(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS_MAX):
+                fetched = KeySet(_keys_in(await self._document(await self._find_url())))
+            if not fetched:
+                raise _FetchError("no key in it is for verifying")
+        except (_FetchError, httpx.HTTPError, TimeoutError) as error:
+            # Those that we have stay: an attacker who silences the issuer must not shut everybody out, nor anybody in.
+            reason = str(error) or type(error).__name__
+            _log.warning("issuer_keys_not_fetched", issuer=self._issuer, reason=reason, keys=len(self.keys))
+            return
+        self._fetched_at = self._clock()
+        if fetched != self.keys:
+            self.keys = fetched
+            self.generation += 1
+
+    async def _find_url(self) -> str:
+        if self._jwks_url is not None:
+            return self._jwks_url
+        found = await self._document(self._issuer.rstrip("/") + _DISCOVERY)
+        if found.get("issuer") != self._issuer:
+            raise _FetchError("the discovery document is another issuer's")
+        url = found.get("jwks_uri")
+        if not isinstance(url, str) or not is_safe_url(url):
+            raise _FetchError("the discovery document has no jwks_uri with https")
+        self._jwks_url = url
+        return url
+
+    async def _document(self, url: str) -> dict[str, object]:
+        async with self._http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+            if answer.status_code != httpx.codes.OK:
+                raise _FetchError(f"answered {answer.status_code}")
+            body = b""
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > DOCUMENT_BYTES_MAX:
+                    raise _FetchError(f"more than {DOCUMENT_BYTES_MAX} bytes")
+        try:
+            found = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise _FetchError("no JSON") from None
+        if not isinstance(found, dict):
+            raise _FetchError("no JSON object")
+        return found
+
+
+def _keys_in(document: dict[str, object]) -> list[Jwk]:
+    keys = document.get("keys")
+    if not isinstance(keys, list):
+        raise _FetchError("no JWK set")
+    return keys

@@ -1,0 +1,88 @@
+"""Settings about access, the same in both services."""
+
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from contracts.access.jwt_tokens import ALGORITHMS, ALGORITHMS_DEFAULT, JwtRules
+from contracts.access.principal import ClaimNames
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_NAMES: Final = ClaimNames()
+
+
+def is_safe_url(url: str) -> bool:
+    """https, or http on this machine: keys that somebody else can replace on their way verify nothing."""
+    parts = urlsplit(url)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    )
+
+
+def _safe(url: str) -> str:
+    if not is_safe_url(url):
+        raise ValueError("https is needed, except on this machine")
+    return url
+
+
+def _algorithm(name: str) -> str:
+    if name not in ALGORITHMS:
+        raise ValueError(f"one of {', '.join(ALGORITHMS)}")
+    return name
+
+
+_Url = Annotated[str, AfterValidator(_safe)]
+_Texts = Annotated[list[str], Field(min_length=1)]
+
+
+class AccessSettings(BaseModel):
+    """Lists are JSON in the environment: ``LEDGER_OIDC_AUDIENCES='["ledger"]'``."""
+
+    #: off: everybody may do everything, as anybody. For a closed network, or to look for a fault.
+    auth: Literal["required", "off"] = "required"
+    #: The ``iss`` of tokens. None: there are service tokens only.
+    oidc_issuer: _Url | None = None
+    #: Tokens must be for one of these (``aud``).
+    oidc_audiences: list[str] = []
+    #: None: found by discovery, below the issuer.
+    oidc_jwks_url: _Url | None = None
+    oidc_algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], Field(min_length=1)] = list(
+        ALGORITHMS_DEFAULT
+    )
+    #: How far the issuer's clock may be from ours.
+    oidc_leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
+
+    #: Which claims say what; of several, the first that is there.
+    claim_account: _Texts = list(_NAMES.account)
+    claim_user: _Texts = list(_NAMES.user)
+    claim_project: _Texts = list(_NAMES.project)
+    claim_api_key: _Texts = list(_NAMES.api_key)
+    claim_scopes: _Texts = list(_NAMES.scopes)
+
+    @model_validator(mode="after")
+    def _an_issuer_is_asked_for_somebody(self) -> Self:
+        if self.oidc_issuer is not None and not self.oidc_audiences:
+            raise ValueError("oidc_issuer needs oidc_audiences: a token for another service must not open this one")
+        if self.oidc_issuer is None and self.oidc_jwks_url is not None:
+            raise ValueError("oidc_jwks_url needs oidc_issuer")
+        return self
+
+    @property
+    def jwt_rules(self) -> JwtRules | None:
+        """None where no issuer is trusted."""
+        if self.oidc_issuer is None:
+            return None
+        return JwtRules(
+            self.oidc_issuer,
+            tuple(self.oidc_audiences),
+            tuple(self.oidc_algorithms),
+            self.oidc_leeway_seconds,
+            ClaimNames(
+                tuple(self.claim_account),
+                tuple(self.claim_user),
+                tuple(self.claim_project),
+                tuple(self.claim_api_key),
+                tuple(self.claim_scopes),
+            ),
+        )
