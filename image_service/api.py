@@ -9,17 +9,20 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 
+from contracts.access.guard import principal_of_request
 from contracts.problems import INVALID_REQUEST, FieldError, Problem, ProblemError
+from image_service.access import caller_of
 from image_service.admission import Admission
 from image_service.calls import Caller
 from image_service.images import BadImageError, Bounds, SourceImage, examine
 from image_service.operations.base import AnyOperation, Parameters
 from image_service.providers.registry import Providers
 from image_service.replies import ImagesReply, success
-from image_service.request_reading import IMAGE_FIELD, ReadBody, read_body, read_caller, read_idempotency_key
+from image_service.request_reading import IMAGE_FIELD, ReadBody, read_body, read_idempotency_key
 from image_service.runs import Request as RunRequest
 from image_service.runs import Runs
 
+_ACT_AS: Final = "For tokens with the scope `act-as`; others say it themselves."
 _PROBLEMS: Final = {
     400: "Malformed",
     409: "The same key is still running, or its result is no longer kept",
@@ -46,7 +49,7 @@ class ImageApi:
 
     async def handle(self, operation: AnyOperation, request: Request) -> Response:
         """One request, from headers to response. Everything wrong with it is said before any limit check."""
-        caller = read_caller(request.headers)
+        caller = caller_of(principal_of_request(request), request.headers)
         key = read_idempotency_key(request.headers)
         with self.admission.operation():
             async with read_body(request, operation, self.upload_bytes_max) as body:
@@ -130,20 +133,20 @@ def _documentation(operation: AnyOperation) -> dict[str, Any]:  # Any: an OpenAP
     return {
         "requestBody": {"required": True, "content": {media_type: {"schema": schema}}},
         "parameters": [
-            _header("X-Account-Id", "Who pays.", required=True),
-            _header("X-User-Id", "Who acts.", required=True),
-            _header("X-Project-Id", "For which project."),
-            _header("X-Api-Key-Id", "With which key."),
+            _header("X-Account-Id", f"Who pays. {_ACT_AS}"),
+            _header("X-User-Id", f"Who acts. {_ACT_AS}"),
+            _header("X-Project-Id", f"For which project. {_ACT_AS}"),
+            _header("X-Api-Key-Id", f"With which key. {_ACT_AS}"),
             _header("Idempotency-Key", "A repeat with the same key returns the first outcome and is charged once."),
         ],
     }
 
 
-def _header(name: str, description: str, *, required: bool = False) -> dict[str, Any]:  # Any: as above
+def _header(name: str, description: str) -> dict[str, Any]:  # Any: as above
     return {
         "name": name,
         "in": "header",
-        "required": required,
+        "required": False,
         "description": description,
         "schema": {"type": "string"},
     }

@@ -11,7 +11,7 @@ from image_service.providers.registry import Selection
 
 
 class Caller(BaseModel):
-    """Who acts, as the request's headers say."""
+    """Who acts; the aliases are the headers in which a token with the scope act-as names them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.access.settings import AccessSettings
 from contracts.client.settings import Transport
 from contracts.nats_access import INBOX_PREFIX
 
@@ -16,10 +17,10 @@ _Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 _Count = Annotated[int, Field(ge=1)]
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings, BaseSettings):
     """Environment variables are these names with the prefix ``IMAGE_``. Times in seconds, sizes in bytes or pixels."""
 
-    model_config = SettingsConfigDict(env_prefix="IMAGE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="IMAGE_", frozen=True, hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: _Port = 8000
@@ -31,6 +32,12 @@ class Settings(BaseSettings):
     #: Where NATS answers us; the server lets nobody else listen there.
     nats_inbox_prefix: str = INBOX_PREFIX
     ledger_url: _HttpUrl = "http://127.0.0.1:8001"
+    #: Our own token at the ledger, with the scopes limits:check and events:write, bound to no account.
+    ledger_token: SecretStr | None = None
+    #: For how long somebody else's service token is believed without asking the ledger: how long a revocation takes.
+    token_seconds: _Seconds = 30.0
+    #: The same while the ledger cannot be reached, beyond token_seconds: leases are for such times.
+    token_away_seconds: Annotated[float, Field(ge=0, le=86_400)] = 3600.0
     #: What limit checks go over: http or nats.
     check_transport: Transport = "http"
     #: Holds journal.db and outcomes/; belongs to one running service at a time.

@@ -13,12 +13,15 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from contracts.access.authenticator import Authenticator, Memory, NoAccessControl, make_access
+from contracts.access.guard import ACCESS_PROBLEMS, document_access, require_rules
 from contracts.client import ClientSettings, JournalUnavailableError, LedgerClient
 from contracts.client.background import Background, stop
 from contracts.client.journal import Journal
 from contracts.http_bounds import bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
+from image_service.access import RULES, ImageRoute, ask_ledger
 from image_service.admission import Admission
 from image_service.api import ImageApi, add_operation_routes
 from image_service.config import Settings
@@ -54,6 +57,7 @@ class _Parts:
     providers: Providers
     background: Background
     examiners: ThreadPoolExecutor
+    access: Authenticator | NoAccessControl
 
 
 def create_app(settings: Settings, providers: Providers | None = None) -> FastAPI:
@@ -66,10 +70,14 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
         lifespan=_lifespan(parts),
         redoc_url=None,
     )
+    app.router.route_class = ImageRoute
+    app.state.access = parts.access
     install_problems(app, {})
     add_operation_routes(app, _make_api(parts), OPERATIONS)
     add_health_routes(app, parts.journal, parts.ledger)
-    document_problems(app)
+    require_rules(app)
+    document_problems(app, ACCESS_PROBLEMS)
+    document_access(app, RULES)
     return app
 
 
@@ -118,6 +126,7 @@ def _make_parts(settings: Settings, providers: Providers) -> _Parts:
         providers=providers,
         background=Background(),
         examiners=ThreadPoolExecutor(settings.local_threads, thread_name_prefix="examine"),
+        access=make_access(settings, ask_ledger(ledger), Memory(settings.token_seconds, settings.token_away_seconds)),
     )
 
 
@@ -129,6 +138,7 @@ def _client_settings(settings: Settings) -> ClientSettings:
         nats_nkey_path=settings.nats_nkey_file,
         nats_ca_path=settings.nats_ca_file,
         nats_inbox_prefix=settings.nats_inbox_prefix,
+        token=settings.ledger_token,
         check_transport=settings.check_transport,
         journal_path=settings.data_dir / "journal.db",
         hold_seconds=settings.hold_seconds,
@@ -181,6 +191,7 @@ def _lifespan(parts: _Parts) -> Any:  # Any: starlette's own type for it is gene
         yield
         await parts.background.drain(min(DRAIN_SECONDS, parts.settings.shutdown_seconds))
         await stop(sweep)
+        await parts.access.close()
         await parts.ledger.close()
         parts.providers.close()
         parts.examiners.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""From an HTTP request to parameters, caller and upload; everything wrong with it is a problem that names the field."""
+"""From an HTTP request to parameters and upload; everything wrong with it is a problem that names the field."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ from contracts.problems import (
     describe,
     field_errors,
 )
-from image_service.calls import Caller, IdempotencyKey
+from image_service.calls import IdempotencyKey
 from image_service.operations.base import AnyOperation, Parameters
 
 IMAGE_FIELD: Final = "image"
@@ -33,7 +33,6 @@ FORM_FIELD_BYTES_MAX: Final = 16 * 1024
 
 _IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 _IDEMPOTENCY_KEY: Final[TypeAdapter[str]] = TypeAdapter(IdempotencyKey)
-_CALLER_HEADERS: Final = tuple(str(field.alias) for field in Caller.model_fields.values())
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,6 @@ class ReadBody:
     parameters: Parameters
     upload: UploadFile | None
     body_bytes: int
-
-
-def read_caller(headers: Mapping[str, str]) -> Caller:
-    """Who calls. Raises ProblemError that names the header."""
-    try:
-        return Caller.model_validate({name: headers[name] for name in _CALLER_HEADERS if name in headers})
-    except ValidationError as error:
-        raise _invalid(error) from error
 
 
 def read_idempotency_key(headers: Mapping[str, str]) -> str | None:

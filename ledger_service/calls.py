@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 import structlog
 from pydantic import ValidationError
 
+from contracts.access.rules import not_your_account
 from contracts.leases import LeaseRequest, LeaseReturn
 from contracts.limits import CHECKS_PER_BATCH_MAX, LimitCheck, LimitCheckBatch
 from contracts.problems import (
@@ -43,6 +44,8 @@ STORE_ERRORS: Final[tuple[type[Exception], ...]] = (StoreUnavailableError, *UNAV
 CHECK_BYTES_MAX: Final = 64 * 1024
 BATCH_BYTES_MAX: Final = 1000 * 1024
 
+Reference = TypeVar("Reference", bound=ReservationRef)
+
 _NOT_TEXT: Final = frozenset({"quantity", "attributes", "ttl_seconds", "dry_run"})
 
 
@@ -64,6 +67,10 @@ class Calls:
     """One method a call; each takes the request's JSON and answers the response's.
 
     ``check`` is no coroutine: it begins at once, and with ten thousands a second a task for each would cost too much.
+
+    ``only``: the account that the caller's token is bound to. What names another one is refused, what an id alone names
+    is looked for in that account, and is elsewhere not known. None: all accounts, as over NATS, which its own
+    permissions guard.
     """
 
     def __init__(self, limit_checks: LimitChecks, reservations: Reservations, leases: Leases) -> None:
@@ -71,38 +78,47 @@ class Calls:
         self._reservations = reservations
         self._leases = leases
 
-    def check(self, body: bytes) -> Awaitable[bytes]:
+    def check(self, body: bytes, only: str | None = None) -> Awaitable[bytes]:
         """contracts.limits: LimitCheck → Decision."""
         check = parse_json(LimitCheck, _bounded(body, CHECK_BYTES_MAX))
         if body.count(b'"') != _quotes(check):
             refuse_repeated_members(body)
+        if only is not None and check.account_id != only:
+            raise not_your_account()
         return self._limit_checks.check(check)
 
-    async def check_batch(self, body: bytes) -> bytes:
+    async def check_batch(self, body: bytes, only: str | None = None) -> bytes:
         """contracts.limits: LimitCheckBatch → LimitCheckBatchAnswer. What is wrong with one check is its own answer."""
         read = _read_checks(_bounded(body, BATCH_BYTES_MAX))
+        if only is not None:
+            read = [_own_check(one, only) for one in read]
         decided = iter(await self._limit_checks.check_many([one for one in read if isinstance(one, LimitCheck)]))
         answers = (next(decided) if isinstance(one, LimitCheck) else one for one in read)
         return b'{"results":[' + b",".join(map(_result, answers)) + b"]}"
 
-    async def release(self, body: bytes) -> bytes:
+    async def release(self, body: bytes, only: str | None = None) -> bytes:
         """contracts.reservations: ReservationRef → ReservationState."""
-        state = await self._reservations.release(read_json(ReservationRef, _bounded(body, CHECK_BYTES_MAX)))
+        ref = _own_reservation(read_json(ReservationRef, _bounded(body, CHECK_BYTES_MAX)), only)
+        state = await self._reservations.release(ref)
         return state.model_dump_json(exclude_none=True).encode()
 
-    async def extend(self, body: bytes) -> bytes:
+    async def extend(self, body: bytes, only: str | None = None) -> bytes:
         """contracts.reservations: ReservationExtension → ReservationState."""
-        state = await self._reservations.extend(read_json(ReservationExtension, _bounded(body, CHECK_BYTES_MAX)))
+        extension = _own_reservation(read_json(ReservationExtension, _bounded(body, CHECK_BYTES_MAX)), only)
+        state = await self._reservations.extend(extension)
         return state.model_dump_json(exclude_none=True).encode()
 
-    async def lease(self, body: bytes) -> bytes:
+    async def lease(self, body: bytes, only: str | None = None) -> bytes:
         """contracts.leases: LeaseRequest → Lease."""
-        lease = await self._leases.place(read_json(LeaseRequest, _bounded(body, CHECK_BYTES_MAX)))
+        request = read_json(LeaseRequest, _bounded(body, CHECK_BYTES_MAX))
+        if only is not None and request.account_id != only:
+            raise not_your_account()
+        lease = await self._leases.place(request)
         return lease.model_dump_json().encode()
 
-    async def return_lease(self, body: bytes) -> bytes:
+    async def return_lease(self, body: bytes, only: str | None = None) -> bytes:
         """contracts.leases: LeaseReturn → LeaseReturned."""
-        returned = await self._leases.give_back(read_json(LeaseReturn, _bounded(body, CHECK_BYTES_MAX)))
+        returned = await self._leases.give_back(read_json(LeaseReturn, _bounded(body, CHECK_BYTES_MAX)), only)
         return returned.model_dump_json().encode()
 
 
@@ -130,6 +146,18 @@ def _bounded(body: bytes, bytes_max: int) -> bytes:
     if len(body) > bytes_max:
         raise ProblemError(TOO_LARGE, f"at most {bytes_max} bytes a request")
     return body
+
+
+def _own_check(one: LimitCheck | ProblemError, only: str) -> LimitCheck | ProblemError:
+    return not_your_account() if isinstance(one, LimitCheck) and one.account_id != only else one
+
+
+def _own_reservation(ref: Reference, only: str | None) -> Reference:
+    if only is None:
+        return ref
+    if ref.account_id not in (None, only):
+        raise not_your_account()
+    return ref.model_copy(update={"account_id": only})
 
 
 def _quotes(check: LimitCheck) -> int:

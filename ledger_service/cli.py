@@ -14,8 +14,10 @@ from ledger_service.commands import prices as price_commands
 from ledger_service.commands import rebuilds as rebuild_commands
 from ledger_service.commands import reports as report_commands
 from ledger_service.commands import seals as seal_commands
+from ledger_service.commands import tokens as token_commands
 from ledger_service.config import Settings
 from ledger_service.price_loading import count, follow_shipped
+from ledger_service.service_tokens import hashing_key, know_tokens
 from ledger_service.store.migrations import MigrationError
 from ledger_service.store.migrations import migrate as migrate_database
 from ledger_service.store.privileges import let_serve
@@ -29,6 +31,7 @@ app.add_typer(price_commands.app, name="prices")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(report_commands.app, name="report")
 app.add_typer(seal_commands.app, name="seals")
+app.add_typer(token_commands.app, name="tokens")
 app.command()(backtest_commands.backtest)
 app.command()(rebuild_commands.verify)
 app.command()(rebuild_commands.rebuild)
@@ -63,6 +66,8 @@ async def _migrate(settings: Settings, database_only: bool, shipped_prices: bool
         await let_serve(owner, settings.database_url)
     if shipped_prices:
         await _follow_shipped_prices(settings)
+    if settings.bootstrap_tokens:
+        await _know_tokens(settings)
     if not database_only:
         connection = await connect_nats(settings.nats_access, "ledger-migrate")
         try:
@@ -80,6 +85,17 @@ async def _follow_shipped_prices(settings: Settings) -> None:
         await connection.close()
     for change, number in count(outcomes).items():
         console.print(f"shipped prices {change}: {number}")
+
+
+async def _know_tokens(settings: Settings) -> None:
+    connection = await asyncpg.connect(settings.database_url)
+    try:
+        key = await hashing_key(connection, settings.token_hash_key)
+        made = await know_tokens(connection, key, settings.bootstrap_tokens)
+    finally:
+        await connection.close()
+    for token in made:
+        console.print(f"token made known: {token.name}")
 
 
 def main() -> None:

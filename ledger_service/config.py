@@ -6,6 +6,8 @@ from typing import Final
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.access.service_tokens import BootstrapToken
+from contracts.access.settings import AccessSettings
 from contracts.limits import TTL_SECONDS_DEFAULT
 from contracts.nats_access import NatsAccess
 from contracts.subjects import LEDGER_INBOX
@@ -14,10 +16,10 @@ from ledger_service.domain.checkpoints import ORIGIN_PATTERN
 LEASE_GRACE_SECONDS_DEFAULT: Final = 86_400
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings, BaseSettings):
     """Every setting has its unit in its name; defaults suit one machine."""
 
-    model_config = SettingsConfigDict(env_prefix="LEDGER_")
+    model_config = SettingsConfigDict(env_prefix="LEDGER_", hide_input_in_errors=True)
 
     database_url: str = "postgresql://postgres@127.0.0.1:5432/ledger"
     #: For `ledger migrate` alone: the role that owns the tables. None: that of database_url, which then could rewrite
@@ -30,6 +32,12 @@ class Settings(BaseSettings):
     nats_ca_file: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8001
+    #: For how long a service token is believed without asking the database: how long a revocation takes to be heard of.
+    token_seconds: float = Field(default=5.0, gt=0, le=300)
+    #: What tokens are hashed with. None: a key that the ledger makes, and keeps in its database, in another table.
+    token_hash_key: SecretStr | None = Field(default=None, min_length=32)
+    #: Tokens that `ledger migrate` makes known, as JSON: [{"name": …, "scopes": […], "token": "ult_…"}].
+    bootstrap_tokens: list[BootstrapToken] = []
     #: The plan of accounts that were never registered; none = they are denied as unknown_account.
     default_plan_id: str | None = None
     reservation_ttl_seconds: int = Field(default=TTL_SECONDS_DEFAULT, ge=1)

@@ -53,13 +53,18 @@ class Leases:
             limits=decision.limits,
         )
 
-    async def give_back(self, returned: LeaseReturn) -> LeaseReturned:
+    async def give_back(self, returned: LeaseReturn, only: str | None = None) -> LeaseReturned:
         """Releases what is left of a lease's hold. Outcomes under it that come later are counted all the same.
 
+        ``only``: the account that it must be of; another's is as good as forged.
         Raises ProblemError: lease_invalid, or lease_closed where it was returned before, or reclaimed.
         """
         token = verify(returned.token, await self._signing_key())
-        if token is None or returned.lease_id not in (None, token.lease_id):
+        if (
+            token is None
+            or returned.lease_id not in (None, token.lease_id)
+            or (only is not None and token.account_id != only)
+        ):
             raise ProblemError(LEASE_INVALID, "the ledger did not sign this token for this lease")
         key = OperationKey(token.account_id, token.lease_id)
         async with self._pool.acquire() as connection, connection.transaction():

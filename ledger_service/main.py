@@ -14,6 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 from nats.aio.client import Client
 
+from contracts.access.authenticator import Memory, make_access
+from contracts.access.guard import document_access, require_rules
 from contracts.http_bounds import BoundedBodies, bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
@@ -31,8 +33,10 @@ from ledger_service.api import (
     prices,
     reports,
     seals,
+    tokens,
     usage,
 )
+from ledger_service.api.access import RULES
 from ledger_service.api.bodies import body_bytes_max
 from ledger_service.api.documents import EVERYWHERE, OWN
 from ledger_service.backtest_streams import Backtests
@@ -49,6 +53,7 @@ from ledger_service.rpc import serve_calls
 from ledger_service.seal_keys import find_or_make_signing_key, trusted_keys
 from ledger_service.seal_publishing import CheckpointFile, CheckpointStream
 from ledger_service.sealing import SealChain, Sealing
+from ledger_service.service_tokens import ServiceTokens, hashing_key
 from ledger_service.services import Services
 from ledger_service.store import seals as seal_store
 from ledger_service.store.migrations import check_schema
@@ -72,7 +77,7 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, usage, seals, backtests, reports, dead_letters,
-    health, metrics,
+    tokens, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")
@@ -85,14 +90,17 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             app.state.services = await _start(settings, stack)
+            app.state.access = app.state.services.access
             yield
 
     app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan, strict_content_type=False)
     app.add_middleware(BoundedBodies, bytes_max=body_bytes_max)
     for module in _ROUTES:
         app.include_router(module.router)
+    require_rules(app)
     install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable))
     document_problems(app, EVERYWHERE, OWN)
+    document_access(app, RULES)
     return app
 
 
@@ -103,6 +111,9 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         await check_schema(connection)
         if await may_rewrite(connection):
             log.warning("log_can_be_rewritten", reason="LEDGER_DATABASE_URL names a role that may update the log")
+        service_tokens = ServiceTokens(reads, await hashing_key(connection, settings.token_hash_key))
+    access = make_access(settings, service_tokens.find, Memory(settings.token_seconds))
+    stack.push_async_callback(access.close)
     checking = await _open(stack, "database", lambda: open_hot_pool(url, settings.check_writers, "checks"))
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
     background = await _open(stack, "database", lambda: open_hot_pool(url, 2, "background"))
@@ -142,6 +153,8 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     return Services(
         reads=reads,
         writes=background,
+        access=access,
+        tokens=service_tokens,
         calls=calls,
         event_intake=event_intake,
         backtests=Backtests(url),

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from fastapi import Request
 from nats.aio.client import Client
 
+from contracts.access.authenticator import Authenticator, NoAccessControl
 from ledger_service.backtest_streams import Backtests
 from ledger_service.calls import Calls
 from ledger_service.event_intake import EventIntake
 from ledger_service.metrics import Metrics
 from ledger_service.sealing import SealChain
+from ledger_service.service_tokens import ServiceTokens
 from ledger_service.store.pool import Pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.terms import TermsCache
@@ -22,6 +24,8 @@ class Services:
     reads: Pool
     #: For what enters the log seldom: connections with a staging table, shared with the background workers.
     writes: Pool
+    access: Authenticator | NoAccessControl
+    tokens: ServiceTokens
     calls: Calls
     event_intake: EventIntake
     backtests: Backtests

@@ -22,9 +22,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from contracts.identifiers import uuid7
+from tests.tokens import AUTHORIZED
 
 #: Sent with every request: where a service asks for a token, this is the place.
-HEADERS: dict[str, str] = {}
+HEADERS: dict[str, str] = AUTHORIZED
 ANSWER_SECONDS_MAX = 10
 EXAMPLES_PER_ROUND = 2
 _CHECKS = [

@@ -44,6 +44,7 @@ from ledger_service.store.migrations import migrate
 from ledger_service.store.privileges import let_serve
 from ledger_service.stream import create_stream
 from tests.builders import ACCOUNT, PLAN, Body, account, plan
+from tests.tokens import AUTHORIZED, make_token_known
 
 POSTGRES_IMAGE: Final = "postgres:18"
 NATS_IMAGE: Final = "nats:2.15"
@@ -190,6 +191,7 @@ class Databases:
             template = _with_database(self._admin_url, self._template)
             await migrate(template)
             await let_serve(template, as_service(template))
+            await make_token_known(template)
             self._migrated = True
         return await self._create(self._template)
 
@@ -351,7 +353,7 @@ async def serving(**changes: Any) -> AsyncIterator[Ledger]:
         assert server.started, "the ledger did not start: see its log above"
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            async with httpx.AsyncClient(base_url=url, timeout=WAIT_SECONDS) as http:
+            async with httpx.AsyncClient(base_url=url, headers=AUTHORIZED, timeout=WAIT_SECONDS) as http:
                 yield Ledger(http, url)
         finally:
             server.should_exit = True
@@ -369,7 +371,7 @@ class LedgerProcess(ServiceProcess):
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        async with httpx.AsyncClient(base_url=self.url, timeout=WAIT_SECONDS) as http:
+        async with httpx.AsyncClient(base_url=self.url, headers=AUTHORIZED, timeout=WAIT_SECONDS) as http:
             yield Client(http)
 
     def end(self, wanted: signal.Signals) -> int:

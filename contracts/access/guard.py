@@ -16,7 +16,7 @@ from starlette.types import Scope as AsgiScope
 from contracts.access.bearer import bearer_token
 from contracts.access.principal import ANYBODY, Principal
 from contracts.access.rules import OPEN, About, Rule, Rules, not_your_account
-from contracts.problems import CONTENT_TYPE, Problem
+from contracts.problems import ACCESS_UNAVAILABLE, FORBIDDEN, OVERLOADED, UNAUTHENTICATED
 
 #: Open to all in every service, whoever serves them.
 OPEN_PATHS: Final = frozenset(
@@ -24,6 +24,8 @@ OPEN_PATHS: Final = frozenset(
 )
 ACCOUNT: Final = "account_id"
 SCHEME: Final = "bearer"
+#: What every guarded route may answer, for the documents.
+ACCESS_PROBLEMS: Final = (UNAUTHENTICATED, FORBIDDEN, ACCESS_UNAVAILABLE, OVERLOADED)
 _PRINCIPAL: Final = "usage_ledger.principal"
 
 
@@ -124,23 +126,13 @@ def document_access(app: FastAPI, rules: Rules) -> None:
         document = original()
         schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
         schemes[SCHEME] = {"type": "http", "scheme": "bearer", "description": "A service token, or a JWT of the issuer"}
-        document["components"].setdefault("schemas", {}).setdefault("Problem", Problem.model_json_schema())
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
                 rule = rule_of(rules, path, [method.upper()])
                 if rule.scopes is not None:
-                    _document(operation, rule)
+                    needed = " or ".join(f"`{scope}`" for scope in sorted(rule.scopes))
+                    operation["security"] = [{SCHEME: []}]
+                    operation["responses"].setdefault("403", {})["description"] = f"forbidden: the token needs {needed}"
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-
-
-def _document(operation: dict[str, Any], rule: Rule) -> None:  # Any: a piece of that document
-    assert rule.scopes is not None, "it was looked at"
-    needed = " or ".join(f"`{scope}`" for scope in sorted(rule.scopes))
-    operation["security"] = [{SCHEME: []}]
-    content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    operation["responses"] |= {
-        "401": {"description": "No valid bearer token", "content": content},
-        "403": {"description": f"The token does not allow this: it needs {needed}", "content": content},
-    }

@@ -20,6 +20,7 @@ from contracts.client.errors import (
     OperationDenied,
     OutcomeNotRecorded,
     RecordingUnavailable,
+    TokenRefused,
 )
 from contracts.client.journal import JournalUnavailableError
 from contracts.client.operation import Operation
@@ -40,4 +41,5 @@ __all__ = [
     "Recover",
     "RecoveredFailure",
     "Recovery",
+    "TokenRefused",
 ]

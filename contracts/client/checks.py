@@ -10,8 +10,8 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from contracts.client.asking import OK, AnswerLostError, NotSentError, Question, Reply, Transport
-from contracts.client.errors import LedgerRefused, LedgerUnavailable
-from contracts.client.reading import UnusableAnswerError, read, read_problem
+from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefused
+from contracts.client.reading import UnusableAnswerError, read, read_problem, refuses_token
 from contracts.leases import Lease, LeaseRequest, LeaseReturn, LeaseReturned
 from contracts.limits import CHECKS_PER_BATCH_MAX, Decision, LimitCheck, LimitCheckBatch, LimitCheckBatchAnswer
 from contracts.problems import NOT_FOUND, TOO_LARGE, Problem, broken_rule, invalid
@@ -180,4 +180,7 @@ def _accepted(reply: Reply) -> Reply:
         return reply
     if reply.status in _PASSING or reply.status >= _SERVER_ERROR_MIN:
         raise UnusableAnswerError(f"the ledger answered {reply.status}")
-    raise LedgerRefused(read_problem(reply))
+    problem = read_problem(reply)
+    if refuses_token(problem):
+        raise TokenRefused(problem)
+    raise LedgerRefused(problem)

@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 from pydantic import JsonValue
 
+from contracts.access.service_tokens import Introspection
 from contracts.client.asking import Transport
 from contracts.client.background import Background, for_ever, stop
 from contracts.client.checks import Checks
@@ -227,6 +228,12 @@ class LedgerClient:
         """
         await self._delivery.deliver(events)
 
+    async def introspect(self, token: str) -> Introspection:
+        """Whose service token it is that somebody sent us; needs ``ledger_url``. Raises LedgerUnavailable: within
+        seconds, and TokenRefused where our own is not valid."""
+        assert self._http is not None, "the settings name a ledger_url"
+        return await self._http.introspect(token)
+
     async def is_ready(self) -> bool:
         """Whether checks would be decided now."""
         return await self._checks.is_ready()
@@ -271,6 +278,7 @@ def _http_transport(settings: ClientSettings) -> HttpTransport | None:
         connect_timeout_seconds=settings.connect_timeout_seconds,
         # An attempt that hangs leaves time for another.
         attempt_seconds=settings.timeout_seconds / 2,
+        token=settings.token,
     )
 
 

@@ -35,6 +35,14 @@ class LedgerUnavailable(ProblemError):  # noqa: N818  as ledger_unavailable, its
         self.outcome_unknown = outcome_unknown
 
 
+class TokenRefused(LedgerUnavailable):
+    """The ledger was reached and does not let this service in: its token is not valid, or not for this. Nothing was
+    done, and no lease takes the ledger's place. To the service's own callers it looks like an outage."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"the ledger refuses our token: {problem.code}: {problem.detail}", outcome_unknown=False)
+
+
 class LedgerRefused(Exception):  # noqa: N818  as the ledger's own word for it
     """The ledger understood, and says with its ``problem`` that the request is wrong; asking again would not help."""
 

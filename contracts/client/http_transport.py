@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from typing import Final
 
 import httpx
+from pydantic import SecretStr
 
+from contracts.access.service_tokens import Introspection
 from contracts.client.asking import AnswerLostError, NotSentError, Question, Reply
-from contracts.client.errors import LedgerRefused, LedgerUnavailable
-from contracts.client.reading import read_problem
+from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefused
+from contracts.client.reading import UnusableAnswerError, read, read_problem, refuses_token
 from contracts.events import BATCH_CONTENT_TYPE
 from contracts.problems import CONFLICT, OPERATION_CONFLICT, Problem
 
 CONNECTIONS_MAX: Final = 128
 _PROBE_TIMEOUT_SECONDS: Final = 1.0
+_INTROSPECTION_SECONDS: Final = 2.0
 
 #: Errors that come before a byte of the request was sent.
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -21,12 +24,15 @@ _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 class HttpTransport:
     """Pooled; safe for any number of concurrent calls, of which the pool lets `CONNECTIONS_MAX` through at once."""
 
-    def __init__(self, base_url: str, *, connect_timeout_seconds: float, attempt_seconds: float) -> None:
+    def __init__(
+        self, base_url: str, *, connect_timeout_seconds: float, attempt_seconds: float, token: SecretStr | None = None
+    ) -> None:
+        authorization = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
         self._http = httpx.AsyncClient(
             base_url=base_url,
             timeout=httpx.Timeout(attempt_seconds, connect=min(connect_timeout_seconds, attempt_seconds)),
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **authorization},
             # A proxy from the environment is for the world outside, not for our own ledger.
             trust_env=False,
         )
@@ -54,10 +60,33 @@ class HttpTransport:
         if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise LedgerUnavailable(f"the ledger answered {answer.status_code}", outcome_unknown=True)
         if answer.status_code != httpx.codes.OK:
-            raise LedgerRefused(read_problem(Reply(answer.status_code, answer.content)))
+            refusal = read_problem(Reply(answer.status_code, answer.content))
+            raise TokenRefused(refusal) if refuses_token(refusal) else LedgerRefused(refusal)
         dead_lettered = (CONFLICT.code, OPERATION_CONFLICT.code)
         rejected = {one["index"]: Problem.model_validate(one["problem"]) for one in answer.json()["rejected"]}
         return {index: problem for index, problem in rejected.items() if problem.code not in dead_lettered}
+
+    async def introspect(self, token: str) -> Introspection:
+        """Whose service token it is. Raises LedgerUnavailable. One attempt."""
+        try:
+            answer = await self._http.post(
+                "/v1/tokens:introspect",
+                data={"token": token},
+                headers={"Content-Type": "application/x-www-form-urlencoded"},
+                timeout=_INTROSPECTION_SECONDS,
+            )
+        except httpx.TransportError as error:
+            raise LedgerUnavailable(_describe(error), outcome_unknown=False) from error
+        reply = Reply(answer.status_code, answer.content)
+        if answer.status_code != httpx.codes.OK:
+            refusal = read_problem(reply)
+            if refuses_token(refusal):
+                raise TokenRefused(refusal)
+            raise LedgerUnavailable(f"the ledger answered {answer.status_code}", outcome_unknown=False)
+        try:
+            return read(Introspection, reply.body)
+        except UnusableAnswerError as error:
+            raise LedgerUnavailable(str(error), outcome_unknown=False) from error
 
     async def is_ready(self) -> bool:
         """The ledger decides with its database; it does not need NATS for that."""

@@ -16,7 +16,13 @@ from pydantic_core import PydanticCustomError
 from contracts.client.allowances import Draw
 from contracts.client.background import Background
 from contracts.client.checks import Checks
-from contracts.client.errors import LedgerUnavailable, OperationDenied, OutcomeNotRecorded, RecordingUnavailable
+from contracts.client.errors import (
+    LedgerUnavailable,
+    OperationDenied,
+    OutcomeNotRecorded,
+    RecordingUnavailable,
+    TokenRefused,
+)
 from contracts.client.leases import Leases
 from contracts.client.recording import Recorder, recovered
 from contracts.client.recovery import InDoubt, Recover, Recovery
@@ -244,6 +250,8 @@ class OperationContext:
         check = self._plan.check
         try:
             decision = await self._parts.checks.check(check)
+        except TokenRefused:
+            raise
         except LedgerUnavailable as error:
             _log.warning("ledger_unavailable", operation_id=str(check.operation_id), reason=error.reason)
             if error.outcome_unknown:

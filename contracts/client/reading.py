@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from contracts.client.asking import Reply
-from contracts.problems import Problem, ProblemType, problem
+from contracts.problems import FORBIDDEN, UNAUTHENTICATED, Problem, ProblemType, problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -35,3 +35,8 @@ def read_problem(reply: Reply) -> Problem:
     except ValidationError:
         kind = ProblemType("unreadable_refusal", reply.status, "The refusal is no problem document")
         return problem(kind, reply.body[:_QUOTED_MAX].decode(errors="replace"))
+
+
+def refuses_token(problem: Problem) -> bool:
+    """Whether it is about who asks, and not about what is asked."""
+    return problem.status == UNAUTHENTICATED.status or problem.code == FORBIDDEN.code

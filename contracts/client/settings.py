@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
 from contracts.identifiers import Name
 from contracts.limits import TTL_SECONDS_MAX
@@ -35,6 +35,8 @@ class ClientSettings(BaseModel):
     nats_nkey_path: Path | None = None
     nats_ca_path: Path | None = None
     nats_inbox_prefix: _InboxPrefix = INBOX_PREFIX
+    #: What the ledger knows this service by over HTTP: a service token with the scopes limits:check and events:write.
+    token: SecretStr | None = None
     check_transport: Transport = "http"
     #: A SQLite file that belongs to one running client at a time.
     journal_path: Path | None = None

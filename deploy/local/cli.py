@@ -42,7 +42,8 @@ def up(
 ) -> None:
     """Start PostgreSQL, NATS and both services, and keep them up until Ctrl-C or SIGTERM.
 
-    Prints one line, `ready`, when both services are, and writes their addresses to stack.json in the data folder.
+    Prints one line, `ready`, when both services are, and writes their addresses to stack.json in the data folder. A
+    token for all of both is in its dev-token, made on the first start: send it as `Authorization: Bearer …`.
     LEDGER_DATABASE_URL, LEDGER_NATS_URL, IMAGE_NATS_URL and IMAGE_LEDGER_URL name servers to use instead of ours.
     """
     if (data is None) == (not throwaway):
@@ -106,7 +107,9 @@ def _show(state: StackState, data_dir: Path, console: Console) -> None:
     for name, address in addresses.items():
         table.add_row(name, address.rpartition("@")[2], str(getattr(state.pids, name) or "elsewhere"))
     console.print(table)
-    where = f"Data in {data_dir}; passwords in its stack.json, logs in its logs/."
+    where = (
+        f"Data in {data_dir}; a token for everything in its dev-token, passwords in its stack.json, logs in its logs/."
+    )
     console.print(where, markup=False, highlight=False, soft_wrap=True)
 
 

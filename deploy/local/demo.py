@@ -75,6 +75,7 @@ async def _run(console: Console, results: Path, data: Path, stopping: asyncio.Ev
                 running_stack(options, lambda text: screen.say(text, "yellow")) as stack,
                 httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False) as http,
             ):
+                http.headers["Authorization"] = f"Bearer {stack.token}"
                 try:
                     client = DemoClient(http, stack.state.ledger_url, stack.state.image_url)
                     story = Story(client, screen, results, await new_account(client))

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -107,6 +108,18 @@ class DataFolder:
             self._write(name, secrets.token_urlsafe(24))
         return str(json.loads(file.read_text()))
 
+    def kept_secret(self, name: str, make: Callable[[], str]) -> str:
+        """The first line of a file of this folder, which its owner alone can read; made where there is none."""
+        file = self.path / name
+        try:
+            kept = file.read_text().partition("\n")[0].strip()
+        except FileNotFoundError:
+            kept = ""
+        if not kept:
+            kept = make()
+            self._replace(name, f"{kept}\n")
+        return kept
+
     def write_state(self, state: StackState) -> None:
         self._write("stack.json", asdict(state))
 
@@ -127,11 +140,14 @@ class DataFolder:
             )
 
     def _write(self, name: str, content: object) -> None:
+        self._replace(name, json.dumps(content, indent=2) + "\n")
+
+    def _replace(self, name: str, text: str) -> None:
         """Whole or not at all, readable for the owner only."""
         temporary = self.path / f".{name}.new"
         temporary.unlink(missing_ok=True)
         temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(text)
         temporary.replace(self.path / name)
 
 

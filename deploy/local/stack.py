@@ -14,6 +14,7 @@ from deploy.local.processes import ManagedProcess
 from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceCommands, ServiceProcess
 from deploy.local.supervision import RAPID_FAILURES_MAX, Report, bring_up, bring_up_together, follow, keep_up
+from deploy.local.tokens import DevTokens
 
 READY_TIMEOUT_SECONDS = 60.0
 MIGRATE_TIMEOUT_SECONDS = 300.0
@@ -71,7 +72,15 @@ class Stack:
         self._nats: NatsServer | None = None
         self._ledger: ServiceProcess | None = None
         self._image: ServiceProcess | None = None
+        self._tokens: DevTokens | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def token(self) -> str:
+        """With all scopes, as DIR/dev-token has it. Raises StackError where the ledger runs elsewhere."""
+        if self._tokens is None:
+            raise StackError("The ledger runs elsewhere: only it can make tokens.")
+        return self._tokens.all_scopes
 
     @property
     def state(self) -> StackState:
@@ -87,6 +96,8 @@ class Stack:
         image_port = claim(options.image_port, "--image-port")
         own_ledger = options.external.ledger_url is None
         ledger_port = claim(options.ledger_port, "--ledger-port") if own_ledger else 0
+        if own_ledger:
+            self._tokens = await asyncio.to_thread(DevTokens.of, self._folder)
         await self._start_servers(self._folder)
         self._image = self._image_process(self._folder, image_port, ledger_port)
         if own_ledger:
@@ -168,7 +179,11 @@ class Stack:
         migration = ServiceProcess(
             "migrate",
             self._options.commands.migrate,
-            {**self._ledger_environment(folder, "deploy"), **owner},
+            {
+                **self._ledger_environment(folder, "deploy"),
+                **owner,
+                **(self._tokens.for_migration if self._tokens else {}),
+            },
             folder.log("migrate"),
             ready_timeout_seconds=MIGRATE_TIMEOUT_SECONDS,
         )
@@ -197,6 +212,7 @@ class Stack:
             "IMAGE_HOST": HOST,
             "IMAGE_PORT": str(port),
             "IMAGE_DATA_DIR": str(folder.path / "image"),
+            **(self._tokens.for_image_service if self._tokens else {}),
         }
         return ServiceProcess(
             "image",

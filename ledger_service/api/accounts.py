@@ -8,11 +8,14 @@ from contracts.identifiers import Name
 from contracts.limits import Account, AccountStored, Plan, PlanStored
 from contracts.problems import NOT_FOUND, ProblemError
 from ledger_service.administration import change_account, change_plan
+from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
 from ledger_service.services import Services, services
 from ledger_service.store.accounts import find_account, find_plan
 
-router = APIRouter(prefix="/v1", tags=["administration"], dependencies=[Depends(refuse_ambiguous)])
+router = APIRouter(
+    route_class=LedgerRoute, prefix="/v1", tags=["administration"], dependencies=[Depends(refuse_ambiguous)]
+)
 
 Wired = Annotated[Services, Depends(services)]
 

@@ -5,17 +5,19 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from contracts.access.guard import bound_account
 from contracts.identifiers import Name
 from contracts.limits import Decision, LimitCheck, LimitCheckBatch, LimitCheckBatchAnswer
 from contracts.problems import NOT_FOUND, ProblemError
 from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
+from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, named_in_path, read_body
 from ledger_service.calls import BATCH_BYTES_MAX, CHECK_BYTES_MAX
 from ledger_service.explanations import explain
 from ledger_service.services import Services, services
 from ledger_service.usage_views import json_response
 
-router = APIRouter(prefix="/v1", tags=["limit checks"])
+router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["limit checks"])
 
 Wired = Annotated[Services, Depends(services)]
 _JSON = "application/json"
@@ -28,14 +30,17 @@ async def check_limits(request: Request) -> Response:
     Idempotent: the same operation_id with the same body gets the same answer; with another body 409.
     """
     wired = await services(request)
-    return Response(await wired.calls.check(await read_body(request, CHECK_BYTES_MAX)), media_type=_JSON)
+    return Response(
+        await wired.calls.check(await read_body(request, CHECK_BYTES_MAX), bound_account(request)), media_type=_JSON
+    )
 
 
 @router.post("/limit-checks:batch", response_model=LimitCheckBatchAnswer, openapi_extra=json_body(LimitCheckBatch))
 async def check_many_limits(request: Request) -> Response:
     """Up to 1,000 checks, each decided on its own; what is wrong with one is its own answer."""
     wired = await services(request)
-    return Response(await wired.calls.check_batch(await read_body(request, BATCH_BYTES_MAX)), media_type=_JSON)
+    body = await read_body(request, BATCH_BYTES_MAX)
+    return Response(await wired.calls.check_batch(body, bound_account(request)), media_type=_JSON)
 
 
 @router.post(
@@ -45,7 +50,7 @@ async def release_reservation(operation_id: UUID, request: Request) -> Response:
     """Gives a hold back: nothing is owed. Idempotent; 409 where the operation was settled already."""
     wired = await services(request)
     body = await named_in_path(request, "operation_id", operation_id)
-    return Response(await wired.calls.release(body), media_type=_JSON)
+    return Response(await wired.calls.release(body, bound_account(request)), media_type=_JSON)
 
 
 @router.post(
@@ -57,7 +62,7 @@ async def extend_reservation(operation_id: UUID, request: Request) -> Response:
     """Keeps an open hold for ``ttl_seconds`` from now (default: as for a new one); 409 where it is not open."""
     wired = await services(request)
     body = await named_in_path(request, "operation_id", operation_id)
-    return Response(await wired.calls.extend(body), media_type=_JSON)
+    return Response(await wired.calls.extend(body, bound_account(request)), media_type=_JSON)
 
 
 @router.get("/decisions/{operation_id}")

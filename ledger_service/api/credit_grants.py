@@ -7,11 +7,13 @@ from fastapi import APIRouter, Depends
 
 from contracts.credits import CreditGrant, CreditGrants, CreditGrantStored
 from contracts.identifiers import Name
+from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
 from ledger_service.credit_granting import change_grant, end_grant, grants_of
 from ledger_service.services import Services, services
 
 router = APIRouter(
+    route_class=LedgerRoute,
     prefix="/v1/accounts/{account_id}/credit-grants",
     tags=["limits of an account"],
     dependencies=[Depends(refuse_ambiguous)],

@@ -21,6 +21,7 @@ from contracts.dead_letters import (
 )
 from contracts.events import EVENT_BYTES_MAX, Moment
 from contracts.identifiers import Name
+from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, read_model
 from ledger_service.calls import CHECK_BYTES_MAX
 from ledger_service.dead_letter_views import item_view, letter_view, page_view
@@ -40,7 +41,7 @@ from ledger_service.store.dead_letters import LetterFilter, find_actions, find_l
 from ledger_service.store.pool import Connection
 
 log = structlog.get_logger()
-router = APIRouter(prefix="/v1", tags=["dead letters"])
+router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["dead letters"])
 
 #: A corrected event, and around it who corrects it and why.
 REDRIVE_BYTES_MAX: Final = 2 * EVENT_BYTES_MAX

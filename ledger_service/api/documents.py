@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from contracts.access.guard import ACCESS_PROBLEMS
 from contracts.http_documents import Own
 from contracts.problems import (
     CONFLICT,
@@ -15,10 +16,9 @@ from contracts.problems import (
     RESERVATION_CLOSED,
     STORE_UNAVAILABLE,
     UNSUPPORTED_MEDIA_TYPE,
-    ProblemType,
 )
 
-EVERYWHERE: Final[tuple[ProblemType, ...]] = (STORE_UNAVAILABLE,)
+EVERYWHERE: Final = (*ACCESS_PROBLEMS, STORE_UNAVAILABLE)
 _CHECKED: Final = (CONFLICT, OPERATION_FINISHED, RESERVATION_CLOSED, OVERLOADED)
 _ACCOUNT: Final = "/v1/accounts/{account_id}"
 _LETTER: Final = "/v1/dead-letters/{dead_letter_id}"
@@ -39,6 +39,8 @@ OWN: Final[Own] = {
     ("DELETE", f"{_ACCOUNT}/credit-grants/{{grant_id}}"): (NOT_FOUND,),
     ("GET", "/v1/prices/{provider}/{operation}/{model}"): (NOT_FOUND,),
     ("POST", "/v1/limits:backtest"): (NOT_FOUND, OVERLOADED),
+    ("POST", "/v1/tokens"): (CONFLICT,),
+    ("DELETE", "/v1/tokens/{token_id}"): (NOT_FOUND,),
     ("GET", _LETTER): (NOT_FOUND,),
     ("POST", f"{_LETTER}:redrive"): (NOT_FOUND, CONFLICT, OPERATION_CONFLICT, DEAD_LETTER_CLOSED),
     ("POST", f"{_LETTER}:discard"): (NOT_FOUND, DEAD_LETTER_CLOSED),

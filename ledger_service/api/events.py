@@ -9,6 +9,8 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
+from contracts.access.guard import bound_account
+from contracts.access.rules import not_your_account
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE, UsageEvent
 from contracts.http_problems import problem_response
 from contracts.problems import (
@@ -18,13 +20,14 @@ from contracts.problems import (
     Problem,
     ProblemError,
 )
+from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import EVENTS_BYTES_MAX, read_body
 from ledger_service.domain.batches import CONFLICTS, Receipt, Submission
 from ledger_service.intake import read_event
 from ledger_service.recording import conflict_problem
 from ledger_service.services import Services, services
 
-router = APIRouter(prefix="/v1", tags=["events"])
+router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["events"])
 
 EVENTS_PER_REQUEST_MAX: Final = 1_000
 _JSON: Final = "application/json"
@@ -60,6 +63,9 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
     body = await read_body(request, EVENTS_BYTES_MAX)
     is_batch = content_type == BATCH_CONTENT_TYPE or (content_type == _JSON and body.lstrip()[:1] == b"[")
     reads = [read_event(one, "http") for one in (_split_batch(body) if is_batch else [body])]
+    only = bound_account(request)
+    if only is not None:
+        reads = [_own(read, only) for read in reads]
     results = await _record(wired, reads)
     problems = [(index, result) for index, result in enumerate(results) if isinstance(result, Problem)]
     if problems and not is_batch:
@@ -74,6 +80,12 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
         ),
         media_type="application/json",
     )
+
+
+def _own(read: Submission | Problem, only: str) -> Submission | Problem:
+    if isinstance(read, Submission) and not read.event.subject == read.event.data.account_id == only:
+        return not_your_account().problem
+    return read
 
 
 def _split_batch(body: bytes) -> list[bytes]:

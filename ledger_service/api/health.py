@@ -7,10 +7,11 @@ import asyncpg
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 
+from ledger_service.api.access import LedgerRoute
 from ledger_service.services import Services, services
 from ledger_service.store.pool import UNAVAILABLE
 
-router = APIRouter(tags=["health"])
+router = APIRouter(route_class=LedgerRoute, tags=["health"])
 
 _DOWN: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, asyncpg.PostgresError)
 PROBE_TIMEOUT_SECONDS: Final = 2.0

@@ -4,12 +4,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
+from contracts.access.guard import bound_account
 from contracts.leases import Lease, LeaseRequest, LeaseReturn, LeaseReturned
+from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, named_in_path, read_body
 from ledger_service.calls import CHECK_BYTES_MAX
 from ledger_service.services import services
 
-router = APIRouter(prefix="/v1", tags=["leases"])
+router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["leases"])
 
 _JSON = "application/json"
 
@@ -21,7 +23,8 @@ async def place_lease(request: Request) -> Response:
     All or nothing. Idempotent: the same lease_id with the same body gets the same answer; with another body 409.
     """
     wired = await services(request)
-    return Response(await wired.calls.lease(await read_body(request, CHECK_BYTES_MAX)), media_type=_JSON)
+    body = await read_body(request, CHECK_BYTES_MAX)
+    return Response(await wired.calls.lease(body, bound_account(request)), media_type=_JSON)
 
 
 @router.post("/leases/{lease_id}:return", response_model=LeaseReturned, openapi_extra=json_body(LeaseReturn))
@@ -29,4 +32,4 @@ async def return_lease(lease_id: UUID, request: Request) -> Response:
     """Gives back what is left of a lease. 403 without its token; 409 where it is over already."""
     wired = await services(request)
     body = await named_in_path(request, "lease_id", lease_id)
-    return Response(await wired.calls.return_lease(body), media_type=_JSON)
+    return Response(await wired.calls.return_lease(body, bound_account(request)), media_type=_JSON)

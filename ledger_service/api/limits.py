@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from contracts.events import Moment
 from contracts.identifiers import Name
 from contracts.limits import LimitOverride, LimitOverrideStored
+from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
 from ledger_service.overrides import change_override, remove_override
 from ledger_service.services import Services, services
@@ -17,7 +18,10 @@ from ledger_service.store.overrides import list_overrides
 from ledger_service.usage_views import alerts_view, json_response
 
 router = APIRouter(
-    prefix="/v1/accounts/{account_id}", tags=["limits of an account"], dependencies=[Depends(refuse_ambiguous)]
+    route_class=LedgerRoute,
+    prefix="/v1/accounts/{account_id}",
+    tags=["limits of an account"],
+    dependencies=[Depends(refuse_ambiguous)],
 )
 
 Wired = Annotated[Services, Depends(services)]

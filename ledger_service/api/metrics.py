@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
+from ledger_service.api.access import LedgerRoute
 from ledger_service.metrics import CONTENT_TYPE
 from ledger_service.services import Services, services
 
-router = APIRouter(tags=["health"])
+router = APIRouter(route_class=LedgerRoute, tags=["health"])
 
 
 @router.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})

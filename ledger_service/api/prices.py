@@ -21,6 +21,7 @@ from contracts.prices import (
     RateQuery,
 )
 from contracts.problems import INVALID_REQUEST, NOT_FOUND, FieldError, ProblemError
+from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, read_model
 from ledger_service.calls import CHECK_BYTES_MAX
 from ledger_service.domain.rating import Catalogue, CostTooLargeError, PriceVersion, Rated, worst_case
@@ -28,7 +29,7 @@ from ledger_service.price_changes import change_price, cost_problem, key_of
 from ledger_service.services import Services, services
 from ledger_service.store.prices import Place, PriceFilter, find_changes, find_price, list_prices
 
-router = APIRouter(prefix="/v1", tags=["prices"])
+router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["prices"])
 
 PRICE_BYTES_MAX: Final = 1024 * 1024
 Wired = Annotated[Services, Depends(services)]

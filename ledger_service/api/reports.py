@@ -9,10 +9,11 @@ from contracts.identifiers import Name
 from contracts.prices import Moment
 from contracts.problems import INVALID_REQUEST, FieldError, ProblemError
 from contracts.reports import EstimateReport
+from ledger_service.api.access import LedgerRoute
 from ledger_service.services import Services, services
 from ledger_service.store.reports import DAYS_DEFAULT, read_estimates
 
-router = APIRouter(prefix="/v1/reports", tags=["reports"])
+router = APIRouter(route_class=LedgerRoute, prefix="/v1/reports", tags=["reports"])
 
 Wired = Annotated[Services, Depends(services)]
 

@@ -9,11 +9,12 @@ from contracts.events import INT8_MAX
 from contracts.identifiers import Name
 from contracts.problems import NOT_FOUND, ProblemError
 from contracts.seals import ConsistencyProof, InclusionProof, Seal, SealKeys, SealPage
+from ledger_service.api.access import LedgerRoute
 from ledger_service.proofs import find_seal, list_seals, prove_consistency, prove_row
 from ledger_service.sealing import SealChain
 from ledger_service.services import Services, services
 
-router = APIRouter(prefix="/v1", tags=["seals"])
+router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["seals"])
 
 Wired = Annotated[Services, Depends(services)]
 Size = Annotated[int, Query(ge=1, le=INT8_MAX, description="of a checkpoint: how many rows it is over")]

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from contracts.events import Moment
 from contracts.identifiers import ModelName, Name, OperationType
 from contracts.problems import NOT_FOUND, ProblemError
+from ledger_service.api.access import LedgerRoute
 from ledger_service.domain.decide import claims_of_account, limit_state, standing
 from ledger_service.services import Services, services
 from ledger_service.store.accounts import find_account, lock_accounts
@@ -17,7 +18,7 @@ from ledger_service.store.terms import read_terms
 from ledger_service.store.usage import UsageLogFilter, read_summary, read_usage_log
 from ledger_service.usage_views import Json, decode_cursor, json_response, usage_log_view, usage_view
 
-router = APIRouter(prefix="/v1/accounts/{account_id}", tags=["usage"])
+router = APIRouter(route_class=LedgerRoute, prefix="/v1/accounts/{account_id}", tags=["usage"])
 
 Wired = Annotated[Services, Depends(services)]
 Several = Query(max_length=1000, description="several times: any of them")

@@ -17,6 +17,8 @@ CREDIT_GRANT_CHANGED: Final = "ledger.credit_grant.changed.v1"
 THRESHOLD_REACHED: Final = "ledger.limit.threshold_reached.v1"
 DEAD_LETTER_REDRIVEN: Final = "ledger.dead_letter.redriven.v1"
 DEAD_LETTER_DISCARDED: Final = "ledger.dead_letter.discarded.v1"
+TOKEN_MADE: Final = "ledger.service_token.made.v1"  # noqa: S105  an event's name
+TOKEN_REVOKED: Final = "ledger.service_token.revoked.v1"  # noqa: S105  as above
 #: Of plans and other things that belong to no account.
 NO_ACCOUNT: Final = ""
 

@@ -29,6 +29,7 @@ async def _measure(operations: int) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory(prefix="usage-ledger-bench-") as folder:
         async with running_stack(StackOptions(Path(folder) / "data")) as stack, httpx.AsyncClient(timeout=30) as client:
             state = stack.state
+            client.headers["Authorization"] = f"Bearer {stack.token}"
             await client.put(f"{state.ledger_url}/v1/plans/bench", json={"name": "Bench"})
             await client.put(f"{state.ledger_url}/v1/accounts/bench", json={"plan_id": "bench"})
             loop = asyncio.get_running_loop()

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+from tests.tokens import TOKEN
+
 
 @dataclass(frozen=True)
 class Load:
@@ -71,7 +73,7 @@ async def _send(load: Load) -> Measured:
 
 def _encode(load: Load, host: str, index: int) -> bytes:
     path, body = load.make_request(index)
-    head = f"{load.method} {path} HTTP/1.1\r\nHost: {host}\r\n"
+    head = f"{load.method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body

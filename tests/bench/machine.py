@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 from deploy.local.ports import free_port
 from deploy.local.servers import NatsServer, PostgresServer
+from tests.tokens import BOOTSTRAP
 
 READY_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 20
@@ -39,7 +40,7 @@ def servers() -> Iterator[Servers]:
             made = Servers(postgres.url, nats.url)
             subprocess.run(
                 [sys.executable, "-m", "ledger_service.cli", "migrate"],
-                env={**os.environ, **made.environment()},
+                env={**os.environ, **made.environment(**BOOTSTRAP)},
                 check=True,
                 capture_output=True,
             )

@@ -29,6 +29,7 @@ from PIL import Image
 from contracts.identifiers import uuid7
 from contracts.subjects import INGEST_CONSUMER, STREAM
 from deploy.local.folder import StackState, read_state
+from deploy.local.tokens import DEV_TOKEN_FILE
 from tests.builders import Body, account, limit, plan
 from tests.oracle import Oracle, Terms, nanos
 
@@ -112,6 +113,12 @@ class StackProcess:
         state = read_state(self.data)
         assert state is not None, "the stack does not run"
         return state
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of whoever may do everything; they go along with requests to either service."""
+        token = (self.data / DEV_TOKEN_FILE).read_text().partition("\n")[0]
+        return {"Authorization": f"Bearer {token}"}
 
     @property
     def image_url(self) -> str:
@@ -342,7 +349,9 @@ class AccountClient:
 async def customer(stack: StackProcess, *limits: Body) -> AsyncIterator[AccountClient]:
     """A new account on a plan of its own with these limits."""
     connections = httpx.Limits(max_connections=200)
-    async with httpx.AsyncClient(trust_env=False, timeout=REQUEST_SECONDS, limits=connections) as http:
+    async with httpx.AsyncClient(
+        trust_env=False, headers=stack.headers, timeout=REQUEST_SECONDS, limits=connections
+    ) as http:
         client = AccountClient(stack, http, f"account-{uuid7()}")
         await client.put_on_plan(*limits)
         yield client

@@ -38,6 +38,7 @@ from tests.e2e.budget import (
 from tests.e2e.budget_killed import rounds_with_kills
 from tests.servers import WAIT_SECONDS, Client, Ledger, eventually
 from tests.soak.stack import Stack, stack_of
+from tests.tokens import TOKEN
 
 over_both = pytest.mark.parametrize("transport", ["http", "nats"])
 
@@ -169,7 +170,8 @@ async def hang_up(client: Client, check: Body, after_seconds: float) -> None:
     _, writer = await asyncio.open_connection(place.hostname, place.port)
     body = builders.to_bytes(check)
     writer.write(
-        f"POST /v1/limit-checks HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        f"POST /v1/limit-checks HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {TOKEN}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
     )
     writer.write(body)
     await writer.drain()

@@ -43,6 +43,7 @@ async def images_limit(http: httpx.AsyncClient, stack: Stack) -> tuple[int, int]
 async def test_a_long_outage_of_nats_lets_no_call_past_a_limit(tmp_path: Path) -> None:
     options = StackOptions(tmp_path / "data", environment=ENVIRONMENT)
     async with running_stack(options) as stack, httpx.AsyncClient(timeout=30) as http:
+        http.headers["Authorization"] = f"Bearer {stack.token}"
         await http.put(f"{stack.state.ledger_url}/v1/plans/basic", json=plan(limit("images", maximum=1)))
         await http.put(f"{stack.state.ledger_url}/v1/accounts/acme", json=account())
 
@@ -69,6 +70,7 @@ async def test_a_long_outage_of_nats_lets_no_call_past_a_limit(tmp_path: Path) -
 async def test_what_went_over_http_leaves_the_journal(tmp_path: Path) -> None:
     options = StackOptions(tmp_path / "data", environment=ENVIRONMENT)
     async with running_stack(options) as stack, httpx.AsyncClient(timeout=30) as http:
+        http.headers["Authorization"] = f"Bearer {stack.token}"
         await http.put(f"{stack.state.ledger_url}/v1/plans/basic", json=plan())
         await http.put(f"{stack.state.ledger_url}/v1/accounts/acme", json=account())
         with paused(stack.state.pids.nats):

@@ -226,7 +226,7 @@ async def test_a_limit_counts_only_the_operations_that_it_selects(stack: StackPr
 
 
 async def test_an_account_that_nobody_registered_is_denied_by_name(stack: StackProcess) -> None:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, headers=stack.headers) as http:
         client = AccountClient(stack, http, f"stranger-{new_id()}")
         answer = await client.generate()
     assert (answer.status_code, answer.headers["content-type"]) == (429, PROBLEM)

@@ -24,6 +24,7 @@ from tests.builders import Body, completed, failed, limit, requested
 from tests.oracle import Oracle
 from tests.property.projections import assert_projections_agree, replayed
 from tests.servers import Client, Ledger, LedgerProcess, eventually, serving
+from tests.tokens import make_token_known
 
 #: Events under which something is killed: few in every run of the tests, many by `make faults`.
 LONG = int(os.environ.get("FAULT_EVENTS", "20000"))
@@ -38,6 +39,7 @@ KILLS = 3
 async def prepared(postgres: PostgresServer, nats_server: NatsServer) -> AsyncIterator[Nats]:
     """A migrated database and stream on servers of the test's own, and a producer's connection."""
     await migrate(postgres.url)
+    await make_token_known(postgres.url)
     client = await nats.connect(nats_server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.05)
     await create_stream(client, replicas=1)
     yield client

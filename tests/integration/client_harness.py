@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from contracts.client import ClientSettings
 from tests.builders import ACCOUNT
+from tests.tokens import TOKEN
 
 #: An operation that the usual plan allows, as keyword arguments.
 OPERATION: dict[str, Any] = {
@@ -21,7 +22,14 @@ OPERATION: dict[str, Any] = {
 
 
 def settings_of(ledger_url: str | None, nats_url: str | None, **changes: Any) -> ClientSettings:
-    wanted = {"source": "tests", "ledger_url": ledger_url, "nats_url": nats_url, "timeout_seconds": 2.0, **changes}
+    wanted = {
+        "source": "tests",
+        "ledger_url": ledger_url,
+        "nats_url": nats_url,
+        "timeout_seconds": 2.0,
+        "token": TOKEN,
+        **changes,
+    }
     return ClientSettings.model_validate(wanted)
 
 

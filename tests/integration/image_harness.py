@@ -31,8 +31,9 @@ from starlette.routing import Route
 from image_service.config import Settings
 from image_service.main import create_app
 from image_service.providers.registry import Providers
+from tests.tokens import AUTHORIZED, TOKEN, introspected
 
-CALLER = {"X-Account-Id": "acme", "X-User-Id": "ann"}
+CALLER = {**AUTHORIZED, "X-Account-Id": "acme", "X-User-Id": "ann"}
 GENERATE = {"prompt": "a lighthouse at dusk", "width": 48, "height": 32, "seed": 7}
 
 
@@ -123,6 +124,7 @@ class ScriptedLedger:
             routes=[
                 Route("/v1/limit-checks", self._check, methods=["POST"]),
                 Route("/v1/reservations/{rest:path}", self._release, methods=["POST"]),
+                Route("/v1/tokens:introspect", self._introspect, methods=["POST"]),
                 Route("/readyz", lambda request: PlainTextResponse("ready")),
             ]
         )
@@ -136,6 +138,10 @@ class ScriptedLedger:
             return PlainTextResponse("too late", 500)
         return answer
 
+    async def _introspect(self, request: Request) -> Response:
+        form = await request.form()
+        return Response(introspected(str(form["token"])).model_dump_json(exclude_none=True))
+
     async def _release(self, request: Request) -> Response:
         self.released.append(request.path_params["rest"].removesuffix(":release"))
         return JSONResponse({})
@@ -145,6 +151,7 @@ def make_settings(tmp_path: Path, ledger_url: str, **other: Any) -> Settings:
     values = {
         "nats_url": "nats://127.0.0.1:1",  # nobody there: the service has to serve all the same
         "ledger_url": ledger_url,
+        "ledger_token": TOKEN,
         "data_dir": tmp_path / "data",
         "ledger_timeout_seconds": 1.0,
         "shutdown_seconds": 3.0,
@@ -204,6 +211,7 @@ def start_process(settings: Settings, **environment: str) -> "subprocess.Popen[b
             "IMAGE_PORT": str(settings.port),
             "IMAGE_NATS_URL": settings.nats_url,
             "IMAGE_LEDGER_URL": settings.ledger_url,
+            "IMAGE_LEDGER_TOKEN": TOKEN,
             "IMAGE_DATA_DIR": str(settings.data_dir),
             **environment,
         },

@@ -30,6 +30,7 @@ from deploy.local.servers import NatsServer
 from tests.builders import limit
 from tests.integration.client_harness import OPERATION, Proxy, journal_in, settings_of
 from tests.servers import Ledger, LedgerProcess, eventually, remove_stream, renew_stream, serving
+from tests.tokens import TOKEN
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -369,7 +370,7 @@ sys.path.insert(0, sys.argv[1])
 from contracts.client import ClientSettings, LedgerClient
 
 async def main():
-    settings = ClientSettings(source="tests", ledger_url=sys.argv[2], journal_path=Path(sys.argv[3]))
+    settings = ClientSettings(source="tests", ledger_url=sys.argv[2], journal_path=Path(sys.argv[3]), token=sys.argv[5])
     async with LedgerClient.open(settings) as client:
         async with client.operation(**json.loads(sys.argv[4])) as operation:
             print(operation.operation_id, flush=True)
@@ -382,7 +383,7 @@ asyncio.run(main())
 async def test_a_call_that_died_with_its_process_is_recorded_at_its_estimate(ledger: Ledger, tmp_path: Path) -> None:
     await ledger.set_up(limit("images", maximum=5), limit("spend", meter="cost", maximum="1"))
     journal = journal_in(tmp_path)
-    command = [sys.executable, "-c", SERVICE, str(ROOT), ledger.url, str(journal), json.dumps(OPERATION)]
+    command = [sys.executable, "-c", SERVICE, str(ROOT), ledger.url, str(journal), json.dumps(OPERATION), TOKEN]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     operation_id = (await asyncio.to_thread(process.stdout.readline)).strip()

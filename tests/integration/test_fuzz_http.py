@@ -16,6 +16,7 @@ from tests import builders
 from tests.builders import completed, limit
 from tests.fuzzing_http import HEADERS, Found, fuzz
 from tests.servers import WAIT_SECONDS, LedgerProcess
+from tests.tokens import TOKEN
 
 #: Seconds for the ledger and for the image service. FUZZ_SEED repeats a run.
 SHORT, LONG = (3.0, 0.5), (240.0, 60.0)
@@ -56,6 +57,7 @@ def _image_service(ledger: LedgerProcess, nats_url: str, folder: Path) -> Servic
     environment = {
         "IMAGE_PORT": str(port := free_port()),
         "IMAGE_LEDGER_URL": ledger.url,
+        "IMAGE_LEDGER_TOKEN": TOKEN,
         "IMAGE_NATS_URL": nats_url,
         "IMAGE_DATA_DIR": str(folder / "image"),
         "IMAGE_PIXELS_MAX": "1000000",

@@ -10,7 +10,9 @@ from tests.servers import Ledger, eventually
 async def test_operations_are_checked_over_nats_alone(ledger: Ledger, nats_url: str, tmp_path: Path) -> None:
     await ledger.set_up(limit("images", maximum=2))
     nobody = "http://127.0.0.1:1"
-    settings = make_settings(tmp_path, nobody, nats_url=nats_url, check_transport="nats", ledger_timeout_seconds=5)
+    # Service tokens are looked up over HTTP alone; see deploy/guides/access.md.
+    nats = {"nats_url": nats_url, "check_transport": "nats", "auth": "off"}
+    settings = make_settings(tmp_path, nobody, **nats, ledger_timeout_seconds=5)
     async with image_service(settings) as client:
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["parts"]["ledger"]) == (200, {"ok": True})

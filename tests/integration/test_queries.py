@@ -20,6 +20,7 @@ ABOUT_NO_ACCOUNT = {
     "seals",
     "seal_nodes",
     "outcome_effects",
+    "service_tokens",
 }
 QUERIES = dict(every_query())
 #: What verification.compose() puts before the queries of a rebuild.

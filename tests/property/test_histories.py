@@ -29,6 +29,7 @@ from tests.builders import Body
 from tests.oracle import Oracle, Terms
 from tests.property.projections import assert_projections_agree, counters_agree, replayed, totals_view
 from tests.servers import Client
+from tests.tokens import AUTHORIZED
 
 accounts = (f"history-{number}" for number in count())
 
@@ -87,7 +88,9 @@ class Backend:
         app = create_app(chosen)
         await self._stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app)
-        http = await self._stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://ledger"))
+        http = await self._stack.enter_async_context(
+            httpx.AsyncClient(transport=transport, headers=AUTHORIZED, base_url="http://ledger")
+        )
         self.client = Client(http)
         self.pool = await self._stack.enter_async_context(
             asyncpg.create_pool(self._database_url, min_size=1, max_size=2)

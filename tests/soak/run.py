@@ -13,6 +13,7 @@ from tests.soak.facts import Body, account_id, is_strict, make_plans
 from tests.soak.load import Load
 from tests.soak.stack import Stack
 from tests.soak.verifier import Findings, verify_account
+from tests.tokens import AUTHORIZED
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ async def soak(
         connection = await nats.connect(stack.nats_url)
         opened.push_async_callback(connection.close)
         https = [
-            await opened.enter_async_context(httpx.AsyncClient(base_url=ledger.url, timeout=60))
+            await opened.enter_async_context(httpx.AsyncClient(base_url=ledger.url, headers=AUTHORIZED, timeout=60))
             for ledger in stack.ledgers
         ]
         load = Load(

@@ -10,6 +10,7 @@ from deploy.local.ports import free_port
 from deploy.local.servers import NatsServer, PostgresServer
 from ledger_service.store.migrations import migrate
 from tests.servers import LedgerProcess, renew_stream, run_apart
+from tests.tokens import make_token_known
 
 #: So that the verifier can put the log in the order of its commits.
 COMMIT_TIMES: Final = {"track_commit_timestamp": "on"}
@@ -36,6 +37,7 @@ def stack_of(folder: Path, processes: int, *, durable: bool) -> Iterator[Stack]:
             stack.callback(server.stop)
             server.start()
         run_apart(migrate(postgres.url))
+        run_apart(make_token_known(postgres.url))
         run_apart(renew_stream(nats.url))
         settings = {"database_url": postgres.url, "nats_url": nats.url, "expiry_interval_seconds": 0.2}
         ledgers = []

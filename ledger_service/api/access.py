@@ -1,0 +1,69 @@
+"""Who may use which route of the ledger: the one table."""
+
+from typing import Final
+
+from contracts.access.guard import guarded
+from contracts.access.principal import Scope
+from contracts.access.rules import About, Rules, needs
+
+_CHECK: Final = needs(About.BODY, Scope.LIMITS_CHECK)
+_WRITE: Final = needs(About.BODY, Scope.EVENTS_WRITE)
+_READ: Final = needs(About.PATH, Scope.USAGE_READ, Scope.USAGE_READ_ALL)
+_READ_SETTINGS: Final = needs(About.PATH, Scope.USAGE_READ, Scope.USAGE_READ_ALL, Scope.ADMIN)
+_CHANGE: Final = needs(About.PATH, Scope.ADMIN)
+_CHANGE_ALL: Final = needs(About.EVERYBODY, Scope.ADMIN)
+#: The catalogue is the same for all, and what a check is held at shows its prices anyway.
+_PRICES: Final = needs(About.NOBODY, Scope.LIMITS_CHECK, Scope.USAGE_READ, Scope.USAGE_READ_ALL, Scope.ADMIN)
+_SEALS: Final = needs(About.NOBODY, Scope.USAGE_READ, Scope.USAGE_READ_ALL, Scope.ADMIN)
+
+RULES: Final[Rules] = {
+    ("POST", "/v1/limit-checks"): _CHECK,
+    ("POST", "/v1/limit-checks:batch"): _CHECK,
+    ("POST", "/v1/reservations/{operation_id}:release"): _CHECK,
+    ("POST", "/v1/reservations/{operation_id}:extend"): _CHECK,
+    ("POST", "/v1/leases"): _CHECK,
+    ("POST", "/v1/leases/{lease_id}:return"): _CHECK,
+    ("POST", "/v1/events"): _WRITE,
+    ("GET", "/v1/decisions/{operation_id}"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
+    ("GET", "/v1/accounts/{account_id}/usage"): _READ,
+    ("GET", "/v1/accounts/{account_id}/usage-log"): _READ,
+    ("GET", "/v1/accounts/{account_id}/alerts"): _READ,
+    ("POST", "/v1/limits:backtest"): needs(About.BODY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
+    ("GET", "/v1/reports/estimates"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
+    # Administration. Plans are shared by accounts, so whoever is bound to one sees its limits in its usage alone.
+    ("GET", "/v1/plans/{plan_id}"): needs(About.EVERYBODY, Scope.USAGE_READ_ALL, Scope.ADMIN),
+    ("PUT", "/v1/plans/{plan_id}"): _CHANGE_ALL,
+    ("GET", "/v1/accounts/{account_id}"): _READ_SETTINGS,
+    ("PUT", "/v1/accounts/{account_id}"): _CHANGE,
+    ("GET", "/v1/accounts/{account_id}/limits"): _READ_SETTINGS,
+    ("PUT", "/v1/accounts/{account_id}/limits/{limit_id}"): _CHANGE,
+    ("DELETE", "/v1/accounts/{account_id}/limits/{limit_id}"): _CHANGE,
+    ("GET", "/v1/accounts/{account_id}/credit-grants"): _READ_SETTINGS,
+    ("PUT", "/v1/accounts/{account_id}/credit-grants/{grant_id}"): _CHANGE,
+    ("DELETE", "/v1/accounts/{account_id}/credit-grants/{grant_id}"): _CHANGE,
+    ("GET", "/v1/prices"): _PRICES,
+    ("GET", "/v1/prices/{provider}/{operation}/{model}"): _PRICES,
+    ("PUT", "/v1/prices/{provider}/{operation}/{model}"): _CHANGE_ALL,
+    ("POST", "/v1/prices:rate"): _PRICES,
+    # What could not enter the log may be anybody's.
+    ("GET", "/v1/dead-letters"): _CHANGE_ALL,
+    ("GET", "/v1/dead-letters/{dead_letter_id}"): _CHANGE_ALL,
+    ("POST", "/v1/dead-letters/{dead_letter_id}:redrive"): _CHANGE_ALL,
+    ("POST", "/v1/dead-letters/{dead_letter_id}:discard"): _CHANGE_ALL,
+    ("POST", "/v1/dead-letters:redrive"): _CHANGE_ALL,
+    ("POST", "/v1/dead-letters:discard"): _CHANGE_ALL,
+    # Checkpoints are hashes over the whole log: whoever proves a row of its own needs them.
+    ("GET", "/v1/seals"): _SEALS,
+    ("GET", "/v1/seals/key"): _SEALS,
+    ("GET", "/v1/seals/{size}"): _SEALS,
+    ("GET", "/v1/seals:consistency"): _SEALS,
+    ("GET", "/v1/usage-log/{operation_id}/proof"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
+    # Tokens: whoever may make them may do everything.
+    ("GET", "/v1/tokens"): _CHANGE_ALL,
+    ("POST", "/v1/tokens"): _CHANGE_ALL,
+    ("DELETE", "/v1/tokens/{token_id}"): _CHANGE_ALL,
+    # Another service asks whose the token is that it was sent: whoever asks has that token already.
+    ("POST", "/v1/tokens:introspect"): needs(About.EVERYBODY, Scope.LIMITS_CHECK),
+}
+
+LedgerRoute: Final = guarded(RULES)
