@@ -7,9 +7,9 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.access.nats_access import INBOX_PREFIX
 from contracts.access.settings import AccessSettings
 from contracts.client.settings import Transport
-from contracts.nats_access import INBOX_PREFIX
 
 _HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
 _Port = Annotated[int, Field(ge=1, le=65_535)]

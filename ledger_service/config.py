@@ -6,10 +6,10 @@ from typing import Final
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.access.nats_access import NatsAccess
 from contracts.access.service_tokens import BootstrapToken
 from contracts.access.settings import AccessSettings
 from contracts.limits import TTL_SECONDS_DEFAULT
-from contracts.nats_access import NatsAccess
 from contracts.subjects import LEDGER_INBOX
 from ledger_service.domain.checkpoints import ORIGIN_PATTERN
 

@@ -18,7 +18,7 @@ from nats.js.api import (
 )
 from nats.js.errors import NotFoundError
 
-from contracts.nats_access import NatsAccess
+from contracts.access.nats_access import NatsAccess, close_client
 from contracts.subjects import INGEST_CONSUMER, SEALS, SEALS_STREAM, STREAM, STREAM_SUBJECTS
 
 log = structlog.get_logger()
@@ -77,7 +77,7 @@ async def connect_nats(access: NatsAccess, name: str) -> Client:
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
             await connection.connect(name=name, error_cb=on_error, **access.options())
     except BaseException:
-        await connection.close()
+        await close_client(connection)
         raise
     return connection
 

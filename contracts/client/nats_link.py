@@ -11,12 +11,11 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from contracts.access.nats_access import NatsAccess, close_client
 from contracts.client.background import stop
-from contracts.nats_access import NatsAccess
 
 CONNECT_SECONDS_MAX: Final = 10.0
 RETRY_SECONDS: Final = 1.0
-CLOSE_SECONDS_MAX: Final = 2.0
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -56,7 +55,7 @@ class NatsLink:
         if client is None or client is self._client:
             current, self._client = self._client, None
             if current is not None:
-                await _close(current)
+                await close_client(current)
 
     async def close(self) -> None:
         if self._connecting is not None:
@@ -79,11 +78,11 @@ class NatsLink:
                 if self._subscription is not None:
                     await client.subscribe(self._subscription.subject, cb=self._on_message)
         except asyncio.CancelledError:
-            await _close(client)
+            await close_client(client)
             raise
         except (OSError, TimeoutError, nats.errors.Error) as error:
             _log.warning("nats_unreachable", reason=str(error) or type(error).__name__)
-            await _close(client)
+            await close_client(client)
             await asyncio.sleep(RETRY_SECONDS)
             return
         _log.info("nats_connected")
@@ -92,15 +91,6 @@ class NatsLink:
     async def _on_message(self, message: Msg) -> None:
         assert self._subscription is not None
         await self._subscription.received(message.data)
-
-
-async def _close(client: Client) -> None:
-    # A black-holed socket lets close() wait for a flush that never ends (nats.py #671).
-    try:
-        async with asyncio.timeout(CLOSE_SECONDS_MAX):
-            await client.close()
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        _log.warning("nats_close_failed", reason=str(error) or type(error).__name__)
 
 
 async def _on_error(error: Exception) -> None:

@@ -15,12 +15,12 @@ import structlog
 from nats.js.client import JetStreamContext
 from pydantic import ValidationError
 
+from contracts.access.nats_access import NatsAccess
 from contracts.client import jetstream
 from contracts.client.journal import Journal, JournalUnavailableError, OutboxRow
 from contracts.client.nats_link import NatsLink, Subscription
 from contracts.client.republish import RepublishSchedule, merge_ranges
 from contracts.events import INT8_MAX, RecordedRanges
-from contracts.nats_access import NatsAccess
 from contracts.subjects import RECORDED
 
 #: Published and not yet acknowledged by the broker; also the rows that are in memory at once.

@@ -5,9 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
+from contracts.access.nats_access import INBOX_PREFIX, NatsAccess
 from contracts.identifiers import Name
 from contracts.limits import TTL_SECONDS_MAX
-from contracts.nats_access import INBOX_PREFIX, NatsAccess
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 _HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
@@ -31,7 +31,7 @@ class ClientSettings(BaseModel):
     source: Name
     ledger_url: _HttpUrl | None = None
     nats_url: _NatsUrl | None = None
-    #: See contracts.nats_access: who we are, whom we trust, and where our answers come to.
+    #: See contracts.access.nats_access: who we are, whom we trust, and where our answers come to.
     nats_nkey_path: Path | None = None
     nats_ca_path: Path | None = None
     nats_inbox_prefix: _InboxPrefix = INBOX_PREFIX

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from contracts.nats_access import NatsAccess
+from contracts.access.nats_access import NatsAccess
 from ledger_service.commands.database import OUT_OF_REACH, messages, output, stop
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import VerifierKey, VerifierKeyError, notes_in

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from contracts.nats_access import NatsAccess
+from contracts.access.nats_access import NatsAccess
 from ledger_service.intake import add_to_batch
 from ledger_service.recording import Batch, record
 from ledger_service.store.pool import open_hot_pool

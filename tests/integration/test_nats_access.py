@@ -15,8 +15,8 @@ import nkeys
 import pytest
 from nats.aio.client import Client
 
+from contracts.access.nats_access import NatsAccess
 from contracts.client import LedgerClient
-from contracts.nats_access import NatsAccess
 from contracts.subjects import LEDGER_INBOX, LIMITS_CHECK, RECORDED, STREAM_SUBJECTS
 from deploy.local.errors import MissingServerError
 from deploy.local.nats import PERMISSIONS, NatsServer

@@ -12,11 +12,11 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
+from contracts.access.nats_access import NatsAccess
 from contracts.client.background import stop
 from contracts.client.journal import Journal
 from contracts.client.relay import Relay, RelaySettings
 from contracts.events import parse_event
-from contracts.nats_access import NatsAccess
 from contracts.subjects import RECORDED, STREAM, STREAM_SUBJECTS
 from tests.integration.image_harness import NatsServer, eventually
 from tests.unit.test_journal import GIBIBYTE, completed, requested_by

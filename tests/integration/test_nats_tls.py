@@ -1,0 +1,166 @@
+"""deploy/nats/nats.conf on a real server: TLS before the first byte, and nkeys."""
+
+import asyncio
+import os
+import shutil
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import nkeys
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from contracts.access.nats_access import NatsAccess
+from contracts.subjects import LEDGER_INBOX, LIMITS_CHECK
+from deploy.local.errors import MissingServerError
+from deploy.local.nats import NatsServer
+from deploy.local.ports import HOST
+from ledger_service.stream import connect_nats, create_stream
+
+CONF = Path(__file__).parents[2] / "deploy" / "nats"
+NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+
+
+def certify(folder: Path) -> Path:
+    """A certificate for this machine that is its own authority, as deploy/nats/nats.conf names the files."""
+    folder.mkdir()
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(NAME)
+        .issuer_name(NAME)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    written = certificate.public_bytes(pem)
+    for name in ("server.pem", "ca.pem"):
+        (folder / name).write_bytes(written)
+    (folder / "server-key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder
+
+
+class Identity:
+    """An nkey: the seed in a file, as a service has it, and the public key, as the server has it."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+        self.public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+        self.seed_file = folder / f"{name}.nk"
+        self.seed_file.write_bytes(seed + b"\n")
+
+
+class ProductionServer(NatsServer):
+    """Runs deploy/nats/nats.conf itself; only paths, the address and the other servers of the cluster are ours."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "nats")
+        self.tls = certify(folder / "tls")
+        self.identities = {name: Identity(folder, name) for name in ("LEDGER", "DEPLOY", "IMAGE")}
+
+    @property
+    def url(self) -> str:
+        return f"tls://{HOST}:{self.port}"
+
+    def access(self, name: str, inbox: str = LEDGER_INBOX) -> NatsAccess:
+        return NatsAccess(self.url, self.identities[name].seed_file, self.tls / "ca.pem", inbox)
+
+    def configuration(self) -> str:
+        shutil.copy(CONF / "permissions.conf", self.data_dir)
+        text = (CONF / "nats.conf").read_text()
+        text = text.replace('"0.0.0.0:4222"', f'"{HOST}:{self.port}"').replace('"0.0.0.0:6222"', f'"{HOST}:-1"')
+        text = text.replace("/etc/nats/tls", str(self.tls)).replace("/data", str(self.data_dir))
+        text = text.replace("routes: [$NATS_ROUTES]", "").replace("$NATS_NAME", self._server_name)
+        # On its own it would wait for the others of its cluster before it serves JetStream.
+        text = text[: text.index("cluster {")]
+        for name, identity in self.identities.items():
+            text = text.replace(f"$NATS_{name}_NKEY", identity.public)
+        return text
+
+    def probe(self) -> bool:
+        context = ssl.create_default_context(cafile=self.tls / "ca.pem")
+        with (
+            suppress(OSError),
+            socket.create_connection((HOST, self.port), 1) as plain,
+            context.wrap_socket(plain, server_hostname=HOST) as connection,
+        ):
+            return connection.recv(5) == b"INFO "
+        return False
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ProductionServer]:
+    made = ProductionServer(tmp_path)
+    try:
+        made.start()
+        yield made
+    except MissingServerError as error:
+        pytest.skip(str(error))
+    finally:
+        made.stop()
+
+
+async def test_the_configuration_for_production_serves_each_identity(server: ProductionServer) -> None:
+    deploying = await connect_nats(server.access("DEPLOY"), "deploy")
+    await create_stream(deploying, replicas=1)
+    await deploying.close()
+    ledger = await connect_nats(server.access("LEDGER"), "ledger")
+    image = await connect_nats(server.access("IMAGE", "_INBOX_image"), "image")
+    try:
+
+        async def answer(message: object) -> None:
+            await message.respond(b"yes")  # type: ignore[attr-defined]  # nats-py's Msg
+
+        await ledger.subscribe(LIMITS_CHECK, cb=answer)
+        await ledger.flush()
+        assert (await image.request(LIMITS_CHECK, b"{}", timeout=2)).data == b"yes"
+        await image.subscribe(LIMITS_CHECK)
+        await image.flush()
+        await asyncio.sleep(0.05)
+        assert "permissions violation" in str(image.last_error).lower()
+    finally:
+        await ledger.close()
+        await image.close()
+
+
+async def test_a_server_that_nobody_vouches_for_is_not_spoken_to(server: ProductionServer) -> None:
+    unknown = NatsAccess(server.url, server.identities["LEDGER"].seed_file)
+    with pytest.raises((ssl.SSLError, TimeoutError, OSError)):
+        await connect_nats(unknown, "ledger")
+
+
+async def test_nobody_in_between_talks_us_out_of_tls() -> None:
+    """A server that says "no TLS here", as nats-py would believe, gets a greeting of TLS, and no password."""
+    heard = asyncio.get_running_loop().create_future()
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.15.0","max_payload":1048576,"tls_required":false}\r\n')
+        said = await reader.read(4096)
+        if not heard.done():
+            heard.set_result(said)
+        writer.close()
+
+    async with await asyncio.start_server(between, HOST, 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        connecting = asyncio.create_task(connect_nats(NatsAccess(f"tls://ledger:a-secret@{HOST}:{port}"), "ledger"))
+        said = await asyncio.wait_for(heard, 5)
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+    assert said[:1] == b"\x16", "the first byte of a TLS handshake"
+    assert b"a-secret" not in said
