@@ -43,5 +43,6 @@ NO_PROJECTIONS: Final = {
     "dead_letter_actions": "which events tell what was done about a letter: found by them, and never counted",
     "price_catalogue": "tells ledger processes which prices to read again, and which shipped file was followed",
     "signing_keys": "secrets",
+    "service_tokens": "who may call: hashes of secrets, which the log does not have",
     "schema_migrations": "the schema",
 }

@@ -489,7 +489,7 @@ async def test_what_was_done_is_proven_and_a_change_of_it_is_named(stack: StackP
         await client.recorded(1)
         operation_id = answer.json()["operation_id"]
         url = f"{stack.state.ledger_url}/v1/usage-log/{operation_id}/proof"
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(headers=stack.headers) as http:
             proof = await eventually(lambda: http.get(url), lambda one: one.status_code == 200)
     seals = {
         "LEDGER_DATABASE_URL": str(stack.state.database_url),

@@ -57,6 +57,7 @@ READ_OR_ADMIN = f"{READ} admin"
 PRICES = f"limits:check {READ_OR_ADMIN}"
 PRICE = {"unit": "image", "valid_from": "2026-01-01T00:00:00Z", "variants": [{"when": {}, "price": "0.01"}]}
 DAYS = {"from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z", "limits": []}
+BECAUSE = {"author": "tests", "reason": "no reason"}
 OVERRIDE = {"meter": "calls", "window": "day", "maximum": 9}
 
 
@@ -126,6 +127,21 @@ LEDGER = {
     ("POST", "/v1/prices:rate"): Route(
         PRICES, "nobody", at("/v1/prices:rate", json={"provider": "a", "operation": "edit", "model": "b"})
     ),
+    ("GET", "/v1/dead-letters"): Route("admin", "all", at("/v1/dead-letters")),
+    ("GET", "/v1/dead-letters/{dead_letter_id}"): Route("admin", "all", at("/v1/dead-letters/1")),
+    ("POST", "/v1/dead-letters/{dead_letter_id}:redrive"): Route(
+        "admin", "all", at("/v1/dead-letters/1:redrive", json=BECAUSE)
+    ),
+    ("POST", "/v1/dead-letters/{dead_letter_id}:discard"): Route(
+        "admin", "all", at("/v1/dead-letters/1:discard", json=BECAUSE)
+    ),
+    ("POST", "/v1/dead-letters:redrive"): Route("admin", "all", at("/v1/dead-letters:redrive", json=BECAUSE)),
+    ("POST", "/v1/dead-letters:discard"): Route("admin", "all", at("/v1/dead-letters:discard", json=BECAUSE)),
+    ("GET", "/v1/seals"): Route(READ_OR_ADMIN, "nobody", at("/v1/seals")),
+    ("GET", "/v1/seals/key"): Route(READ_OR_ADMIN, "nobody", at("/v1/seals/key")),
+    ("GET", "/v1/seals/{size}"): Route(READ_OR_ADMIN, "nobody", at("/v1/seals/1")),
+    ("GET", "/v1/seals:consistency"): Route(READ_OR_ADMIN, "nobody", at("/v1/seals:consistency?from=1&to=2")),
+    ("GET", "/v1/usage-log/{operation_id}/proof"): Route(READ, "own", at("/v1/usage-log/{held}/proof"), elsewhere=404),
     ("GET", "/v1/tokens"): Route("admin", "all", at("/v1/tokens")),
     ("POST", "/v1/tokens"): Route(
         "admin", "all", at("/v1/tokens", json=lambda _: {"name": new_id(), "scopes": ["admin"]})

@@ -16,6 +16,7 @@ from tests import builders
 from tests.builders import completed
 from tests.integration.image_harness import answers, eventually, free_port, make_settings, start_process
 from tests.servers import LedgerProcess
+from tests.tokens import AUTHORIZED
 
 SLOW_SECONDS = 0.8
 CONNECTIONS = 40
@@ -52,7 +53,12 @@ async def services(
 ) -> AsyncIterator[tuple[Service, Service]]:
     """The ledger, and an image service without one."""
     port = free_port()
-    environment = {"IMAGE_CONNECTIONS_MAX": str(CONNECTIONS), "IMAGE_SLOW_CLIENT_SECONDS": str(SLOW_SECONDS)}
+    # Without a ledger nobody can say whose a token is.
+    environment = {
+        "IMAGE_AUTH": "off",
+        "IMAGE_CONNECTIONS_MAX": str(CONNECTIONS),
+        "IMAGE_SLOW_CLIENT_SECONDS": str(SLOW_SECONDS),
+    }
     image = start_process(make_settings(tmp_path, "http://127.0.0.1:1", port=port), **environment)
     try:
         ledger = await asyncio.to_thread(
@@ -84,7 +90,8 @@ async def told(reader: asyncio.StreamReader, within_seconds: float = 10) -> tupl
 
 def head_of(service: Service, *headers: str, method: str | None = None) -> bytes:
     method = method or ("PUT" if "plans" in service.path else "POST")
-    caller = ("X-Account-Id: acme", "X-User-Id: ada", "Content-Type: application/json", "Host: x")
+    token = f"Authorization: {AUTHORIZED['Authorization']}"
+    caller = (token, "X-Account-Id: acme", "X-User-Id: ada", "Content-Type: application/json", "Host: x")
     return "\r\n".join((f"{method} {service.path} HTTP/1.1", *caller, *headers)).encode()
 
 
@@ -220,7 +227,7 @@ async def _chunks_without_end(service: Service) -> None:
 async def _deep_json(service: Service) -> None:
     async with httpx.AsyncClient(base_url=service.url, timeout=10) as http:
         deep = b'{"a":' * 8_000 + b"1" + b"}" * 8_000
-        headers = {"Content-Type": "application/json", "X-Account-Id": "acme", "X-User-Id": "ada"}
+        headers = {"Content-Type": "application/json", "X-Account-Id": "acme", "X-User-Id": "ada", **AUTHORIZED}
         method = "PUT" if "plans" in service.path else "POST"
         answer = await http.request(method, service.path, content=deep[: service.body_bytes_max], headers=headers)
         assert answer.status_code in (400, 422)
