@@ -28,6 +28,8 @@ class Settings(AccessSettings, BaseSettings):
     nats_url: str = "nats://127.0.0.1:4222"
     #: The seed of an nkey, where the URL carries no user and password.
     nats_nkey_file: Path | None = None
+    #: Where NATS answers us; `ledger seals verify` as the auditor has its own.
+    nats_inbox_prefix: str = LEDGER_INBOX
     #: Who vouches for a server with tls://, where the machine does not know.
     nats_ca_file: Path | None = None
     host: str = "127.0.0.1"
@@ -77,4 +79,4 @@ class Settings(AccessSettings, BaseSettings):
 
     @property
     def nats_access(self) -> NatsAccess:
-        return NatsAccess(self.nats_url, self.nats_nkey_file, self.nats_ca_file, LEDGER_INBOX)
+        return NatsAccess(self.nats_url, self.nats_nkey_file, self.nats_ca_file, self.nats_inbox_prefix)

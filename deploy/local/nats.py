@@ -33,7 +33,7 @@ def nats_binary() -> Path:
 #: Which identity may do what, as in production; see the files.
 PERMISSIONS = tuple(Path(__file__).parents[1] / "nats" / name for name in ("permissions.conf", "producer.conf"))
 #: The block of PERMISSIONS that each user has.
-USERS = {"ledger": "LEDGER", "deploy": "DEPLOY", "image": "IMAGE", "producer": "PRODUCER"}
+USERS = {"ledger": "LEDGER", "deploy": "DEPLOY", "auditor": "AUDITOR", "image": "IMAGE", "producer": "PRODUCER"}
 
 
 class NatsServer(ManagedProcess):

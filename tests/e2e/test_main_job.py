@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -483,6 +484,13 @@ def run(*command: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def auditor_url(stack: StackProcess) -> str:
+    """Of the identity that may read published checkpoints; its password stands in the server's configuration."""
+    configured = re.search(r'user: auditor, password: "([^"]+)"', (stack.data / "nats" / "nats.conf").read_text())
+    assert configured is not None
+    return f"nats://auditor:{configured[1]}@{stack.state.nats_url.rpartition('@')[2]}"
+
+
 async def test_what_was_done_is_proven_and_a_change_of_it_is_named(stack: StackProcess, tmp_path: Path) -> None:
     async with customer(stack, IMAGES) as client:
         answer = await client.generate()
@@ -493,7 +501,8 @@ async def test_what_was_done_is_proven_and_a_change_of_it_is_named(stack: StackP
             proof = await eventually(lambda: http.get(url), lambda one: one.status_code == 200)
     seals = {
         "LEDGER_DATABASE_URL": str(stack.state.database_url),
-        "LEDGER_NATS_URL": stack.state.nats_url,
+        "LEDGER_NATS_URL": auditor_url(stack),
+        "LEDGER_NATS_INBOX_PREFIX": "_INBOX_auditor",
         "LEDGER_SEALS_KEY_FILE": str(stack.data / "seals" / "key.pem"),
         "LEDGER_SEALS_FILE": str(stack.data / "seals" / "checkpoints"),
     }

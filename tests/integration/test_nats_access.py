@@ -82,7 +82,7 @@ async def visiting(url: str, **options: Any) -> AsyncIterator[Visitor]:
 
 @asynccontextmanager
 async def visiting_as(server: NatsServer, user: str) -> AsyncIterator[Visitor]:
-    prefix = {"image": "_INBOX_image", "producer": "_INBOX"}.get(user, LEDGER_INBOX)
+    prefix = {"image": "_INBOX_image", "producer": "_INBOX", "auditor": "_INBOX_auditor"}.get(user, LEDGER_INBOX)
     async with visiting(server.url_of(user), inbox_prefix=prefix) as visitor:
         yield visitor
 
@@ -175,7 +175,7 @@ async def test_an_image_service_cannot_read_the_answers_of_others(guarded: NatsS
         assert await image.settled()
 
 
-@pytest.mark.parametrize("user", ["ledger", "deploy"])
+@pytest.mark.parametrize("user", ["ledger", "deploy", "auditor"])
 async def test_nobody_but_producers_publishes_usage(guarded: NatsServer, user: str) -> None:
     before = await messages_in(guarded)
     async with visiting_as(guarded, user) as visitor:
@@ -202,7 +202,9 @@ async def test_an_nkey_does_as_well_as_a_password(tmp_path: Path) -> None:
     """As in deploy/nats/nats.conf: the server knows the public key alone."""
     seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
     public = nkeys.from_seed(bytearray(seed)).public_key.decode()
-    users = "\n".join(f"{{ user: {block}, password: x, permissions: ${block} }}," for block in ("DEPLOY", "IMAGE"))
+    users = "\n".join(
+        f"{{ user: {block}, password: x, permissions: ${block} }}," for block in ("DEPLOY", "IMAGE", "AUDITOR")
+    )
 
     class WithKey(NatsServer):
         def configuration(self) -> str:

@@ -72,7 +72,7 @@ class ProductionServer(NatsServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "nats")
         self.tls = certify(folder / "tls")
-        self.identities = {name: Identity(folder, name) for name in ("LEDGER", "DEPLOY", "IMAGE")}
+        self.identities = {name: Identity(folder, name) for name in ("LEDGER", "DEPLOY", "IMAGE", "AUDITOR")}
 
     @property
     def url(self) -> str:
