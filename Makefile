@@ -57,7 +57,7 @@ schemas: $(READY) ## Write contracts/schemas/ from the models
 	$(PY) -m contracts.generate
 
 bench: $(READY) ## Speed, each figure beside its limit
-	@$(PY) -m tests.bench
+	@$(PY) -m tests.bench $(BENCH_ARGS)
 
 faults: $(READY) ## Kill and restart real servers under load
 	$(PY) -m pytest -m faults tests

@@ -18,7 +18,7 @@ import asyncpg
 from ledger_service.differences import DifferenceStore, difference_store
 from ledger_service.projections import PROJECTIONS
 from ledger_service.projections.projection import Projection
-from ledger_service.store.accounts import lock_accounts
+from ledger_service.store.accounts import lock_known_accounts
 from ledger_service.store.tables import SQL, Replacement, read_tables, replacement
 from ledger_service.verification import Difference, Scope, Verification, connected
 
@@ -175,7 +175,7 @@ class _Swap:
             if projection.under_lock and not locked:
                 locked = True
                 if accounts:
-                    await lock_accounts(self._connection, accounts)
+                    await lock_known_accounts(self._connection, accounts)
             if mine:
                 replaced += await self._replace_rows(projection, mine)
                 if projection.replaced_sql is not None:

@@ -21,7 +21,7 @@ JOBS_DEFAULT: Final = 2
 ROWS_PER_FETCH: Final = 1000
 EVENTS_PER_REPORT: Final = 10_000
 _REPORT: Final = "ledger.progress "
-_TICK: Final = f"(position % {EVENTS_PER_REPORT} <> 0 or report_progress(position))"
+_TICK: Final = f"(position % {EVENTS_PER_REPORT} <> 0 or operation_id is null or report_progress(position))"
 
 # Whole tables are read: what suits looking up few rows does not suit this. A statement ends with its client.
 _SETTINGS: Final = {

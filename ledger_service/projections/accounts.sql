@@ -3,15 +3,15 @@
 -- of an account under a number must not come back under it.
 with registered as (
     select distinct on (account_id) account_id, d.plan_id, d.time_zone, d.billing_anchor, d.version
-    from facts
-    cross join lateral json_to_record(body -> 'data') as d (
+    from administration
+    cross join lateral json_to_record(data) as d (
         plan_id text, time_zone text, billing_anchor date, version integer)
     where type = 'ledger.account.changed.v1'
     order by account_id, position desc
 ),
 changes as (
     select account_id, count(distinct transaction_id)::integer as limits_version
-    from facts
+    from administration
     where type in ('ledger.limit_override.changed.v1', 'ledger.limit_override.removed.v1',
                    'ledger.credit_grant.changed.v1')
     group by account_id
@@ -20,7 +20,9 @@ select s.account_id, r.plan_id, coalesce(r.time_zone, 'UTC') as time_zone,
        coalesce(r.billing_anchor, '2000-01-01') as billing_anchor, coalesce(r.version, 0) as version,
        greatest(c.limits_version, l.limits_version, 0) as limits_version
 from (
-    select account_id from facts where account_id <> ''
+    select account_id from facts
+    union
+    select account_id from administration where account_id <> ''
     union
     select account_id from live_accounts
 ) s

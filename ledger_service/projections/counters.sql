@@ -189,7 +189,7 @@ sums as (
 -- says it anew. Of the thresholds below warn_at, each has raised its alert.
 watches as (
     select d.account_id, d.scope_key, d.period_end, d.period_start, d.counter_id,
-           bool_and(t.amount is not null and t.amount = greatest(1, ceil(t.maximum * t.percent / 100))) as makes_sense,
+           bool_and(coalesce(t.amount = greatest(1, ceil(t.maximum * t.percent / 100)) and t.maximum * t.percent >= 0, false)) as makes_sense,
            min(t.amount) filter (where a.limit_id is null and t.amount <= 9223372036854775807) as first_silent,
            bool_or(t.amount = d.warn_at) as is_a_threshold
     from defined d

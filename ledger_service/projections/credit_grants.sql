@@ -1,9 +1,9 @@
 -- name: rebuild
 select distinct on (account_id, d.grant_id)
-       account_id, d.grant_id, d.version, ((body -> 'data')::jsonb - array ['account_id', 'grant_id', 'version'])::json as body,
+       account_id, d.grant_id, d.version, (data::jsonb - array ['account_id', 'grant_id', 'version'])::json as body,
        recorded_at
-from facts
-cross join lateral json_to_record(body -> 'data') as d (grant_id text, version integer)
+from administration
+cross join lateral json_to_record(data) as d (grant_id text, version integer)
 where type = 'ledger.credit_grant.changed.v1'
 order by account_id, d.grant_id, position desc
 

@@ -1,7 +1,14 @@
+-- name: administration
+-- What is about no operation: rare, and found by an index of its own.
+select account_id, event_id, type, occurred_at, recorded_at, transaction_id, position, body -> 'data' as data
+from events
+where operation_id is null
+
 -- name: facts
--- Every event of the scope that a projection is made of, its body read once. Of outcomes also when they took effect.
-select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_at, e.recorded_at, e.transaction_id,
-       e.position, f.position as effect_position, f.took_effect_at,
+-- Every event about an operation that a projection is made of, its body read once. Of outcomes also when they took
+-- effect.
+select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_at, e.recorded_at, e.position,
+       f.position as effect_position, f.took_effect_at,
        -- urn:uuid:… is a UUID to the contract
        replace(e.leaseid, 'urn:uuid:', '')::uuid as lease_id,
        coalesce(d.user_id, (e.c).user_id) as user_id, coalesce(d.project_id, (e.c).project_id) as project_id,
@@ -12,16 +19,15 @@ select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_
        event_moment(d.requested_at) as requested_at, d.duration_ms, d.status_code, d.retry_count, d.request_bytes,
        d.response_bytes, d.endpoint, d.error, with_nul(d.metadata) as metadata,
        substring(sha256(convert_to(d."check"::text, 'UTF8')) for 16) as request_digest,
-       coalesce(d.expires_at, ((d.decision).reservation).expires_at) as expires_at,
-       case when e.operation_id is null then e.body end as body
+       coalesce(d.expires_at, ((d.decision).reservation).expires_at) as expires_at
 from (
     select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_at, e.recorded_at,
-           e.transaction_id, e.position, e.body, (e.b).leaseid, (e.b).data,
+           e.transaction_id, e.position, (e.b).leaseid, (e.b).data,
            json_populate_record(null::fact_check, ((e.b).data)."check") as c
     from (
         select *, json_populate_record(null::fact_body, without_nul(body)) as b
         from events
-        where type <> 'usage.operation.requested.v1'
+        where operation_id is not null and type <> 'usage.operation.requested.v1'
         offset 0
     ) e
     offset 0

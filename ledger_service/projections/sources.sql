@@ -32,8 +32,8 @@ letters as (
     where l.source_sequence is not null
     group by l.source
 )
-select source, coalesce(g.recorded, '{}') + coalesce(l.recorded * s.recorded, '{}') as recorded
+select source, coalesce(g.recorded, '{}') + coalesce(l.recorded * s.recorded, l.recorded, '{}') as recorded
 from logged g
-full join live_sources s using (source)
-left join letters l using (source)
-where g.source is not null or not isempty(l.recorded * s.recorded)
+full join letters l using (source)
+left join live_sources s using (source)
+where g.source is not null or s.source is null or not isempty(l.recorded * s.recorded)

@@ -22,6 +22,11 @@ async def lock_accounts(connection: "Connection", account_ids: Collection[str]) 
         await connection.execute(SQL["lock"], wanted)
 
 
+async def lock_known_accounts(connection: "Connection", account_ids: Collection[str]) -> None:
+    """Locks those of the accounts that have a row."""
+    await connection.execute(SQL["lock"], sorted(account_ids))
+
+
 async def add_seen(connection: "Connection", account_ids: list[str]) -> None:
     """Gives accounts (sorted) that were never seen before a row."""
     await connection.execute(SQL["add_seen"], account_ids)

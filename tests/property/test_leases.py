@@ -26,6 +26,7 @@ from tests import builders
 from tests.builders import Body
 from tests.property.projections import assert_projections_agree, replayed
 from tests.property.test_ingest_order import submission
+from tests.rebuilds import assert_agrees_with_the_log
 
 CENT = 10_000_000
 LIMITS = [
@@ -183,7 +184,10 @@ steps = st.one_of(
 
 @given(st.lists(steps, min_size=4, max_size=25))
 async def test_leases_never_let_anything_past_a_limit(
-    writing_pool: Pool, database: "asyncpg.Connection[asyncpg.Record]", history: list[tuple[Any, ...]]
+    writing_pool: Pool,
+    database: "asyncpg.Connection[asyncpg.Record]",
+    database_url: str,
+    history: list[tuple[Any, ...]],
 ) -> None:
     async with a_world(writing_pool, database) as world:
         for name, *arguments in history:
@@ -192,3 +196,4 @@ async def test_leases_never_let_anything_past_a_limit(
                 await doing
             await world.stays_within()
         await assert_projections_agree(database, await replayed(database, {world.account_id}), {world.account_id})
+        await assert_agrees_with_the_log(database_url, world.account_id)
