@@ -15,6 +15,7 @@ from rich.table import Table
 from ledger_service import rebuilding
 from ledger_service.commands.database import messages, output, stop, with_database
 from ledger_service.commands.differences import describe, difference_table
+from ledger_service.commands.seals import verify_and_show
 from ledger_service.config import Settings
 from ledger_service.disk_space import TooLittleSpaceError, check_space
 from ledger_service.projections import PROJECTIONS
@@ -33,18 +34,28 @@ Projections = Annotated[
     list[str] | None, typer.Option("--projection", help="Of this one only; may be given again. Default: all.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON object on standard output.")]
+Seals = Annotated[
+    bool, typer.Option("--seals", help="First, whether the log is what was sealed; see `ledger seals verify`.")
+]
 Jobs = Annotated[int, typer.Option(min=1, max=32, help="How many connections work on it: one a core.")]
 
 
 def verify(
-    account_id: Account = None, projection: Projections = None, as_json: AsJson = False, jobs: Jobs = JOBS_DEFAULT
+    account_id: Account = None,
+    projection: Projections = None,
+    seals: Seals = False,
+    as_json: AsJson = False,
+    jobs: Jobs = JOBS_DEFAULT,
 ) -> None:
     """Compares every projection with what the log says, row by row, and changes nothing.
 
     Nobody waits for it, and it may run on a copy of the database that follows another. Exit 0 where all agree, 1 where
     there are differences, or the database cannot be had; 2 for wrong options.
     """
+    if seals and as_json:
+        raise typer.BadParameter("--seals has no JSON: run it apart, or `ledger seals verify`")
     scope = _scope(account_id, projection)
+    sealed = not seals or verify_and_show(None, None, stream=True, processes=jobs).holds
     begin = time.monotonic()
     counts = with_database(lambda connection: _verify(connection, scope, jobs, as_json))
     elapsed = time.monotonic() - begin
@@ -53,6 +64,8 @@ def verify(
     total = sum(counts.values())
     if not total:
         messages().print(f"no differences in {len(scope.projections)} projections, {elapsed:.1f} s", style="green")
+        if not sealed:
+            raise typer.Exit(1)
         return
     by_projection = ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items()))
     messages().print(f"{total:,} rows are not what the log says: {by_projection} ({elapsed:.1f} s)", style="red")

@@ -522,7 +522,7 @@ async def test_what_was_done_is_proven_and_a_change_of_it_is_named(stack: StackP
         assert "checkpoints in the stream are the database's" in said
         changed = "update event_log set source = $2 where operation_id = $1 and terminal returning event_id"
         event_id = await database.fetchval(changed, operation_id, "forged")
-        code, said = run("-m", "ledger_service.cli", "seals", "verify", **seals)
+        code, said = run("-m", "ledger_service.cli", "verify", "--seals", "--projection", "accounts", **seals)
         assert (code, "The log is NOT what was sealed." in said) == (1, True), said
         assert f"event {event_id} of account" in said
         await database.execute("update event_log set source = 'image-service' where event_id = $1", event_id)
