@@ -162,7 +162,7 @@ async def test_all_processes_sign_with_one_key(
     asked = builders.lease(calls=1, quantity=1)
     leases = await asyncio.gather(*(place(one, asked) for one in (first, second) * 3))
     assert len({lease["token"] for lease in leases}) == 1
-    assert await database.fetchval("select count(*) from signing_keys") == 1
+    assert await database.fetchval("select count(*) from signing_keys where purpose = 'leases'") == 1
     assert (await give_back(second, asked["lease_id"], leases[0]["token"])).status_code == 200
 
 
