@@ -5,6 +5,7 @@ compiled (pydantic's core) shows no lines; its error types are outcomes, and gui
 """
 
 import json
+import math
 import random
 import sys
 import time
@@ -21,7 +22,7 @@ _TOKENS = (
     b"\xef\xbb\xbf", b"\r\n", b"9" * 400, b"0." + b"1" * 40, b"[" * 300, b'{"":' * 150, b"/**/",
 )  # fmt: skip
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 1.5, 2**31, 2**53 + 1, 2**63, 2**64, 10**30, -(10**30), 1e308,
+    None, True, False, 0, -1, 1, 1.5, 2**31, 2**53 + 1, 2**63, 2**64, 10**30, -(10**30), 1e308, math.nan, -math.inf,
     "", "0", "-0", "1e-9", "1e-10",
     "0.0000000001", "NaN", "9" * 400, "a\x00b", "a\nb", "é", "\U0001f600", "2000-01-01T00:00:00Z",
     "2199-12-31T23:59:60Z", "2026-02-30T00:00:00Z", "2026-11-01T00:00:00+99:99", "1.0", "usage.operation.failed.v1",

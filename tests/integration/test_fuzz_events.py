@@ -61,6 +61,7 @@ def read(body: bytes) -> Iterable[Hashable]:
     event = found.event
     assert event.subject == event.data.account_id
     assert same_json(body, body.decode())
+    orjson.loads(body)  # strict: no NaN, which PostgreSQL would not keep
     written = parse_event(event_to_json(event))  # which leaves nulls out
     assert written.model_dump(exclude_none=True) == event.model_dump(exclude_none=True)
     assert len(incoming_row(0, event, body.decode())) == len(incoming_row(0, parse_event(SEEDS[0]), ""))
