@@ -33,7 +33,7 @@ LOCK_MILLISECONDS: Final = 500
 LOCK_ATTEMPTS_MAX: Final = 40
 ROUNDS_MAX: Final = 6
 #: More accounts than that are compared again together with all others: that reads the log in its order.
-ACCOUNTS_AGAIN_MAX: Final = 500
+ACCOUNTS_AGAIN_MAX: Final = 2_000
 
 _LOST: Final = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError)
 

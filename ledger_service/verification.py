@@ -113,8 +113,9 @@ class Verification:
         parts = []
         by_account, others = scope.chosen(by_account=True), scope.chosen(by_account=False)
         if by_account and scope.accounts is not None:
-            if scope.accounts:
-                parts.append(_Part(compose(by_account, tables, whole=False), (list(scope.accounts),), whole=False))
+            sql = compose(by_account, tables, whole=False)
+            shares = (scope.accounts[number :: self.jobs] for number in range(self.jobs))
+            parts += [_Part(sql, (list(share),), whole=False) for share in shares if share]
         elif by_account:
             sql = compose(by_account, tables, whole=True)
             parts += [_Part(sql, (self.jobs, number), whole=True) for number in range(self.jobs)]

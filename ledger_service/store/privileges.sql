@@ -9,5 +9,5 @@ select format('create role %I login password %L', $1::text, $2::text)
 
 -- name: may_rewrite
 select bool_or(has_table_privilege(t.name, p.privilege))
-from unnest(array['event_log', 'seals', 'seal_nodes']) as t (name)
+from unnest(array['event_log', 'outcome_effects', 'seals', 'seal_nodes']) as t (name)
 cross join unnest(array['update', 'delete', 'truncate']) as p (privilege)

@@ -14,7 +14,7 @@ from tests.servers import SERVICE_ROLE, Ledger, as_service
 
 Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-LOG_TABLES = ("event_log", "seals", "seal_nodes")
+LOG_TABLES = ("event_log", "outcome_effects", "seals", "seal_nodes")
 ATTEMPTS = [
     *(
         statement.format(table)

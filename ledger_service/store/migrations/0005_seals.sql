@@ -50,8 +50,8 @@ begin
     execute format('grant usage on schema %I to %I', current_schema(), service);
     execute format('grant select, insert, update, delete on all tables in schema %I to %I', current_schema(), service);
     execute format('grant usage, select on all sequences in schema %I to %I', current_schema(), service);
-    execute format('revoke all on event_log, seals, seal_nodes, schema_migrations from %I', service);
-    execute format('grant select, insert on event_log, seals, seal_nodes to %I', service);
+    execute format('revoke all on event_log, outcome_effects, seals, seal_nodes, schema_migrations from %I', service);
+    execute format('grant select, insert on event_log, outcome_effects, seals, seal_nodes to %I', service);
     execute format('grant select on schema_migrations to %I', service);
     -- Of what the owner makes later, a rebuilt projection for one.
     execute format('alter default privileges in schema %I grant select, insert, update, delete on tables to %I',
