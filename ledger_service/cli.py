@@ -1,101 +1,34 @@
 """The ``ledger`` command."""
 
-import asyncio
-from typing import Annotated
+from typing import Final
 
-import asyncpg
-import nats.errors
 import typer
-from rich.console import Console
 
-from ledger_service.commands import backtests as backtest_commands
-from ledger_service.commands import dead_letters as dead_letter_commands
-from ledger_service.commands import prices as price_commands
-from ledger_service.commands import rebuilds as rebuild_commands
-from ledger_service.commands import reports as report_commands
-from ledger_service.commands import seals as seal_commands
-from ledger_service.commands import tokens as token_commands
-from ledger_service.config import Settings
-from ledger_service.price_loading import count, follow_shipped
-from ledger_service.service_tokens import hashing_key, know_tokens
-from ledger_service.store.migrations import MigrationError
-from ledger_service.store.migrations import migrate as migrate_database
-from ledger_service.store.privileges import let_serve
-from ledger_service.stream import StreamConfigError, connect_nats, create_stream
+from ledger_service.commands.lazily import lazy_group
+
+#: Each command's module is read when the command is called: most need little of what the others do.
+COMMANDS: Final = {
+    "backtest": "backtests:backtest",
+    "dead-letters": "dead_letters:app",
+    "migrate": "migration:migrate",
+    "prices": "prices:app",
+    "rebuild": "rebuilds:rebuild",
+    "report": "reports:app",
+    "seals": "seals:app",
+    "tokens": "tokens:app",
+    "verify": "rebuilds:verify",
+}
 
 app = typer.Typer(
-    no_args_is_help=True, help="Works on a ledger's database and stream; see LEDGER_* for where they are."
+    cls=lazy_group(COMMANDS),
+    no_args_is_help=True,
+    help="Works on a ledger's database and stream; see LEDGER_* for where they are.",
 )
-console = Console(stderr=True)
-app.add_typer(price_commands.app, name="prices")
-app.add_typer(dead_letter_commands.app, name="dead-letters")
-app.add_typer(report_commands.app, name="report")
-app.add_typer(seal_commands.app, name="seals")
-app.add_typer(token_commands.app, name="tokens")
-app.command()(backtest_commands.backtest)
-app.command()(rebuild_commands.verify)
-app.command()(rebuild_commands.rebuild)
 
 
-@app.command()
-def migrate(
-    database_only: Annotated[bool, typer.Option(help="Leave the NATS stream alone.")] = False,
-    shipped_prices: Annotated[
-        bool, typer.Option("--shipped-prices", help="Also follow the shipped list prices, where nobody put others.")
-    ] = False,
-) -> None:
-    """Brings the database's schema and the NATS stream to this version. Safe to run again."""
-    settings = Settings()
-    try:
-        applied = asyncio.run(_migrate(settings, database_only, shipped_prices))
-    except (MigrationError, StreamConfigError) as error:
-        console.print(str(error), style="red", markup=False)
-        raise typer.Exit(1) from None
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        reason = str(error) or type(error).__name__
-        console.print(f"[red]cannot reach the servers: {reason}[/red]")
-        console.print("Check LEDGER_DATABASE_URL, LEDGER_OWNER_DATABASE_URL and LEDGER_NATS_URL.")
-        raise typer.Exit(1) from None
-    console.print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
-
-
-async def _migrate(settings: Settings, database_only: bool, shipped_prices: bool) -> list[str]:
-    owner = settings.owner_database_url
-    applied = await migrate_database(owner or settings.database_url)
-    if owner is not None:
-        await let_serve(owner, settings.database_url)
-    if shipped_prices:
-        await _follow_shipped_prices(settings)
-    if settings.bootstrap_tokens:
-        await _know_tokens(settings)
-    if not database_only:
-        connection = await connect_nats(settings.nats_access, "ledger-migrate")
-        try:
-            await create_stream(connection, settings.stream_replicas)
-        finally:
-            await connection.close()
-    return applied
-
-
-async def _follow_shipped_prices(settings: Settings) -> None:
-    connection = await asyncpg.connect(settings.database_url)
-    try:
-        outcomes = await follow_shipped(connection)
-    finally:
-        await connection.close()
-    for change, number in count(outcomes).items():
-        console.print(f"shipped prices {change}: {number}")
-
-
-async def _know_tokens(settings: Settings) -> None:
-    connection = await asyncpg.connect(settings.database_url)
-    try:
-        key = await hashing_key(connection, settings.token_hash_key)
-        made = await know_tokens(connection, key, settings.bootstrap_tokens)
-    finally:
-        await connection.close()
-    for token in made:
-        console.print(f"token made known: {token.name}")
+@app.callback()
+def ledger() -> None:
+    """Without one of its own, typer takes a group for a single command."""
 
 
 def main() -> None:

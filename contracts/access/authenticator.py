@@ -11,7 +11,8 @@ import structlog
 
 from contracts.access.errors import AccessUnavailable, Unauthenticated
 from contracts.access.jwks import IssuerKeys
-from contracts.access.jwt_tokens import JwtRules, key_wanted, verify
+from contracts.access.jwt_rules import JwtRules
+from contracts.access.jwt_tokens import key_wanted, verify
 from contracts.access.principal import ANYBODY, Principal
 from contracts.access.service_tokens import is_service_token
 from contracts.access.settings import AccessSettings

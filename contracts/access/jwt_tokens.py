@@ -6,25 +6,18 @@ looked at; one that says ``crit`` is refused.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
 
 from contracts.access.errors import Unauthenticated
-from contracts.access.principal import ClaimNames, Principal, principal_of
+from contracts.access.jwt_rules import JwtRules
+from contracts.access.principal import Principal, principal_of
 
-#: All that may be chosen from. None of them has a secret that both sides know.
-ALGORITHMS: Final = (
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-)  # fmt: skip
-ALGORITHMS_DEFAULT: Final = ("RS256", "PS256", "ES256", "EdDSA")
 KEYS_MAX: Final = 100
 _REQUIRED: Final = ("exp", "iss", "aud")
 _UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
-
-_NAMES: Final = ClaimNames()
 
 Jwk = Mapping[str, Any]  # Any: a JSON object of the issuer's
 
@@ -73,21 +66,6 @@ def _is_for_verifying(key: object) -> bool:
         and key.get("use", "sig") == "sig"
         and "verify" in key.get("key_ops", ["verify"])
     )
-
-
-@dataclass(frozen=True)
-class JwtRules:
-    """What a token must be like. ``leeway_seconds``: how far clocks may differ."""
-
-    issuer: str
-    audiences: Sequence[str]
-    algorithms: Sequence[str] = ALGORITHMS_DEFAULT
-    leeway_seconds: float = 30.0
-    names: ClaimNames = _NAMES
-
-    def __post_init__(self) -> None:
-        if not self.algorithms or not set(self.algorithms) <= set(ALGORITHMS):
-            raise ValueError(f"algorithms are some of {', '.join(ALGORITHMS)}")
 
 
 def key_wanted(token: str, rules: JwtRules) -> tuple[str | None, str]:

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from contracts.access.jwt_tokens import ALGORITHMS, ALGORITHMS_DEFAULT, JwtRules
+from contracts.access.jwt_rules import ALGORITHMS, ALGORITHMS_DEFAULT, JwtRules
 from contracts.access.principal import ClaimNames
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from contracts.access.authenticator import Authenticator, Memory
 from contracts.access.errors import AccessUnavailable, Unauthenticated
 from contracts.access.jwks import IssuerKeys
-from contracts.access.jwt_tokens import JwtRules
+from contracts.access.jwt_rules import JwtRules
 from contracts.access.principal import Principal, Scope
 from contracts.access.settings import AccessSettings
 from tests.builders import check, limit

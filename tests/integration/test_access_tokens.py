@@ -3,10 +3,7 @@
 import asyncio
 import hmac
 import json
-import os
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +13,7 @@ import asyncpg
 import httpx
 import pytest
 from pydantic import SecretStr
+from typer.testing import Result
 
 from contracts.access.authenticator import Authenticator, Memory
 from contracts.access.errors import AccessUnavailable, Unauthenticated
@@ -26,6 +24,7 @@ from contracts.problems import OVERLOADED, ProblemError
 from deploy.local.ports import free_port
 from ledger_service.service_tokens import hashing_key, know_tokens
 from tests.builders import ACCOUNT, check, completed, limit, new_id
+from tests.commands import ledger_command
 from tests.conftest import StartLedger
 from tests.integration.client_harness import OPERATION, settings_of
 from tests.integration.image_harness import GENERATE, image_service, make_settings, start_process
@@ -420,20 +419,14 @@ async def test_access_that_is_not_controlled_is_said_loudly_and_lets_everybody_i
 # --- the command ---
 
 
-def ledger_command(database_url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "ledger_service.cli", "tokens", *arguments]
-    environment = {**os.environ, "LEDGER_DATABASE_URL": database_url, "NO_COLOR": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
-
-
 async def test_tokens_from_the_command_line(ledger: Ledger, database_url: str, tmp_path: Path) -> None:
     await ledger.put_account()
 
-    async def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return await asyncio.to_thread(ledger_command, database_url, *arguments)
+    async def run(*arguments: str) -> Result:
+        return await ledger_command(database_url, "tokens", *arguments)
 
     made = await run("create", "cli", "--scope", "usage:read", "--account", ACCOUNT, "--days", "3")
-    assert made.returncode == 0, made.stderr
+    assert made.exit_code == 0, made.stderr
     token = made.stdout.removesuffix("\n")
     assert await status(ledger, token) == 200
     assert token not in made.stderr
@@ -441,12 +434,12 @@ async def test_tokens_from_the_command_line(ledger: Ledger, database_url: str, t
     assert "cli" in listed.stdout
     assert token not in listed.stdout + listed.stderr
     file = tmp_path / "token"
-    assert (await run("create", "filed", "--scope", "admin", "--file", str(file))).returncode == 0
+    assert (await run("create", "filed", "--scope", "admin", "--file", str(file))).exit_code == 0
     assert (stat.S_IMODE(file.stat().st_mode), is_service_token(file.read_bytes().strip())) == (0o600, True)
     refused = await run("create", "cli", "--scope", "admin")
-    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (refused.exit_code, refused.stdout) == (1, "")
     assert "revoke it, or take another name" in refused.stderr
-    assert (await run("create", "more", "--scope", "root")).returncode == 2
-    assert (await run("revoke", "cli")).returncode == 0
-    assert (await run("revoke", "nobody")).returncode == 1
+    assert (await run("create", "more", "--scope", "root")).exit_code == 2
+    assert (await run("revoke", "cli")).exit_code == 0
+    assert (await run("revoke", "nobody")).exit_code == 1
     assert (await ledger.http.post("/v1/tokens:introspect", data={"token": token})).json() == {"active": False}

@@ -1,28 +1,24 @@
 """`ledger dead-letters …`, as people type it."""
 
-import asyncio
 import json
 from pathlib import Path
 
 import asyncpg
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from ledger_service.cli import app
 from ledger_service.intake import add_to_batch
 from ledger_service.recording import Batch, record
 from ledger_service.store.pool import Pool
 from tests import builders
 from tests.builders import completed
+from tests.commands import ledger_command
 
 Database = asyncpg.Connection
 ACT = ("--author", "grace", "--reason", "mended")
 
 
 async def ledger(database_url: str, *arguments: str, stdin: bytes | None = None) -> Result:
-    def run() -> Result:
-        return CliRunner(env={"LEDGER_DATABASE_URL": database_url}).invoke(app, ["dead-letters", *arguments], stdin)
-
-    return await asyncio.to_thread(run)
+    return await ledger_command(database_url, "dead-letters", *arguments, stdin=stdin)
 
 
 async def arrive(pool: Pool, *bodies: bytes) -> None:

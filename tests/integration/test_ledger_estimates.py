@@ -1,14 +1,13 @@
 """How far off holds are: what checks held as cost beside what was settled."""
 
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from typer.testing import Result
 
 from tests.builders import ABSENT, Body, at, check, completed, failed, limit, new_id
+from tests.commands import ledger_command
 from tests.servers import Ledger
 
 PATH = "/v1/reports/estimates"
@@ -189,24 +188,17 @@ async def test_the_report_as_a_table(spending: Ledger, database_url: str) -> Non
     await done(spending, "0.04", "0.05")
     await done(spending, "1", "1", time=at("2026-01-05"), model=f"m{new_id()[:8]}")
 
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "ledger_service.cli", "report", "estimates", *arguments],
-            env={**os.environ, "LEDGER_DATABASE_URL": database_url},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    async def run(*arguments: str) -> Result:
+        return await ledger_command(database_url, "report", "estimates", *arguments)
 
-    shown = run()
-    assert shown.returncode == 0, shown.stderr
+    shown = await run()
+    assert shown.exit_code == 0, shown.stderr
     [row] = [text.split() for text in shown.stdout.splitlines() if "local" in text]
     assert [cell for cell in row if cell != "│"] == [
         "local", "render-1", "generate", "1", "0.040000000", "0.050000000", "1.2500", "1.2500", "1.2500", "0", "1",
         "0.010000000",
     ]  # fmt: skip
-    assert run("--from", "2026-01-01", "--to", "2026-02-01").stdout.count("local") == 1
-    assert run("--account-id", "nobody").stdout.count("local") == 0
-    assert run("--from", "2026-02-01", "--to", "2026-01-01").returncode == 2
-    assert run("--from", "soon").returncode == 2
+    assert (await run("--from", "2026-01-01", "--to", "2026-02-01")).stdout.count("local") == 1
+    assert (await run("--account-id", "nobody")).stdout.count("local") == 0
+    assert (await run("--from", "2026-02-01", "--to", "2026-01-01")).exit_code == 2
+    assert (await run("--from", "soon")).exit_code == 2

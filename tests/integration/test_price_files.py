@@ -1,8 +1,6 @@
 """Price files: what is taken of YAML, `ledger prices …`, and the list prices that come with a fresh stack."""
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from ledger_service.price_files import PriceFile, PriceFileError, parse_prices, 
 from ledger_service.price_loading import follow_shipped, load_prices
 from ledger_service.store.prices import PriceFilter, list_prices
 from tests.builders import at
+from tests.commands import run_ledger
 
 Database = asyncpg.Connection
 KEY = PriceKey(provider="openai", operation="generate", model="dall-e-3")
@@ -321,41 +320,30 @@ async def test_several_that_start_at_once_follow_once(database: "Database[asyncp
 # --- the command ---
 
 
-def ledger(database_url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "ledger_service.cli", *arguments],
-        env={"LEDGER_DATABASE_URL": database_url, "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_the_command_loads_a_file_and_shows_what_changed(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(text(entry(), entry(model="dall-e-2")))
-    dry = ledger(database_url, "prices", "load", str(file), "--dry-run")
-    assert (dry.returncode, "2 new; nothing was changed" in dry.stderr) == (0, True), dry.stderr
+    dry = run_ledger(database_url, "prices", "load", str(file), "--dry-run")
+    assert (dry.exit_code, "2 new; nothing was changed" in dry.stderr) == (0, True), dry.stderr
     assert "openai" in dry.stdout
-    assert ledger(database_url, "prices", "load", str(file)).stderr.strip() == "own.yaml: 2 new"
+    assert run_ledger(database_url, "prices", "load", str(file)).stderr.strip() == "own.yaml: 2 new"
     file.write_text(text(entry(variants=variants('"0.05"')), entry(model="dall-e-2")))
-    again = ledger(database_url, "prices", "load", str(file))
+    again = run_ledger(database_url, "prices", "load", str(file))
     assert again.stderr.strip() == "own.yaml: 1 changed, 1 unchanged"
     [row] = [line.split() for line in again.stdout.splitlines() if "openai" in line]
     assert [cell for cell in row if cell != "│"] == [
         "changed", "openai", "generate", "dall-e-3", "2023-11-06", "0.05", "0.04", "2",
     ]  # fmt: skip
-    shown = ledger(database_url, "prices", "list", "--provider", "openai", "--at", "2026-11-01").stdout
+    shown = run_ledger(database_url, "prices", "list", "--provider", "openai", "--at", "2026-11-01").stdout
     assert shown.count("administrator") == 2
-    assert "openai" not in ledger(database_url, "prices", "list", "--at", "2023-11-05").stdout
+    assert "openai" not in run_ledger(database_url, "prices", "list", "--at", "2023-11-05").stdout
 
 
 def test_the_command_loads_the_shipped_file_unless_told_otherwise(database_url: str) -> None:
     count = len(read_shipped().puts)
-    assert ledger(database_url, "prices", "load").stderr.strip() == f"list_prices.yaml: {count} new"
-    assert ledger(database_url, "prices", "load").stderr.strip() == f"list_prices.yaml: {count} unchanged"
-    assert ledger(database_url, "prices", "list").stdout.count("shipped file") == count
+    assert run_ledger(database_url, "prices", "load").stderr.strip() == f"list_prices.yaml: {count} new"
+    assert run_ledger(database_url, "prices", "load").stderr.strip() == f"list_prices.yaml: {count} unchanged"
+    assert run_ledger(database_url, "prices", "list").stdout.count("shipped file") == count
 
 
 @pytest.mark.parametrize(
@@ -371,12 +359,12 @@ def test_the_command_names_what_is_broken_and_loads_nothing(
 ) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(content)
-    ended = ledger(database_url, "prices", "load", str(file))
-    assert ended.returncode == 1
+    ended = run_ledger(database_url, "prices", "load", str(file))
+    assert ended.exit_code == 1
     assert said in ended.stderr
     assert "nothing was loaded" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert "openai" not in ledger(database_url, "prices", "list").stdout
+    assert "openai" not in run_ledger(database_url, "prices", "list").stdout
 
 
 def test_the_command_says_what_it_cannot_reach_or_read(
@@ -389,14 +377,14 @@ def test_the_command_says_what_it_cannot_reach_or_read(
         ("postgresql://127.0.0.1:9/none", ["prices", "list"], "cannot reach the database"),
         (f"{database_url}_none", ["prices", "list"], "cannot reach the database"),
     ):
-        ended = ledger(url, *arguments)
-        assert (ended.returncode, said in ended.stderr) == (1, True), ended.stderr
+        ended = run_ledger(url, *arguments)
+        assert (ended.exit_code, said in ended.stderr) == (1, True), ended.stderr
         assert "Traceback" not in ended.stderr
-    assert ledger(database_url, "prices", "list", "--at", "yesterday").returncode == 2
+    assert run_ledger(database_url, "prices", "list", "--at", "yesterday").exit_code == 2
 
 
 def test_migrate_brings_the_shipped_prices_where_asked(database_url: str) -> None:
-    assert "shipped prices" not in ledger(database_url, "migrate", "--database-only").stderr
-    told = ledger(database_url, "migrate", "--database-only", "--shipped-prices")
+    assert "shipped prices" not in run_ledger(database_url, "migrate", "--database-only").stderr
+    told = run_ledger(database_url, "migrate", "--database-only", "--shipped-prices")
     assert f"shipped prices new: {len(read_shipped().puts)}" in told.stderr
-    assert "shipped prices" not in ledger(database_url, "migrate", "--database-only", "--shipped-prices").stderr
+    assert "shipped prices" not in run_ledger(database_url, "migrate", "--database-only", "--shipped-prices").stderr
