@@ -3,7 +3,7 @@
 #   make PYTHON=python3.12 test     another interpreter (.venv/ is built anew when it changes)
 #   make test PYTEST_ARGS='-x tests/unit'
 
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 DATA ?= .data
 PY := .venv/bin/python
 READY := .venv/.ready
