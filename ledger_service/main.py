@@ -96,7 +96,8 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan, strict_content_type=False)
     app.add_middleware(BoundedBodies, bytes_max=body_bytes_max)
     for module in _ROUTES:
-        app.include_router(module.router)
+        # Not include_router(), which makes every route anew: that was half of a start, and there is nothing to add.
+        app.router.routes.extend(module.router.routes)
     require_rules(app)
     install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable))
     document_problems(app, EVERYWHERE, OWN)

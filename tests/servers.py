@@ -14,6 +14,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -61,6 +62,8 @@ POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
 SERVICE_ROLE: Final = "ledger_service_of_tests"
 SERVICE_PASSWORD: Final = "it-only-appends"
 WAIT_SECONDS: Final = 20.0
+#: Of clients that only speak plain HTTP: to read the authorities of the world for each takes longer than most tests.
+TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 POLL_SECONDS: Final = 0.01
 #: Quick where production is patient, so that tests need not wait.
 QUICK: Final[Mapping[str, object]] = {"expiry_interval_seconds": 0.05, "confirm_interval_seconds": 0.2}
@@ -167,23 +170,37 @@ class Databases:
 
     def __init__(self, admin_url: str) -> None:
         self._admin_url = admin_url
+        self._runner = asyncio.Runner()
+        self._thread = ThreadPoolExecutor(1)
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._template = f"ledger_template_{secrets.token_hex(6)}"
         self._migrated = False
 
     def clone(self) -> str:
         """The URL of a new migrated database."""
-        return run_apart(self._clone())
+        return self._run(self._clone())
 
     def empty(self) -> str:
         """The URL of a new database with nothing in it."""
-        return run_apart(self._create("template1"))
+        return self._run(self._create("template1"))
 
     def drop(self, url: str) -> None:
-        run_apart(self._drop(_database_of(url)))
+        self._run(self._drop(_database_of(url)))
 
     def close(self) -> None:
+        self._run(self._close())
+        self._thread.submit(self._runner.close).result()
+        self._thread.shutdown()
+
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """On a loop of its own, as a test's may be running; always the same one, for the sake of its connection."""
+        return self._thread.submit(self._runner.run, work).result()
+
+    async def _close(self) -> None:
         if self._migrated:
-            run_apart(self._drop(self._template))
+            await self._drop(self._template)
+        if self._connection is not None:
+            await self._connection.close()
 
     async def _clone(self) -> str:
         if not self._migrated:
@@ -204,11 +221,9 @@ class Databases:
         await self._execute(f'drop database if exists "{name}" with (force)')
 
     async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(self._admin_url, timeout=STATEMENT_SECONDS)
-        try:
-            await connection.execute(statement, timeout=STATEMENT_SECONDS)
-        finally:
-            await connection.close()
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._admin_url, timeout=STATEMENT_SECONDS)
+        await self._connection.execute(statement, timeout=STATEMENT_SECONDS)
 
 
 def as_service(url: str) -> str:
@@ -353,7 +368,7 @@ async def serving(**changes: Any) -> AsyncIterator[Ledger]:
         assert server.started, "the ledger did not start: see its log above"
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            async with httpx.AsyncClient(base_url=url, headers=AUTHORIZED, timeout=WAIT_SECONDS) as http:
+            async with httpx.AsyncClient(base_url=url, headers=AUTHORIZED, timeout=WAIT_SECONDS, verify=TLS) as http:
                 yield Ledger(http, url)
         finally:
             server.should_exit = True
@@ -371,7 +386,7 @@ class LedgerProcess(ServiceProcess):
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        async with httpx.AsyncClient(base_url=self.url, headers=AUTHORIZED, timeout=WAIT_SECONDS) as http:
+        async with httpx.AsyncClient(base_url=self.url, headers=AUTHORIZED, timeout=WAIT_SECONDS, verify=TLS) as http:
             yield Client(http)
 
     def end(self, wanted: signal.Signals) -> int:

@@ -31,6 +31,7 @@ from starlette.routing import Route
 from image_service.config import Settings
 from image_service.main import create_app
 from image_service.providers.registry import Providers
+from tests.servers import TLS
 from tests.tokens import AUTHORIZED, TOKEN, introspected
 
 CALLER = {**AUTHORIZED, "X-Account-Id": "acme", "X-User-Id": "ann"}
@@ -166,7 +167,7 @@ async def image_service(settings: Settings, providers: Providers | None = None) 
     """The whole service on a real socket, and a client for it."""
     async with (
         serving(create_app(settings, providers)) as url,
-        httpx.AsyncClient(base_url=url, headers=CALLER, timeout=30, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, headers=CALLER, timeout=30, trust_env=False, verify=TLS) as client,
     ):
         yield client
 
