@@ -1,0 +1,12 @@
+"""Every emulator: one line each."""
+
+from typing import Final
+
+from deploy.emulators.emulation import Provider
+from deploy.emulators.stability import Stability
+from deploy.emulators.wavespeed import WaveSpeed
+
+PROVIDERS: Final[tuple[type[Provider], ...]] = (
+    WaveSpeed,
+    Stability,
+)
