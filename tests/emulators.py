@@ -32,13 +32,15 @@ class Emulators:
 
     def billed(self, provider: str | None = None) -> dict[str, Any]:
         query = {} if provider is None else {"provider": provider}
-        return self.http.get(f"{self.server.control_url}/billed", params=query).json()
+        book: dict[str, Any] = self.http.get(f"{self.server.control_url}/billed", params=query).json()
+        return book
 
     def amounts(self) -> list[str]:
         return [job["amount"] for job in self.billed()["jobs"]]
 
     def hits(self) -> list[dict[str, Any]]:
-        return self.http.get(f"{self.server.control_url}/faults").json()["hits"]
+        hits: list[dict[str, Any]] = self.http.get(f"{self.server.control_url}/faults").json()["hits"]
+        return hits
 
     def pace(self, **seconds: float) -> None:
         assert self.http.post(f"{self.server.control_url}/pace", json=seconds).status_code == 200

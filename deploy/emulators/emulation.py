@@ -69,6 +69,8 @@ class Work:
     failed_nanos: int = 0
     filtered_nanos: int = 0
     job_id: str | None = None
+    #: How it ends, where the request itself says so.
+    outcome: Outcome | None = None
 
 
 class Provider(ABC):
@@ -109,7 +111,7 @@ class Provider(ABC):
         fault: Fault | None = request.scope.get("state", {}).get(FAULT_STATE)
         hit: Hit | None = request.scope.get("state", {}).get(HIT_STATE)
         kind = fault.kind if fault else None
-        outcome = _outcome(kind, work.prompt)
+        outcome = work.outcome or _outcome(kind, work.prompt)
         job = Job(
             job_id=work.job_id or emulation.fresh(self.name),
             request_id=emulation.fresh(f"{self.name}/request"),
@@ -135,10 +137,14 @@ class Provider(ABC):
             hit.job_id = job.job_id
         return job
 
-    async def answer_pause(self) -> None:
-        """How long a provider takes that answers with the result."""
+    async def work_on(self, job: Job) -> Response | None:
+        """What takes its time where the answer is the result; an answer instead where the job gets stuck."""
         if self.emulation.pace.answer:
             await asyncio.sleep(self.emulation.pace.answer)
+        if job.outcome is Outcome.STUCK:
+            await asyncio.sleep(self.emulation.pace.wait)
+            return self.error(504, "The request took too long and was given up by a gateway.")
+        return None
 
 
 def _outcome(kind: Kind | None, prompt: str) -> Outcome:

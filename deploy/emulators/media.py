@@ -4,8 +4,11 @@ A picture without a source is a gradient in colours drawn from its seed; one wit
 the result, tinted by that gradient. So a person sees what was done, and nobody takes it for what a model would make.
 """
 
+import base64
+import binascii
 import hashlib
 import io
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -19,6 +22,8 @@ CACHED_MAX: Final = 64
 FRAMES_A_SECOND: Final = 2
 TINT: Final = 0.25
 _MODES: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+_DATA: Final = re.compile(r"data:image/[a-z+.-]+;base64,")
+_PLACEHOLDER_EDGE: Final = 64
 _SUFFIXES: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
 
@@ -40,6 +45,7 @@ class Upload:
     media_type: str
     width: int
     height: int
+    has_alpha: bool = False
 
     @property
     def pixels(self) -> int:
@@ -89,9 +95,22 @@ def read_upload(content: bytes) -> Upload:
             media_type = _MODES.get(image.format or "")
             if media_type is None:
                 raise NotAnImageError(f"{image.format} is not one of PNG, JPEG and WebP")
-            return Upload(content, media_type, image.width, image.height)
+            return Upload(content, media_type, image.width, image.height, image.has_transparency_data)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
         raise NotAnImageError(f"not a whole image: {error}") from error
+
+
+def read_reference(text: str) -> Upload:
+    """An image as JSON carries it: an address, a data URI or base64. Raises NotAnImageError.
+
+    An address is taken as it is: there is no network here, so what stands behind it counts as one small picture.
+    """
+    if text.startswith(("http://", "https://")):
+        return Upload(make(Result(_PLACEHOLDER_EDGE, _PLACEHOLDER_EDGE, text)), "image/png", *(_PLACEHOLDER_EDGE,) * 2)
+    try:
+        return read_upload(base64.b64decode(_DATA.sub("", text, count=1), validate=True))
+    except binascii.Error as error:
+        raise NotAnImageError("neither an address nor base64") from error
 
 
 @lru_cache(CACHED_MAX)

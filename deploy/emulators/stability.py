@@ -54,6 +54,7 @@ _NAMES: Final = {
     429: "rate_limit_exceeded",
     500: "internal_error",
     503: "service_unavailable",
+    504: "gateway_timeout",
 }
 
 
@@ -113,8 +114,7 @@ class Stability(Provider):
         job.memo = {"seed": int(fields.get("seed") or 0) or int(job.request_id[:8], 16) % 4_294_967_294}
         if endpoint.asynchronous:
             return JSONResponse({"id": job.job_id}, headers={"x-request-id": job.request_id})
-        await self.answer_pause()
-        return self._finished(job, accept)
+        return await self.work_on(job) or self._finished(job, accept)
 
     async def result(self, request: Request) -> Response:
         key = self.bearer(request)

@@ -16,8 +16,6 @@ status as code, 404 for an unknown model or job, and that a job refused before i
 """
 
 import asyncio
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,14 +28,13 @@ from starlette.routing import BaseRoute, Route
 
 from deploy.emulators.emulation import REFUSED_WORD, Provider, Work, dollars, seed_of
 from deploy.emulators.jobs import Job, State
-from deploy.emulators.media import Form, NotAnImageError, Result, Upload, make, read_upload
+from deploy.emulators.media import Form, NotAnImageError, Result, Upload, read_reference
 
 SYNC_TIMED_OUT: Final = 5004
 EDGE_MIN: Final = 256
 EDGE_MAX: Final = 4096
 IMAGES_MAX: Final = 10
 _SIZE: Final = re.compile(r"([0-9]{2,5})\*([0-9]{2,5})")
-_DATA: Final = re.compile(r"data:image/[a-z+.-]+;base64,")
 _RESOLUTIONS: Final = {"2k": 2048, "4k": 4096, "8k": 7680}
 
 
@@ -119,7 +116,7 @@ class WaveSpeed(Provider):
             return self.error(400, "invalid request body: not an object")
         try:
             work = _work(name, model, body)
-        except (RefusedError, NotAnImageError) as error:
+        except RefusedError as error:
             return self.error(400, str(error))
         job = self.accept(request, key, work, waits=True)
         job.memo = {
@@ -175,7 +172,7 @@ class WaveSpeed(Provider):
 
 
 def _work(name: str, model: Model, body: Mapping[str, object]) -> Work:
-    """Raises RefusedError and NotAnImageError, with what is wrong."""
+    """Raises RefusedError with what is wrong."""
     prompt = body.get("prompt", "")
     if not isinstance(prompt, str) or (model.prompt and not prompt.strip()):
         raise RefusedError("property 'prompt' is missing or no text")
@@ -209,26 +206,14 @@ def _work(name: str, model: Model, body: Mapping[str, object]) -> Work:
 
 
 def _uploads(field: str, value: object) -> list[Upload]:
-    """An address is taken as it is: there is no network here, so what stands behind it counts as one small picture."""
     given: list[object] = value if isinstance(value, list) else [value]
     values = [one for one in given if isinstance(one, str) and one]
     if not values or len(values) < len(given):
         raise RefusedError(f"property '{field}' is missing or not an image")
-    uploads = []
-    for one in values:
-        if re.match(r"https?://", one):
-            uploads.append(Upload(_placeholder(), "image/png", 64, 64))
-            continue
-        try:
-            content = base64.b64decode(_DATA.sub("", one, count=1), validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise RefusedError(f"property '{field}' is neither an address nor base64") from error
-        uploads.append(read_upload(content))
-    return uploads
-
-
-def _placeholder() -> bytes:
-    return make(Result(64, 64, "an address"))
+    try:
+        return [read_reference(one) for one in values]
+    except NotAnImageError as error:
+        raise RefusedError(f"property '{field}': {error}") from error
 
 
 def _size(model: Model, body: Mapping[str, object], source: Upload | None) -> tuple[int, int]:
