@@ -39,6 +39,10 @@ def up(
     image_port: Port = 8000,
     postgres_port: Port = 0,
     nats_port: Port = 0,
+    emulate_providers: Annotated[
+        bool, typer.Option("--emulate-providers", help="Emulators in place of the paid providers: no keys, no costs.")
+    ] = False,
+    emulators_port: Port = 0,
 ) -> None:
     """Start PostgreSQL, NATS and both services, and keep them up until Ctrl-C or SIGTERM.
 
@@ -56,6 +60,8 @@ def up(
         image_port=image_port,
         postgres_port=postgres_port,
         nats_port=nats_port,
+        emulate_providers=emulate_providers,
+        emulators_port=emulators_port,
         external=external_servers(),
         console=sys.stderr.isatty(),
     )
@@ -106,6 +112,8 @@ def _show(state: StackState, data_dir: Path, console: Console) -> None:
     addresses["postgres"] = (state.database_url or "").rpartition("@")[2]  # without the password
     for name, address in addresses.items():
         table.add_row(name, address.rpartition("@")[2], str(getattr(state.pids, name) or "elsewhere"))
+    if state.emulator_urls is not None:
+        table.add_row("emulators", state.emulator_urls["control"], str(state.emulator_pid))
     console.print(table)
     where = (
         f"Data in {data_dir}; a token for everything in its dev-token, passwords in its stack.json, logs in its logs/."

@@ -40,6 +40,8 @@ class StackState:
     nats_url: str
     database_url: str | None  # None where the ledger runs elsewhere
     pids: Pids
+    emulator_urls: dict[str, str] | None = None  # by provider, with control and cdn; None where none are emulated
+    emulator_pid: int | None = None
 
 
 def read_state(folder: Path) -> StackState | None:

@@ -51,6 +51,8 @@ class StackOptions:
     image_port: int = 0
     postgres_port: int = 0
     nats_port: int = 0
+    emulate_providers: bool = False
+    emulators_port: int = 0
     external: ExternalServers = field(default_factory=ExternalServers)
     commands: ServiceCommands = field(default_factory=ServiceCommands)
     environment: Mapping[str, str] = field(default_factory=dict)  # for the services, beside our own
@@ -72,6 +74,8 @@ class Stack:
         self._nats: NatsServer | None = None
         self._ledger: ServiceProcess | None = None
         self._image: ServiceProcess | None = None
+        self._emulators: ServiceProcess | None = None
+        self._emulator_ports = (0, 0)
         self._tokens: DevTokens | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -99,6 +103,8 @@ class Stack:
         if own_ledger:
             self._tokens = await asyncio.to_thread(DevTokens.of, self._folder)
         await self._start_servers(self._folder)
+        if options.emulate_providers:
+            await self._start_emulators(self._folder)
         self._image = self._image_process(self._folder, image_port, ledger_port)
         if own_ledger:
             self._ledger = self._ledger_process(self._folder, ledger_port)
@@ -131,7 +137,8 @@ class Stack:
 
     def _children(self) -> list[ManagedProcess]:
         """Those that we started, in the order of stopping."""
-        return [child for child in (self._image, self._ledger, self._nats, self._postgres) if child is not None]
+        ours = (self._image, self._ledger, self._emulators, self._nats, self._postgres)
+        return [child for child in ours if child is not None]
 
     async def _start_servers(self, folder: DataFolder) -> None:
         options, external = self._options, self._options.external
@@ -145,6 +152,33 @@ class Stack:
             port = claim(options.nats_port, "--nats-port") if options.nats_port else None
             self._nats = NatsServer(folder.path / "nats", port, log_path=folder.log("nats"), guarded=True)
         await bring_up_together(server for server in (self._nats, self._postgres) if server)
+
+    async def _start_emulators(self, folder: DataFolder) -> None:
+        # Imported here: only who emulates waits for what the emulators need.
+        from deploy.local.emulated import emulator_process
+
+        options = self._options
+        port = claim(options.emulators_port, "--emulators-port")
+        self._emulator_ports = (port, claim(0, "--emulators-port"))
+        self._emulators = emulator_process(
+            *self._emulator_ports, folder.log("emulators"), options.ready_timeout_seconds
+        )
+        await bring_up(self._emulators)
+
+    def _emulated_providers(self) -> Mapping[str, str]:
+        """Over whatever our own environment says: who emulates wants to pay nobody."""
+        if self._emulators is None:
+            return {}
+        from deploy.local.emulated import for_image_service
+
+        return for_image_service(*self._emulator_ports)
+
+    def _emulator_urls(self) -> dict[str, str] | None:
+        if self._emulators is None:
+            return None
+        from deploy.local.emulated import emulator_urls
+
+        return emulator_urls(*self._emulator_ports)
 
     def _database_url(self) -> str | None:
         return self._postgres.url if self._postgres else self._options.external.database_url
@@ -213,6 +247,7 @@ class Stack:
             "IMAGE_PORT": str(port),
             "IMAGE_DATA_DIR": str(folder.path / "image"),
             **(self._tokens.for_image_service if self._tokens else {}),
+            **self._emulated_providers(),
         }
         return ServiceProcess(
             "image",
@@ -238,6 +273,8 @@ class Stack:
             nats_url=self._nats_url("producer", self._options.external.image_nats_url),
             database_url=self._database_url(),
             pids=Pids(**pids),
+            emulator_urls=self._emulator_urls(),
+            emulator_pid=self._emulators.pid if self._emulators else None,
         )
         self._folder.write_state(self._state)
 
