@@ -39,7 +39,7 @@ def control_app(emulation: Emulation, providers: Mapping[str, Provider]) -> Star
                 "cdn_url": emulation.cdn_origin,
                 "pace": asdict(emulation.pace),
                 "seed": emulation.seed,
-                "leaks": emulation.leaks,
+                "leaks": list(emulation.leaks),
             }
         )
 

@@ -5,6 +5,7 @@ import hashlib
 import secrets
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
@@ -19,6 +20,7 @@ from deploy.emulators.jobs import Book, Job, Outcome, Output, Pace
 
 #: Where the fault layer leaves what hits a request, for `accept` to find.
 FAULT_STATE: Final = "emulators.fault"
+LEAKS_MAX: Final = 1_000
 HIT_STATE: Final = "emulators.hit"
 #: Words in a prompt that make a job go wrong without any control endpoint: what a person can type.
 REFUSED_WORD: Final = "[refused]"
@@ -42,7 +44,7 @@ class Emulation:
     #: Instead of each provider's own default.
     keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: Requests to the files that carried a credential: no provider's files need one, so each of them is a leak.
-    leaks: list[str] = field(default_factory=list)
+    leaks: deque[str] = field(default_factory=lambda: deque(maxlen=LEAKS_MAX))
     _drawn: int = 0
 
     def fresh(self, what: str, digits: int = 32) -> str:

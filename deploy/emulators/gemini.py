@@ -203,7 +203,7 @@ def _work(name: str, model: Model, body: Mapping[str, object]) -> tuple[Work, bo
         width,
         height,
         seed_of(name, prompt, seed, *(upload.content for upload in uploads)),
-        source=uploads[0].content if uploads else None,
+        source=uploads[0].preview if uploads else None,
     )
     parameters: dict[str, object] = {
         "size": f"{width}x{height}",

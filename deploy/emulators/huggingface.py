@@ -258,7 +258,7 @@ def _work(name: str, model: Model, body: Mapping[str, object]) -> Work:
             height,
             seed_of(name, prompt, seed, number, content),
             f"image/{form}",
-            content or None,
+            source.preview if source else None,
             cut_out=model.cut_out,
             form=model.form,
             seconds=seconds,

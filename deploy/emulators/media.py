@@ -18,7 +18,8 @@ from PIL import Image, ImageChops, ImageEnhance, ImageOps, UnidentifiedImageErro
 
 from deploy.emulators import glb, mp4
 
-CACHED_MAX: Final = 64
+CACHED_MAX: Final = 16
+PREVIEW_EDGE: Final = 512
 FRAMES_A_SECOND: Final = 2
 TINT: Final = 0.25
 _MODES: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
@@ -45,7 +46,9 @@ class Upload:
     media_type: str
     width: int
     height: int
-    has_alpha: bool = False
+    has_alpha: bool
+    #: A small JPEG of it: what results are made of, for the book keeps them all.
+    preview: bytes
 
     @property
     def pixels(self) -> int:
@@ -60,6 +63,7 @@ class Result:
     height: int
     seed: str
     media_type: str = "image/png"
+    #: The preview of an upload.
     source: bytes | None = None
     cut_out: bool = False
     blurred: bool = False
@@ -95,7 +99,8 @@ def read_upload(content: bytes) -> Upload:
             media_type = _MODES.get(image.format or "")
             if media_type is None:
                 raise NotAnImageError(f"{image.format} is not one of PNG, JPEG and WebP")
-            return Upload(content, media_type, image.width, image.height, image.has_transparency_data)
+            alpha = image.has_transparency_data
+            return Upload(content, media_type, image.width, image.height, alpha, _preview(image))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
         raise NotAnImageError(f"not a whole image: {error}") from error
 
@@ -106,7 +111,7 @@ def read_reference(text: str) -> Upload:
     An address is taken as it is: there is no network here, so what stands behind it counts as one small picture.
     """
     if text.startswith(("http://", "https://")):
-        return Upload(make(Result(_PLACEHOLDER_EDGE, _PLACEHOLDER_EDGE, text)), "image/png", *(_PLACEHOLDER_EDGE,) * 2)
+        return read_upload(make(Result(_PLACEHOLDER_EDGE, _PLACEHOLDER_EDGE, text)))
     try:
         return read_upload(base64.b64decode(_DATA.sub("", text, count=1), validate=True))
     except binascii.Error as error:
@@ -143,6 +148,13 @@ def _picture(result: Result) -> Image.Image:
     if result.cut_out:
         picture.putalpha(ImageOps.invert(Image.radial_gradient("L")).resize(size))
     return picture
+
+
+def _preview(image: Image.Image) -> bytes:
+    # Of integers and floats, Pillow makes no colours in one step.
+    picture = (image.convert("L") if image.mode.startswith(("I", "F")) else image).convert("RGB")
+    picture.thumbnail((PREVIEW_EDGE, PREVIEW_EDGE))
+    return _encoded(picture, "image/jpeg")
 
 
 def _moved(picture: Image.Image, number: int, count: int) -> Image.Image:

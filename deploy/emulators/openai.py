@@ -223,7 +223,7 @@ def _work(
         image=count * sum(image_tokens(upload, faithful) for upload in uploads),
         output=count * output_tokens(model, quality, width, height),
     )
-    source = uploads[0].content if uploads else None
+    source = uploads[0].preview if uploads else None
     inputs = [*(upload.content for upload in uploads), mask.content if mask else b""]
     results = [
         Result(width, height, seed_of(name, prompt, number, *inputs), f"image/{form}", source, cut_out=clear)

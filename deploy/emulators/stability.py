@@ -139,7 +139,7 @@ class Stability(Provider):
             height,
             seed_of(model, sorted(fields.items()), *(upload.content for upload in images.values())),
             f"image/{fields.get('output_format', 'png')}",
-            source.content if source else None,
+            source.preview if source else None,
             cut_out=endpoint.cut_out,
             form=endpoint.form,
         )

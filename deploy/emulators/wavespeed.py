@@ -192,7 +192,7 @@ def _work(name: str, model: Model, body: Mapping[str, object]) -> Work:
             height,
             seed_of(name, prompt, seed, number, *(upload.content for upload in uploads)),
             media_type,
-            source.content if source else None,
+            source.preview if source else None,
             cut_out=model.cut_out,
             form=model.form,
             seconds=seconds,

@@ -1,6 +1,7 @@
 """The emulators beneath the providers: faults on real connections, the book, the files, what they make."""
 
 import base64
+import io
 import json
 import struct
 import time
@@ -10,10 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from deploy.emulators import glb, mp4
 from deploy.emulators.faults import Chaos, Fault, FaultPlan
-from deploy.emulators.media import Form, Result, make
+from deploy.emulators.media import Form, NotAnImageError, Result, make, read_upload
 from deploy.emulators.server import EmulatorServer
 from tests.emulators import Emulators, opened, picture, running_emulators
 
@@ -337,6 +339,29 @@ def test_pictures_are_whole(media_type: str, form: str) -> None:
     assert (image.format, image.size) == (form, (48, 32))
     levels = opened(make(Result(48, 32, "x", cut_out=True))).getchannel("A").histogram()
     assert sum(levels[:16]) > 0 < sum(levels[240:])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_pictures_of_every_kind_are_taken(mode: str) -> None:
+    form = "JPEG" if mode == "CMYK" else "PNG"
+    out = io.BytesIO()
+    Image.new(mode, (2000, 30)).save(out, form)
+    upload = read_upload(out.getvalue())
+    assert (upload.width, upload.height, opened(upload.preview).size) == (2000, 30, (512, 8))
+    assert upload.has_alpha == (mode in ("LA", "RGBA"))
+
+
+def test_what_is_no_whole_picture_is_refused() -> None:
+    gif = picture(form="GIF")
+    for content in (b"", b"none", picture()[:60], gif, picture(form="JPEG")[:-400]):
+        with pytest.raises(NotAnImageError):
+            read_upload(content)
+
+
+def test_the_book_keeps_no_uploads() -> None:
+    """A thousand jobs with large uploads must fit: what is kept of each is a preview."""
+    upload = read_upload(picture(3000, 2000))
+    assert len(upload.preview) < 20_000
 
 
 def test_a_glb_holds_what_it_says() -> None:

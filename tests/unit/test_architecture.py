@@ -138,6 +138,12 @@ def test_services_import_neither_deployment_nor_tests() -> None:
     assert offences(("deploy",), lambda name: within(name, "tests")) == []
 
 
+def test_emulators_know_nothing_of_our_services() -> None:
+    """They say what the providers do, not what our clients expect."""
+    ours = ("image_service", "ledger_service", "deploy.local", "tests")
+    assert offences(("deploy.emulators",), lambda name: within(name, *ours)) == []
+
+
 @pytest.mark.parametrize(
     ("layer", "allowed"),
     [
