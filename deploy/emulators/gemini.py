@@ -17,6 +17,8 @@ Assumed, because nothing was found that says it: four characters are a token of 
 without text and without thoughts.
 """
 
+import base64
+import binascii
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from starlette.routing import BaseRoute, Route
 
 from deploy.emulators.emulation import REFUSED_WORD, Provider, Work, seed_of
 from deploy.emulators.jobs import Job, Outcome
-from deploy.emulators.media import NotAnImageError, Result, Upload, read_reference
+from deploy.emulators.media import NotAnImageError, Result, Upload, read_upload
 
 CHARACTERS_A_TOKEN: Final = 4
 RATIOS: Final[Mapping[str, tuple[int, int]]] = {
@@ -95,7 +97,9 @@ class Gemini(Provider):
     }
 
     def routes(self) -> Sequence[BaseRoute]:
-        return [Route("/v1beta/models/{model}:generateContent", self.generate, methods=["POST"])]
+        # The official client asks v1 since its third version; the documentation writes v1beta.
+        versions = ("v1beta", "v1")
+        return [Route(f"/{one}/models/{{model}}:generateContent", self.generate, methods=["POST"]) for one in versions]
 
     def error(self, status: int, message: str, code: str | None = None) -> Response:
         details: list[object] = []
@@ -235,12 +239,18 @@ def _contents(contents: object) -> tuple[str, list[Upload]]:
                 if not str(data.get("mimeType", "")).startswith("image/"):
                     raise RefusedError("Unsupported MIME type in inline_data.")
                 try:
-                    uploads.append(read_reference(str(data.get("data", ""))))
-                except NotAnImageError as error:
+                    uploads.append(read_upload(_bytes(str(data.get("data", "")))))
+                except (NotAnImageError, binascii.Error) as error:
                     raise RefusedError("Unable to process input image.") from error
             else:
                 raise RefusedError("contents.parts must not be empty.")
     return "\n".join(texts), uploads
+
+
+def _bytes(text: str) -> bytes:
+    """Of JSON for a protobuf: base64 of either alphabet, padded or not; the official client sends the second one."""
+    text = text.replace("-", "+").replace("_", "/").rstrip("=")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _settings(model: Model, settings: object) -> tuple[int, int, str, object]:

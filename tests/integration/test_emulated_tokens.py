@@ -215,8 +215,8 @@ def test_ratio_and_resolution(
     assert 0 < float(amount) - nanos / 1e9 < 0.00001
 
 
-def test_names_as_the_protobuf_has_them_are_understood(emulators: Emulators) -> None:
-    data = base64.b64encode(picture()).decode()
+def test_names_and_bytes_as_a_protobuf_has_them_are_understood(emulators: Emulators) -> None:
+    data = base64.urlsafe_b64encode(picture()).decode().rstrip("=")
     answer = ask(
         emulators,
         PRO,

@@ -360,7 +360,7 @@ def test_what_is_no_whole_picture_is_refused() -> None:
 
 def test_the_book_keeps_no_uploads() -> None:
     """A thousand jobs with large uploads must fit: what is kept of each is a preview."""
-    upload = read_upload(picture(3000, 2000))
+    upload = read_upload(picture(1500, 1000))
     assert len(upload.preview) < 20_000
 
 
