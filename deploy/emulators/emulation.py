@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
 from starlette.requests import Request
@@ -114,6 +114,7 @@ class Provider(ABC):
         hit: Hit | None = request.scope.get("state", {}).get(HIT_STATE)
         kind = fault.kind if fault else None
         outcome = work.outcome or _outcome(kind, work.prompt)
+        results = [replace(result, blurred=outcome is Outcome.FILTERED) for result in work.results]
         job = Job(
             job_id=work.job_id or emulation.fresh(self.name),
             request_id=emulation.fresh(f"{self.name}/request"),
@@ -127,7 +128,7 @@ class Provider(ABC):
             accepted_at=emulation.clock(),
             pace=emulation.pace if waits else Pace(),  # done at once, whatever the pace of others
             outcome=outcome,
-            outputs=tuple(Output(result, fault if kind in OUTPUT_KINDS else None) for result in work.results),
+            outputs=tuple(Output(result, fault if kind in OUTPUT_KINDS else None) for result in results),
             key=key,
             no_output=kind is Kind.NO_OUTPUT,
             output_url=fault.url if fault and kind is Kind.OUTPUT_URL else None,

@@ -2,11 +2,13 @@
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from deploy.emulators.media import make
 from deploy.emulators.stability_endpoints import ENDPOINTS
 from tests.emulators import Emulators, opened, picture, running_emulators
 
@@ -205,6 +207,8 @@ def test_moderation_of_a_request_costs_nothing(emulators: Emulators) -> None:
 def test_a_filtered_result_is_blurred_and_paid(emulators: Emulators) -> None:
     answer = post(emulators, f"{PREFIX}/generate/core", {"prompt": "x [filtered]"})
     assert (answer.status_code, answer.headers["finish-reason"]) == (200, "CONTENT_FILTERED")
+    result = emulators.server.emulation.book.jobs[0].outputs[0].result
+    assert answer.content == make(result) != make(replace(result, blurred=False))
     fields = {"prompt": "x [filtered]"}
     assert post(emulators, f"{PREFIX}/generate/core", fields, accept="application/json").json()["finish_reason"] == (
         "CONTENT_FILTERED"
@@ -228,6 +232,8 @@ def test_150_requests_in_10_seconds_and_no_more(emulators: Emulators) -> None:
     assert {emulators.http.get(url, headers=KEY).status_code for _ in range(150)} == {404}
     refused = emulators.http.get(url, headers=KEY)
     assert (refused.status_code, refused.json()["name"]) == (429, "rate_limit_exceeded")
+    assert post(emulators, f"{PREFIX}/generate/core", {"prompt": "x"}).status_code == 429
+    assert emulators.amounts() == []
     now[0] += 11  # the window is over, the time-out is not
     assert emulators.http.get(url, headers=KEY).status_code == 429
     now[0] += 60

@@ -124,7 +124,7 @@ def test_a_slow_drip_is_whole_in_the_end(emulators: Emulators) -> None:
     ) as answer:
         pieces = list(answer.iter_raw())
     assert time.monotonic() - began >= 0.2
-    assert len(pieces) > 5
+    assert len(pieces) > 1  # how many arrive together is up to the machine
     assert json.loads(b"".join(pieces))["data"]["status"] == "created"
 
 
