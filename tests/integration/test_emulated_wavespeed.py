@@ -110,7 +110,7 @@ def test_sync_mode_answers_with_the_result(emulators: Emulators) -> None:
 @pytest.mark.parametrize("stuck", [False, True])
 def test_sync_mode_may_still_be_processing(emulators: Emulators, stuck: bool) -> None:
     """The official client's test has status, code and error; the task goes on and can be asked for."""
-    emulators.pace(run=0 if stuck else 0.3, wait=0.05)
+    emulators.pace(run=0 if stuck else 60, wait=0.05)
     if stuck:
         emulators.fault("job_stuck")
     answer = submit(emulators, "wavespeed-ai/z-image/turbo", prompt="Cat", enable_sync_mode=True)
