@@ -1,9 +1,9 @@
 """Settings of the ledger service, read once from LEDGER_* in the environment."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.access.nats_access import NatsAccess
@@ -11,6 +11,7 @@ from contracts.access.service_tokens import BootstrapToken
 from contracts.access.settings import AccessSettings
 from contracts.limits import TTL_SECONDS_DEFAULT
 from contracts.subjects import LEDGER_INBOX
+from ledger_service.database_url import verified
 from ledger_service.domain.checkpoints import ORIGIN_PATTERN
 
 LEASE_GRACE_SECONDS_DEFAULT: Final = 86_400
@@ -25,6 +26,8 @@ class Settings(AccessSettings, BaseSettings):
     #: For `ledger migrate` alone: the role that owns the tables. None: that of database_url, which then could rewrite
     #: the log. Given, the role of database_url only appends; it is made, where there is none, with that URL's password.
     owner_database_url: str | None = None
+    #: Who vouches for PostgreSQL, PEM: then the URLs are sslmode=verify-full, unless they say so themselves.
+    database_ca_file: Path | None = None
     nats_url: str = "nats://127.0.0.1:4222"
     #: The seed of an nkey, where the URL carries no user and password.
     nats_nkey_file: Path | None = None
@@ -76,6 +79,14 @@ class Settings(AccessSettings, BaseSettings):
     seals_interval_seconds: float = Field(default=10.0, gt=0)
 
     stream_replicas: int = Field(default=1, ge=1, le=5)
+
+    @model_validator(mode="after")
+    def _databases_are_verified(self) -> Self:
+        if self.database_ca_file is not None:
+            self.database_url = verified(self.database_url, self.database_ca_file)
+            if self.owner_database_url is not None:
+                self.owner_database_url = verified(self.owner_database_url, self.database_ca_file)
+        return self
 
     @property
     def nats_access(self) -> NatsAccess:

@@ -42,6 +42,7 @@ from ledger_service.api.documents import EVERYWHERE, OWN
 from ledger_service.backtest_streams import Backtests
 from ledger_service.calls import STORE_ERRORS, Calls, store_unavailable
 from ledger_service.config import Settings
+from ledger_service.database_url import is_safe
 from ledger_service.event_intake import EventIntake
 from ledger_service.ingest import Ingest
 from ledger_service.leases import Leases
@@ -112,6 +113,8 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         await check_schema(connection)
         if await may_rewrite(connection):
             log.warning("log_can_be_rewritten", reason="LEDGER_DATABASE_URL names a role that may update the log")
+        if not is_safe(url):
+            log.warning("database_is_not_verified", reason="another machine, and no sslmode=verify-full in the URL")
         service_tokens = ServiceTokens(reads, await hashing_key(connection, settings.token_hash_key))
     access = make_access(settings, service_tokens.find, Memory(settings.token_seconds))
     stack.push_async_callback(access.close)

@@ -39,10 +39,11 @@ from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
 from contracts.subjects import SEALS_STREAM, STREAM
 from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceProcess
+from deploy.postgres.roles import AUDITOR, FINANCE, OWNER, ROLES, SERVICE, make_roles
 from ledger_service.config import Settings
 from ledger_service.main import create_app
 from ledger_service.store.migrations import migrate
-from ledger_service.store.privileges import let_serve
+from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import create_stream
 from tests.builders import ACCOUNT, PLAN, Body, account, plan
 from tests.tokens import AUTHORIZED, make_token_known
@@ -59,8 +60,8 @@ POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
     "track_commit_timestamp": "on",
 }
 #: One for all of a server's databases.
-SERVICE_ROLE: Final = "ledger_service_of_tests"
-SERVICE_PASSWORD: Final = "it-only-appends"
+SERVICE_ROLE: Final = SERVICE
+PASSWORDS: Final = {role: f"the-{role}-of-tests" for role in ROLES}
 WAIT_SECONDS: Final = 20.0
 #: Of clients that only speak plain HTTP: to read the authorities of the world for each takes longer than most tests.
 TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -206,15 +207,24 @@ class Databases:
         if not self._migrated:
             await self._execute(f'create database "{self._template}"')
             template = _with_database(self._admin_url, self._template)
-            await migrate(template)
-            await let_serve(template, as_service(template))
+            await make_roles(template, PASSWORDS)
+            owner = as_role(template, OWNER)
+            await migrate(owner)
+            await let_serve(owner, as_service(template))
+            await let_read(owner)
             await make_token_known(template)
             self._migrated = True
         return await self._create(self._template)
 
     async def _create(self, template: str) -> str:
         name = f"ledger_test_{secrets.token_hex(6)}"
-        await self._execute(f'create database "{name}" template "{template}" strategy file_copy')
+        owner = "" if template == "template1" else f"owner {OWNER}"
+        await self._execute(f'create database "{name}" template "{template}" {owner} strategy file_copy')
+        if owner:
+            # A database's own rights are not copied with it.
+            await self._execute(f'revoke all on database "{name}" from public')
+            await self._execute(f'grant connect on database "{name}" to {SERVICE}, {FINANCE}, {AUDITOR}')
+            await self._execute(f'grant temporary on database "{name}" to {SERVICE}')
         return _with_database(self._admin_url, name)
 
     async def _drop(self, name: str) -> None:
@@ -228,9 +238,14 @@ class Databases:
 
 def as_service(url: str) -> str:
     """The same database under the role that the ledger runs under, which owns nothing and only appends to the log."""
+    return as_role(url, SERVICE)
+
+
+def as_role(url: str, role: str) -> str:
+    """The same database under one of the roles of deploy/postgres."""
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{SERVICE_ROLE}:{SERVICE_PASSWORD}@{place}").geturl()
+    return parts._replace(netloc=f"{role}:{PASSWORDS[role]}@{place}").geturl()
 
 
 def _database_of(url: str) -> str:

@@ -122,6 +122,10 @@ class DataFolder:
             self._replace(name, f"{kept}\n")
         return kept
 
+    def write_line(self, name: str, line: str) -> None:
+        """A file of one line, readable for the owner only."""
+        self._replace(name, f"{line}\n")
+
     def write_state(self, state: StackState) -> None:
         self._write("stack.json", asdict(state))
 

@@ -15,10 +15,10 @@ from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceCommands, ServiceProcess
 from deploy.local.supervision import RAPID_FAILURES_MAX, Report, bring_up, bring_up_together, follow, keep_up
 from deploy.local.tokens import DevTokens
+from deploy.postgres.roles import AUDITOR, FINANCE, OWNER, ROLES, SERVICE, make_roles
 
 READY_TIMEOUT_SECONDS = 60.0
 MIGRATE_TIMEOUT_SECONDS = 300.0
-SERVICE_ROLE = "ledger_service"
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Stack:
     def _service_url(self, folder: DataFolder) -> str:
         """For the ledger itself: of our own server, under a role that can only append to the log."""
         if self._postgres is not None:
-            return self._postgres.url_as(SERVICE_ROLE, folder.secret("ledger-password"))
+            return self._postgres.url_as(SERVICE, _password(folder, SERVICE))
         return self._options.external.database_url or ""
 
     def _nats_url(self, user: str, external: str | None) -> str:
@@ -208,8 +208,19 @@ class Stack:
             "LEDGER_NATS_URL": self._nats_url(nats_user, self._options.external.ledger_nats_url),
         }
 
+    async def _make_roles(self, folder: DataFolder, postgres: PostgresServer) -> dict[str, str]:
+        """A role for each job, as in production, with passwords of this folder's own; readers find theirs in a file.
+
+        Answers what makes `ledger migrate` work as the owner.
+        """
+        passwords = {role: _password(folder, role) for role in ROLES}
+        await make_roles(postgres.url, passwords)
+        for role in (FINANCE, AUDITOR):
+            folder.write_line(f"{role}-url", postgres.url_as(role, passwords[role]))
+        return {"LEDGER_OWNER_DATABASE_URL": postgres.url_as(OWNER, passwords[OWNER])}
+
     async def _migrate(self, folder: DataFolder) -> None:
-        owner = {"LEDGER_OWNER_DATABASE_URL": self._postgres.url} if self._postgres else {}
+        owner = await self._make_roles(folder, self._postgres) if self._postgres else {}
         migration = ServiceProcess(
             "migrate",
             self._options.commands.migrate,
@@ -277,6 +288,10 @@ class Stack:
             emulator_pid=self._emulators.pid if self._emulators else None,
         )
         self._folder.write_state(self._state)
+
+
+def _password(folder: DataFolder, role: str) -> str:
+    return folder.secret("ledger-password" if role == SERVICE else f"{role}-password")
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from ledger_service.price_loading import count, follow_shipped
 from ledger_service.service_tokens import hashing_key, know_tokens
 from ledger_service.store.migrations import MigrationError
 from ledger_service.store.migrations import migrate as migrate_database
-from ledger_service.store.privileges import let_serve
+from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import StreamConfigError, connect_nats, create_stream
 
 console = Console(stderr=True)
@@ -45,6 +45,7 @@ async def _migrate(settings: Settings, database_only: bool, shipped_prices: bool
     applied = await migrate_database(owner or settings.database_url)
     if owner is not None:
         await let_serve(owner, settings.database_url)
+    await let_read(owner or settings.database_url)
     if shipped_prices:
         await _follow_shipped_prices(settings)
     if settings.bootstrap_tokens:

@@ -1,4 +1,5 @@
-"""Two roles in the database: the owner of the tables, and the one that the services run under, which only appends."""
+"""Who may do what in the database: the owner of the tables, the role that the services run under, which only appends
+to the log, and those that only read. See deploy/postgres/roles.sql."""
 
 import hmac
 import secrets
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
+
+#: Roles that only read, and what gives each its rights.
+READERS: Final = {"finance": "let_report", "auditor": "let_audit"}
 
 _ITERATIONS: Final = 4096
 _SALT_BYTES: Final = 16
@@ -43,6 +47,25 @@ async def let_serve(owner_url: str, service_url: str) -> None:
             await connection.execute(SQL["let_serve"], service)
     finally:
         await connection.close()
+
+
+async def let_read(owner_url: str) -> list[str]:
+    """Gives the READERS that there are what each may see, and no more; answers their names. Safe to run again."""
+    connection = await asyncpg.connect(owner_url)
+    try:
+        async with connection.transaction():
+            found = [name for name in READERS if await connection.fetchval(SQL["role_exists"], name)]
+            for name in found:
+                await connection.execute(SQL[READERS[name]], name)
+    finally:
+        await connection.close()
+    return found
+
+
+async def set_password(connection: "Connection", name: str, password: str) -> None:
+    """Gives a role a password, of which the server, and its log, get what SCRAM keeps."""
+    statement = await connection.fetchval(SQL["password_statement"], name, _verifier(password))
+    await connection.execute(statement)
 
 
 async def _create_role(connection: "Connection", name: str, password: str) -> None:

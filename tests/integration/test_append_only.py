@@ -6,6 +6,7 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
+from deploy.postgres.roles import OWNER
 from ledger_service.config import Settings
 from ledger_service.store.migrations import MigrationError, migrate
 from ledger_service.store.privileges import let_serve, may_rewrite
@@ -120,6 +121,7 @@ async def test_a_ledger_says_whether_it_could_rewrite_the_log(service: Database,
 
 
 async def test_what_the_owner_makes_later_can_be_used(service: Database, database: Database) -> None:
+    await database.execute(f"set role {OWNER}")
     await database.execute("create table rebuilt (id bigint generated always as identity, note text)")
     await service.execute("insert into rebuilt (note) values ('x'); update rebuilt set note = 'y'; delete from rebuilt")
 

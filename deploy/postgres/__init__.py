@@ -1,0 +1,1 @@
+"""PostgreSQL for the ledger: who may do what in it, and a server's settings for production."""
