@@ -6,13 +6,14 @@ without one must not fall to a slow or endless client.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from contracts.access.rates import neighbourhood
 from contracts.http_problems import problem_response
 from contracts.problems import (
     CONTENT_TYPE,
@@ -44,12 +45,17 @@ class Bounds:
     #: After a refusal the client gets so long to read it.
     linger_seconds: float = 2.0
     connections_max: int = 2_000
+    #: Of those, from one address (of IPv6: a /64).
+    connections_per_address_max: int = 1_000
 
 
-def bounds_for(connections_max: int, slow_client_seconds: float) -> Bounds:
+def bounds_for(connections_max: int, per_address_max: int, slow_client_seconds: float) -> Bounds:
     """The usual ones, with what services have settings for."""
     return Bounds(
-        connections_max=connections_max, head_seconds_max=slow_client_seconds, body_seconds=slow_client_seconds
+        connections_max=connections_max,
+        connections_per_address_max=per_address_max,
+        head_seconds_max=slow_client_seconds,
+        body_seconds=slow_client_seconds,
     )
 
 
@@ -58,6 +64,7 @@ def bounded_protocol(bounds: Bounds) -> type[HttpToolsProtocol]:
 
     class Bounded(_BoundedProtocol):
         _bounds = bounds
+        _open: ClassVar[dict[str, int]] = {}
 
     return Bounded
 
@@ -66,6 +73,9 @@ class _BoundedProtocol(HttpToolsProtocol):
     """Timers run only while something is awaited: a request that comes in one piece costs a few comparisons."""
 
     _bounds: Bounds
+    #: Connections by address.
+    _open: ClassVar[dict[str, int]]
+    _address: str | None = None
     _in_head = True
     _in_body = False
     _arrived_bytes = 0
@@ -78,13 +88,23 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:  # Any: asyncio's transport, as uvicorn has it
         super().connection_made(transport)
-        if len(self.connections) > self._bounds.connections_max:
-            self._refuse(OVERLOADED, f"{self._bounds.connections_max} connections are open")
+        bounds, opened = self._bounds, 0
+        if self.client is not None:
+            self._address = neighbourhood(self.client[0])
+            opened = self._open[self._address] = self._open.get(self._address, 0) + 1
+        if len(self.connections) > bounds.connections_max:
+            self._refuse(OVERLOADED, f"{bounds.connections_max} connections are open")
+        elif opened > bounds.connections_per_address_max:
+            self._refuse(OVERLOADED, f"{bounds.connections_per_address_max} connections are open from this address")
         else:
             self._wait(self._bounds.head_seconds_max, self._on_head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self._address is not None:
+            left = self._open.pop(self._address) - 1
+            if left:
+                self._open[self._address] = left
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

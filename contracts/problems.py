@@ -58,6 +58,7 @@ DEAD_LETTER_CLOSED: Final = ProblemType("dead_letter_closed", 409, "The dead let
 NOT_SEALED_YET: Final = ProblemType("not_sealed_yet", 409, "The row is not sealed yet", retry_after_seconds=10)
 SEAL_MISMATCH: Final = ProblemType("seal_mismatch", 409, "The log is not what was sealed")
 LIMIT_EXCEEDED: Final = ProblemType("limit_exceeded", 429, "A limit has no room for this operation")
+RATE_LIMITED: Final = ProblemType("rate_limited", 429, "Too many requests")
 OPERATION_FAILED: Final = ProblemType("operation_failed", 502, "The provider did not do the operation")
 STORE_UNAVAILABLE: Final = ProblemType(
     "store_unavailable", 503, "The ledger's database cannot be reached", retry_after_seconds=1

@@ -101,7 +101,9 @@ def run() -> int:
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            http=bounded_protocol(bounds_for(settings.connections_max, settings.slow_client_seconds)),
+            http=bounded_protocol(
+                bounds_for(settings.connections_max, settings.connections_per_address_max, settings.slow_client_seconds)
+            ),
             ws="none",
             lifespan="on",
             access_log=False,

@@ -244,7 +244,9 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=bounded_protocol(bounds_for(settings.connections_max, settings.slow_client_seconds)),
+        http=bounded_protocol(
+            bounds_for(settings.connections_max, settings.connections_per_address_max, settings.slow_client_seconds)
+        ),
         access_log=False,
         log_config=None,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

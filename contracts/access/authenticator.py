@@ -14,6 +14,7 @@ from contracts.access.jwks import IssuerKeys
 from contracts.access.jwt_rules import JwtRules
 from contracts.access.jwt_tokens import key_wanted, verify
 from contracts.access.principal import ANYBODY, Principal
+from contracts.access.rates import Rates
 from contracts.access.service_tokens import is_service_token
 from contracts.access.settings import AccessSettings
 from contracts.problems import OVERLOADED, ProblemError
@@ -68,12 +69,14 @@ class Authenticator:
         memory: Memory,
         jwt_rules: JwtRules | None = None,
         keys: IssuerKeys | None = None,
+        rates: Rates | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._find_service_token, self._memory = find_service_token, memory
         self._jwt_rules, self._keys = jwt_rules, keys
+        self._rates = rates
         self._clock, self._wall_clock = clock, wall_clock
         # Apart, so that tokens that somebody makes up push no good one out.
         self._good: dict[bytes, _Known] = {}
@@ -85,8 +88,26 @@ class Authenticator:
         self._logged_at = float("-inf")
         self._not_logged = 0
 
-    async def authenticate(self, token: bytes) -> Principal:
-        key = sha256(token).digest()
+    async def authenticate(self, token: bytes, address: str = "") -> Principal:
+        """Whose token it is, and one request of theirs. ``address``: where it comes from.
+
+        Raises Unauthenticated, RateLimited, AccessUnavailable, or ProblemError (overloaded).
+        """
+        key, rates = sha256(token).digest(), self._rates
+        if rates is None:
+            return await self._identify(key, token)
+        if key not in self._good:
+            # Whoever was good before is looked up again, whatever others at that address do.
+            rates.refuse_guessing(address)
+        try:
+            principal = await self._identify(key, token)
+        except Unauthenticated:
+            rates.count_failure(address)
+            raise
+        rates.take(principal)
+        return principal
+
+    async def _identify(self, key: bytes, token: bytes) -> Principal:
         known = self._good.get(key) or self._bad.get(key)
         if known is None or not self._is_fresh(known):
             if known is not None and self._away and self._is_usable(known):
@@ -100,7 +121,8 @@ class Authenticator:
 
     def forget(self) -> None:
         """Ask again about every token: one was revoked."""
-        self._good.clear()
+        # That they were good is remembered: they are looked up even where others at their address guess.
+        self._good = {key: replace(one, fresh_until=0.0, usable_until=0.0) for key, one in self._good.items()}
         self._bad.clear()
 
     async def close(self) -> None:
@@ -215,8 +237,8 @@ class NoAccessControl:
 
     is_controlled = False
 
-    async def authenticate(self, token: bytes) -> Principal:
-        del token
+    async def authenticate(self, token: bytes, address: str = "") -> Principal:
+        del token, address
         return ANYBODY
 
     def forget(self) -> None:
@@ -235,4 +257,4 @@ def make_access(
         return NoAccessControl()
     rules = settings.jwt_rules
     keys = None if rules is None else IssuerKeys(rules.issuer, settings.oidc_jwks_url)
-    return Authenticator(find_service_token, memory, rules, keys)
+    return Authenticator(find_service_token, memory, rules, keys, Rates(settings.rate_rules))

@@ -16,7 +16,7 @@ from starlette.types import Scope as AsgiScope
 from contracts.access.bearer import bearer_token
 from contracts.access.principal import ANYBODY, Principal
 from contracts.access.rules import OPEN, About, Rule, Rules, not_your_account
-from contracts.problems import ACCESS_UNAVAILABLE, FORBIDDEN, OVERLOADED, UNAUTHENTICATED
+from contracts.problems import ACCESS_UNAVAILABLE, FORBIDDEN, OVERLOADED, RATE_LIMITED, UNAUTHENTICATED
 
 #: Open to all in every service, whoever serves them.
 OPEN_PATHS: Final = frozenset(
@@ -25,7 +25,7 @@ OPEN_PATHS: Final = frozenset(
 ACCOUNT: Final = "account_id"
 SCHEME: Final = "bearer"
 #: What every guarded route may answer, for the documents.
-ACCESS_PROBLEMS: Final = (UNAUTHENTICATED, FORBIDDEN, ACCESS_UNAVAILABLE, OVERLOADED)
+ACCESS_PROBLEMS: Final = (UNAUTHENTICATED, FORBIDDEN, RATE_LIMITED, ACCESS_UNAVAILABLE, OVERLOADED)
 _PRINCIPAL: Final = "usage_ledger.principal"
 
 
@@ -35,8 +35,8 @@ class Access(Protocol):
     #: False: nobody is asked for a token.
     is_controlled: bool
 
-    async def authenticate(self, token: bytes) -> Principal:
-        """Raises Unauthenticated, AccessUnavailable, or ProblemError (overloaded)."""
+    async def authenticate(self, token: bytes, address: str = "") -> Principal:
+        """Raises Unauthenticated, RateLimited, AccessUnavailable, or ProblemError (overloaded)."""
         ...
 
 
@@ -84,7 +84,8 @@ def _guard(
         scope = request.scope
         access: Access = scope["app"].state.access
         if access.is_controlled:
-            principal = await access.authenticate(bearer_token(scope["headers"]))
+            client = scope["client"]  # none on a Unix socket
+            principal = await access.authenticate(bearer_token(scope["headers"]), client[0] if client else "")
             rule.admit(principal)
             if principal.account_id is not None:
                 _confine(rule, principal.account_id, scope)

@@ -30,7 +30,7 @@ class Principal:
     """``account_id``: the one account that the token is for. None with ``any_account``: it is for all of them.
 
     ``user_id``, ``project_id`` and ``api_key_id`` are as the token has them; whoever meters by them checks their form.
-    ``expires_at``: Unix seconds.
+    ``expires_at``: Unix seconds. ``subject``: a service token's name, or the subject of a JWT.
     """
 
     subject: str
@@ -41,6 +41,17 @@ class Principal:
     project_id: str | None = None
     api_key_id: str | None = None
     expires_at: float | None = None
+    #: The service token's id; None: a JWT's.
+    token_id: str | None = None
+    #: Who vouches for a JWT; None: a service token's, which the ledger does.
+    issuer: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Tells this caller from all others, whichever token it has of its issuer's."""
+        if self.issuer is not None:
+            return f"{self.issuer} {self.subject or f'{self.account_id} {self.user_id}'}"
+        return self.token_id or self.subject
 
 
 #: Whoever calls while access is not controlled.
@@ -85,6 +96,7 @@ def principal_of(claims: Mapping[str, object], names: ClaimNames) -> Principal:
         project_id=_text(_first(claims, names.project)),
         api_key_id=_text(_first(claims, names.api_key)),
         expires_at=_seconds(claims["exp"]),
+        issuer=_text(claims.get("iss", _ABSENT)),
     )
 
 

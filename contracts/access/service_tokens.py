@@ -99,6 +99,7 @@ class TokenStored(_Body):
             user_id=self.name if bound else None,
             api_key_id=self.name if bound else None,
             expires_at=None if self.expires_at is None else self.expires_at.timestamp(),
+            token_id=self.token_id,
         )
 
 
@@ -118,6 +119,8 @@ class Introspection(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     active: bool
+    #: The token's id.
+    jti: str | None = None
     #: The token's name.
     sub: str | None = None
     #: With spaces between.
@@ -132,6 +135,7 @@ class Introspection(BaseModel):
     def of(cls, principal: Principal) -> Self:
         return cls(
             active=True,
+            jti=principal.token_id,
             sub=principal.subject,
             scope=" ".join(sorted(principal.scopes)),
             exp=principal.expires_at,
@@ -152,4 +156,5 @@ class Introspection(BaseModel):
             user_id=self.user_id,
             api_key_id=self.api_key_id,
             expires_at=self.exp,
+            token_id=self.jti,
         )

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from contracts.access.jwt_rules import ALGORITHMS, ALGORITHMS_DEFAULT, JwtRules
 from contracts.access.principal import ClaimNames
+from contracts.access.rates import Rate, RateRules
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _NAMES: Final = ClaimNames()
@@ -59,6 +60,27 @@ class AccessSettings(BaseModel):
     claim_project: _Texts = list(_NAMES.project)
     claim_api_key: _Texts = list(_NAMES.api_key)
     claim_scopes: _Texts = list(_NAMES.scopes)
+
+    #: Requests a second of each token, or subject of an issuer, that is bound to an account; 0 = as many as come. One
+    #: that paused may send a burst. Of one process.
+    rate_per_second: Annotated[float, Field(ge=0)] = 500.0
+    rate_burst: Annotated[int, Field(ge=1)] = 1_000
+    #: The same of each token that is bound to none: a service, which limits its own callers.
+    rate_unbound_per_second: Annotated[float, Field(ge=0)] = 0.0
+    rate_unbound_burst: Annotated[int, Field(ge=1)] = 10_000
+    #: Tokens that are nobody's, from one address; beyond that, unknown ones from there are not looked up.
+    rate_failures_per_second: Annotated[float, Field(ge=0)] = 5.0
+    rate_failures_burst: Annotated[int, Field(ge=1)] = 200
+    #: HTTP connections at once from one address; one more is refused. Behind a proxy: as many as there may be in all.
+    connections_per_address_max: Annotated[int, Field(ge=1)] = 1_000
+
+    @property
+    def rate_rules(self) -> RateRules:
+        return RateRules(
+            Rate(self.rate_per_second, self.rate_burst),
+            Rate(self.rate_unbound_per_second, self.rate_unbound_burst),
+            Rate(self.rate_failures_per_second, self.rate_failures_burst),
+        )
 
     @model_validator(mode="after")
     def _an_issuer_is_asked_for_somebody(self) -> Self:

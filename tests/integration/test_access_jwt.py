@@ -169,6 +169,7 @@ async def test_bad_tokens_are_refused_and_good_ones_are_not(issuer: Issuer) -> N
             account_id="acme",
             user_id="ada",
             expires_at=jwt.decode(issuer.token(), options={"verify_signature": False})["exp"],
+            issuer=issuer.url,
         )
         good = (
             issuer.token(EC_KEY, "ec", "ES256"),

@@ -192,7 +192,7 @@ async def test_introspection_says_whose_a_token_is_and_nothing_of_others(ledger:
 
     assert await ask(made["token"]) == {
         "active": True, "sub": "shop", "scope": "act-as limits:check", "account_id": ACCOUNT, "user_id": "shop",
-        "api_key_id": "shop",
+        "api_key_id": "shop", "jti": made["token_id"],
     }  # fmt: skip
     for other in (make_token(), "x", "ult_", "eyJhbGciOiJub25lIn0.e30."):
         assert await ask(other) == {"active": False}

@@ -19,7 +19,7 @@ from tests.servers import LedgerProcess
 from tests.tokens import AUTHORIZED
 
 SLOW_SECONDS = 0.8
-CONNECTIONS = 40
+CONNECTIONS, PER_ADDRESS = 40, 30
 MEBIBYTE = 1024 * 1024
 
 
@@ -36,9 +36,9 @@ class Service:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(self, address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         place = urlsplit(self.url)
-        return await asyncio.open_connection(place.hostname, place.port)
+        return await asyncio.open_connection(place.hostname, place.port, local_addr=(address, 0))
 
     async def still_answers(self) -> None:
         async with httpx.AsyncClient(base_url=self.url, timeout=5) as http:
@@ -57,12 +57,17 @@ async def services(
     environment = {
         "IMAGE_AUTH": "off",
         "IMAGE_CONNECTIONS_MAX": str(CONNECTIONS),
+        "IMAGE_CONNECTIONS_PER_ADDRESS_MAX": str(PER_ADDRESS),
         "IMAGE_SLOW_CLIENT_SECONDS": str(SLOW_SECONDS),
     }
     image = start_process(make_settings(tmp_path, "http://127.0.0.1:1", port=port), **environment)
     try:
         ledger = await asyncio.to_thread(
-            lambda: ledger_process(connections_max=CONNECTIONS, slow_client_seconds=SLOW_SECONDS)
+            lambda: ledger_process(
+                connections_max=CONNECTIONS,
+                connections_per_address_max=PER_ADDRESS,
+                slow_client_seconds=SLOW_SECONDS,
+            )
         )
         assert ledger.pid is not None
         await eventually(lambda: answers(port))
@@ -250,13 +255,22 @@ async def _an_answer_before_the_body_keeps_the_connection(service: Service) -> N
 
 
 async def _more_connections_than_there_may_be(service: Service) -> None:
-    opened = [await service.connect() for _ in range(CONNECTIONS)]
+    opened = [await service.connect() for _ in range(PER_ADDRESS)]
     reader, writer = await service.connect()
+    assert await told(reader) == (503, "overloaded"), "one address does not get all"
+    writer.close()
+    opened += [await service.connect("127.0.0.2") for _ in range(CONNECTIONS - PER_ADDRESS)]
+    reader, writer = await service.connect("127.0.0.3")
     assert await told(reader) == (503, "overloaded")
     writer.close()
     # The idle ones are given up, and their places are free again.
     assert [await told(reader) for reader, _ in opened] == [(0, "")] * CONNECTIONS
     for _, writer in opened:
+        writer.close()
+    again = [await service.connect() for _ in range(PER_ADDRESS)]
+    again[-1][1].write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await asyncio.wait_for(again[-1][0].readline(), 5)).split()[1] == b"200"
+    for _, writer in again:
         writer.close()
 
 

@@ -47,6 +47,7 @@ PINNED: dict[str, tuple[str, int, int | None]] = {
     "not_sealed_yet": ("urn:usage-ledger:problem:not-sealed-yet", 409, 10),
     "seal_mismatch": ("urn:usage-ledger:problem:seal-mismatch", 409, None),
     "limit_exceeded": ("urn:usage-ledger:problem:limit-exceeded", 429, None),
+    "rate_limited": ("urn:usage-ledger:problem:rate-limited", 429, None),
     "operation_failed": ("urn:usage-ledger:problem:operation-failed", 502, None),
     "store_unavailable": ("urn:usage-ledger:problem:store-unavailable", 503, 1),
     "ledger_unavailable": ("urn:usage-ledger:problem:ledger-unavailable", 503, 1),
