@@ -24,7 +24,7 @@ endif
 endif
 endif
 
-.PHONY: help demo run test lint typecheck format schemas bench faults soak lock clean again
+.PHONY: help demo run test lint typecheck format schemas bench faults soak audit sbom lock clean again
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -64,6 +64,12 @@ faults: $(READY) ## Kill and restart real servers under load
 
 soak: $(READY) ## A million random checks, each decision verified
 	$(PY) -m tests.soak $(SOAK_ARGS)
+
+audit: $(READY) ## Known vulnerabilities in what is locked (asks osv.dev)
+	@$(PY) -m deploy.supply.audit
+
+sbom: $(READY) ## What is locked, as CycloneDX, in build/
+	@$(PY) -m deploy.supply.sbom
 
 # pip's format, for it names no index: what it lists installs from any mirror, and its hashes say whether that is right.
 lock: ## Follow pyproject.toml (UPGRADE=1 takes the newest versions, UV_VERSION=… another uv)
