@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from contracts.identifiers import uuid7
 from contracts.limits import Account, AccountStored, Plan, PlanStored
+from ledger_service.authorship import author_now
 from ledger_service.domain.ledger_events import ACCOUNT_CHANGED, NO_ACCOUNT, PLAN_CHANGED, ledger_event
 from ledger_service.store.accounts import lock_accounts, put_account, put_plan
 from ledger_service.store.event_log import append_one
@@ -32,5 +33,6 @@ async def change_account(connection: Connection, account_id: str, account: Accou
 async def log_change(connection: Connection, event_type: str, account_id: str, stored: BaseModel) -> None:
     """An administrative change as an event in the log; to be called within the change's own transaction."""
     event_id, now = uuid7(), datetime.now(UTC)
-    body = ledger_event(event_id, event_type, account_id, now, stored.model_dump(mode="json"))
+    author = await author_now(connection)
+    body = ledger_event(event_id, event_type, account_id, now, stored.model_dump(mode="json"), author)
     await append_one(connection, account_id, event_id, event_type, None, now, body)

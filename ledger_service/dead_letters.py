@@ -20,6 +20,7 @@ from contracts.problems import (
     ProblemError,
     describe,
 )
+from ledger_service.authorship import author_now
 from ledger_service.domain.batches import Receipt, Submission
 from ledger_service.domain.corrections import unfounded_changes
 from ledger_service.domain.ledger_events import DEAD_LETTER_DISCARDED, DEAD_LETTER_REDRIVEN, NO_ACCOUNT, ledger_event
@@ -288,12 +289,18 @@ def _named(recorded: tuple[Submission, Receipt] | None) -> dict[str, str] | None
 async def _log_actions(connection: Connection, event_type: str, data: Mapping[int, dict[str, object]]) -> None:
     if not data:
         return
-    now = datetime.now(UTC)
+    now, author = datetime.now(UTC), await author_now(connection)
     events = {dead_letter_id: uuid7() for dead_letter_id in data}
     await append_many(
         connection,
         [
-            (NO_ACCOUNT, events[one], event_type, now, ledger_event(events[one], event_type, NO_ACCOUNT, now, said))
+            (
+                NO_ACCOUNT,
+                events[one],
+                event_type,
+                now,
+                ledger_event(events[one], event_type, NO_ACCOUNT, now, said, author),
+            )
             for one, said in data.items()
         ],
     )

@@ -22,6 +22,7 @@ from contracts.http_problems import install_problems
 from ledger_service.api import (
     accounts,
     backtests,
+    changes,
     checks,
     credit_grants,
     dead_letters,
@@ -78,7 +79,7 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, usage, seals, backtests, reports, dead_letters,
-    tokens, health, metrics,
+    changes, tokens, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from contracts.changes import Author
 from contracts.identifiers import uuid7
 from contracts.prices import Price, PriceKey, PriceStored
 from contracts.problems import INVALID_REQUEST, FieldError, ProblemError
+from ledger_service.authorship import author_now
 from ledger_service.domain.ledger_events import NO_ACCOUNT, PRICE_CHANGED, ledger_event
 from ledger_service.domain.price_versions import Change, Outcome, Put, Standing, Version, outcomes_of
 from ledger_service.domain.rating import CostTooLargeError, Key
@@ -63,7 +65,10 @@ async def change_prices(connection: Connection, puts: Sequence[Put], rule: Rule 
     await lock_catalogue(connection)
     outcomes = await foresee_changes(connection, puts, rule)
     if not any(outcome.change is Change.OVERLAP for outcome in outcomes):
-        written = [_written(outcome.put.key, outcome.after) for outcome in outcomes if outcome.after is not None]
+        author = await author_now(connection)
+        written = [
+            _written(outcome.put.key, outcome.after, author) for outcome in outcomes if outcome.after is not None
+        ]
         if written:
             await write_versions(connection, written)
     return outcomes
@@ -75,8 +80,8 @@ async def foresee_changes(connection: Connection, puts: Sequence[Put], rule: Rul
     return rule(standing, puts, datetime.now(UTC))
 
 
-def _written(key: Key, version: Version) -> Written:
+def _written(key: Key, version: Version, author: Author) -> Written:
     event_id = uuid7()
     data = stored(key, version, []).model_dump(mode="json", exclude={"in_force_until"})
-    event = ledger_event(event_id, PRICE_CHANGED, NO_ACCOUNT, version.recorded_at, data)
+    event = ledger_event(event_id, PRICE_CHANGED, NO_ACCOUNT, version.recorded_at, data, author)
     return Written(key, version, event_id, event)

@@ -14,6 +14,7 @@ from starlette.datastructures import QueryParams
 from starlette.types import Scope as AsgiScope
 
 from contracts.access.bearer import bearer_token
+from contracts.access.caller import CALLER
 from contracts.access.principal import ANYBODY, Principal
 from contracts.access.rules import OPEN, About, Rule, Rules, not_your_account
 from contracts.problems import ACCESS_UNAVAILABLE, FORBIDDEN, OVERLOADED, RATE_LIMITED, UNAUTHENTICATED
@@ -92,6 +93,7 @@ def _guard(
         else:
             principal = ANYBODY
         scope[_PRINCIPAL] = principal
+        CALLER.set(principal)
         return await handler(request)
 
     return guard

@@ -45,6 +45,8 @@ RULES: Final[Rules] = {
     ("GET", "/v1/prices/{provider}/{operation}/{model}"): _PRICES,
     ("PUT", "/v1/prices/{provider}/{operation}/{model}"): _CHANGE_ALL,
     ("POST", "/v1/prices:rate"): _PRICES,
+    # Who changed what: an account's own, or what is for all of them.
+    ("GET", "/v1/changes"): needs(About.QUERY, Scope.ADMIN),
     # What could not enter the log may be anybody's.
     ("GET", "/v1/dead-letters"): _CHANGE_ALL,
     ("GET", "/v1/dead-letters/{dead_letter_id}"): _CHANGE_ALL,

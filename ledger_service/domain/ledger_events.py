@@ -6,6 +6,9 @@ from uuid import UUID
 
 import orjson
 
+from contracts.changes import Author
+from ledger_service.domain.authors import attributes
+
 RESERVATION_PLACED: Final = "ledger.reservation.placed.v1"
 CHECK_DENIED: Final = "ledger.check.denied.v1"
 ACCOUNT_CHANGED: Final = "ledger.account.changed.v1"
@@ -19,12 +22,27 @@ DEAD_LETTER_REDRIVEN: Final = "ledger.dead_letter.redriven.v1"
 DEAD_LETTER_DISCARDED: Final = "ledger.dead_letter.discarded.v1"
 TOKEN_MADE: Final = "ledger.service_token.made.v1"  # noqa: S105  an event's name
 TOKEN_REVOKED: Final = "ledger.service_token.revoked.v1"  # noqa: S105  as above
+#: Somebody's doing, each with its author: see domain.authors.
+ADMINISTRATIVE: Final = (
+    ACCOUNT_CHANGED,
+    PLAN_CHANGED,
+    PRICE_CHANGED,
+    OVERRIDE_CHANGED,
+    OVERRIDE_REMOVED,
+    CREDIT_GRANT_CHANGED,
+    DEAD_LETTER_REDRIVEN,
+    DEAD_LETTER_DISCARDED,
+    TOKEN_MADE,
+    TOKEN_REVOKED,
+)
 #: Of plans and other things that belong to no account.
 NO_ACCOUNT: Final = ""
 
 
-def ledger_event(event_id: UUID, event_type: str, account_id: str, time: datetime, data: object) -> bytes:
-    """A CloudEvent from the ledger. ``data`` is anything orjson writes."""
+def ledger_event(
+    event_id: UUID, event_type: str, account_id: str, time: datetime, data: object, author: Author | None = None
+) -> bytes:
+    """A CloudEvent from the ledger. ``data`` is anything orjson writes; ``author``: whose doing it was."""
     return orjson.dumps(
         {
             "specversion": "1.0",
@@ -33,6 +51,7 @@ def ledger_event(event_id: UUID, event_type: str, account_id: str, time: datetim
             "source": "ledger",
             "subject": account_id or None,
             "time": time,
+            **({} if author is None else attributes(author)),
             "data": data,
         }
     )

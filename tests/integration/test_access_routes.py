@@ -127,6 +127,7 @@ LEDGER = {
     ("POST", "/v1/prices:rate"): Route(
         PRICES, "nobody", at("/v1/prices:rate", json={"provider": "a", "operation": "edit", "model": "b"})
     ),
+    ("GET", "/v1/changes"): Route("admin", "own", at("/v1/changes?account_id={id}")),
     ("GET", "/v1/dead-letters"): Route("admin", "all", at("/v1/dead-letters")),
     ("GET", "/v1/dead-letters/{dead_letter_id}"): Route("admin", "all", at("/v1/dead-letters/1")),
     ("POST", "/v1/dead-letters/{dead_letter_id}:redrive"): Route(
