@@ -1,10 +1,15 @@
 """Is the process alive, and can it serve."""
 
+import asyncio
+
 import orjson
+import structlog
 from fastapi import FastAPI, Response
 
 from contracts.client import JournalUnavailableError, LedgerClient
 from contracts.client.journal import Journal
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 def add_health_routes(app: FastAPI, journal: Journal, ledger: LedgerClient) -> None:
@@ -14,15 +19,21 @@ def add_health_routes(app: FastAPI, journal: Journal, ledger: LedgerClient) -> N
 
     @app.get("/readyz", tags=["health"], summary="Operations can be served", responses={503: {}})
     async def readyz() -> Response:
-        """Ready means that an operation can be checked and recorded. Without NATS it can: the journal keeps events."""
+        """Ready means that an operation can be checked and recorded. Without NATS it can: the journal keeps events.
+
+        A ledger that does not take IMAGE_LEDGER_TOKEN decides nothing for us, however well it is.
+        """
         journal_writable = await _is_writable(journal)
-        ledger_ready = await ledger.is_ready()
-        ready = journal_writable and ledger_ready
+        ledger_ready, refusal = await asyncio.gather(ledger.is_ready(), ledger.token_refusal())
+        if refusal is not None:
+            _log.warning("ledger_token_refused", reason=refusal, setting="IMAGE_LEDGER_TOKEN")
+        ready = journal_writable and ledger_ready and refusal is None
         body = {
             "status": "ready" if ready else "not_ready",
             "parts": {
                 "journal": {"ok": journal_writable, "unconfirmed_events": await _unconfirmed(journal)},
                 "ledger": {"ok": ledger_ready},
+                "ledger_token": {"ok": refusal is None, "refusal": refusal},
                 "nats": {"ok": ledger.nats_connected, "needed": False},
             },
         }

@@ -154,7 +154,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         ingest.confirm_active(settings.confirm_interval_seconds),
         expire_holds(background, settings.expiry_interval_seconds),
     )
-    chain = await _start_sealing(settings, connection_to_nats, stack)
+    chain = await _start_sealing(settings, connection_to_nats, stack, told)
     return Services(
         reads=reads,
         writes=background,
@@ -172,7 +172,9 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     )
 
 
-async def _start_sealing(settings: Settings, connection_to_nats: Client, stack: AsyncExitStack) -> SealChain | None:
+async def _start_sealing(
+    settings: Settings, connection_to_nats: Client, stack: AsyncExitStack, told: Metrics
+) -> SealChain | None:
     key = find_or_make_signing_key(settings)
     if key is None:
         log.warning("log_is_not_sealed", reason="neither LEDGER_SEALS_KEY_FILE nor LEDGER_SEALS_KEY is set")
@@ -181,7 +183,7 @@ async def _start_sealing(settings: Settings, connection_to_nats: Client, stack: 
     chain = SealChain(key, trusted_keys(settings))
     pool = await _open(stack, "database", lambda: seal_store.open_pool(settings.database_url))
     file = CheckpointFile(settings.seals_file, chain) if settings.seals_file else None
-    sealer = Sealer(pool, Sealing(chain), CheckpointStream(connection_to_nats, chain), file)
+    sealer = Sealer(pool, Sealing(chain), CheckpointStream(connection_to_nats, chain), file, told.seals_diverged)
     _run(stack, sealer.run(settings.seals_interval_seconds))
     log.info("log_is_sealed", key=str(key.verifier))
     return chain

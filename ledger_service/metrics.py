@@ -37,7 +37,15 @@ class Metrics:
             ["code"],
             registry=self._registry,
         )
+        self._seals_diverged = Gauge(
+            "ledger_seals_diverged",
+            "1: what was published of the seals does not go on in this database, so that nothing is sealed.",
+            registry=self._registry,
+        )
         self._database = _FromDatabase()
+
+    def seals_diverged(self, diverged: bool) -> None:
+        self._seals_diverged.set(diverged)
 
     def dead_lettered(self, codes: Iterable[str]) -> None:
         """Letters that were committed, each with its problem's code."""

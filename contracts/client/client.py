@@ -15,6 +15,7 @@ from contracts.client.asking import Transport
 from contracts.client.background import Background, for_ever, stop
 from contracts.client.checks import Checks
 from contracts.client.delivery import EventDelivery, OverHttp, OverJetStream, Way
+from contracts.client.errors import LedgerUnavailable, TokenRefused
 from contracts.client.http_delivery import HttpDelivery
 from contracts.client.http_transport import HttpTransport
 from contracts.client.journal import Journal, JournalUnavailableError
@@ -237,6 +238,19 @@ class LedgerClient:
     async def is_ready(self) -> bool:
         """Whether checks would be decided now."""
         return await self._checks.is_ready()
+
+    async def token_refusal(self) -> str | None:
+        """What the ledger has against our own token, over HTTP; None: nothing, or that cannot be found out now."""
+        if self._http is None:
+            return None
+        own = "" if self._settings.token is None else self._settings.token.get_secret_value()
+        try:
+            await self._http.introspect(own)
+        except TokenRefused as error:
+            return error.problem.detail
+        except LedgerUnavailable:
+            return None
+        return None
 
     @property
     def nats_connected(self) -> bool:

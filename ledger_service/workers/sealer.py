@@ -1,6 +1,7 @@
 """Seals the log behind its writers, and publishes the checkpoints."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import nats.errors
@@ -18,8 +19,16 @@ _WAITED_OUT: Final[tuple[type[Exception], ...]] = (*TRANSIENT, nats.errors.Error
 class Sealer:
     """Any number of processes may run one each: one seals at a time, and each publishes what is not published."""
 
-    def __init__(self, pool: Pool, sealing: Sealing, stream: CheckpointStream, file: CheckpointFile | None) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        pool: Pool,
+        sealing: Sealing,
+        stream: CheckpointStream,
+        file: CheckpointFile | None,
+        on_diverged: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """``on_diverged`` is told after each interval that could find out."""
+        self._pool, self._on_diverged = pool, on_diverged
         self._sealing = sealing
         self._places: list[CheckpointFile | CheckpointStream] = [stream] if file is None else [stream, file]
 
@@ -29,7 +38,9 @@ class Sealer:
             try:
                 while await self.seal_and_publish() == self._sealing.leaves_max:
                     pass
+                self._on_diverged(False)
             except SealsDivergedError as error:
+                self._on_diverged(True)
                 log.error("seals_diverged", error=str(error))
             except _WAITED_OUT as error:
                 log.warning("sealing_waits", error=str(error) or type(error).__name__)

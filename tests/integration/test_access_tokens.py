@@ -335,6 +335,33 @@ async def test_the_image_service_knows_tokens_of_the_ledger_also_while_it_is_awa
     assert (booked["account_id"], booked["user_id"], booked["api_key_id"]) == (ACCOUNT, "app", "app")
 
 
+async def test_an_image_service_with_a_wrong_token_of_its_own_is_not_ready(ledger: Ledger, tmp_path: Path) -> None:
+    good = await make(ledger, "limits:check", "events:write")
+    revoked = await make(ledger, "limits:check", "events:write")
+    await ledger.http.delete(f"/v1/tokens/{revoked['token_id']}")
+    narrow = await make(ledger, "events:write")
+    for number, (token, ready) in enumerate(
+        [
+            (good["token"], True),
+            (revoked["token"], False),
+            (make_token(), False),
+            (narrow["token"], False),
+            (None, False),
+        ]
+    ):
+        async with image_service(make_settings(tmp_path / str(number), ledger.url, ledger_token=token)) as client:
+            answer = await client.get("/readyz")
+            part = answer.json()["parts"]["ledger_token"]
+            assert (answer.status_code, part["ok"]) == (200 if ready else 503, ready)
+            assert bool(part["refusal"]) is not ready
+            assert (answer.json()["parts"]["ledger"]["ok"]) is True
+            assert "ult_" not in answer.text
+    # Nobody who could say so: that is the ledger's own part.
+    async with image_service(make_settings(tmp_path / "away", "http://127.0.0.1:1")) as client:
+        parts = (await client.get("/readyz")).json()["parts"]
+        assert (parts["ledger"]["ok"], parts["ledger_token"]["ok"]) == (False, True)
+
+
 async def test_a_client_whose_token_is_refused_starts_nothing_and_loses_nothing(ledger: Ledger, tmp_path: Path) -> None:
     await ledger.set_up(limit("images", maximum=10))
     journal = tmp_path / "client" / "journal.db"

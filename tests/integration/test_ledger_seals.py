@@ -281,3 +281,17 @@ async def test_a_ledger_without_a_key_seals_nothing(ledger: Ledger) -> None:
         response = await ledger.http.get(url)
         assert (response.status_code, response.json()["code"]) == (404, "not_found")
         assert "LEDGER_SEALS_KEY_FILE" in response.json()["detail"]
+
+
+async def test_seals_that_diverged_are_a_metric(start_ledger: StartLedger, tmp_path: Path) -> None:
+    foreign = tmp_path / "checkpoints"
+    foreign.write_text("somebody's notes\n")
+    settings = {"seals_key_file": tmp_path / "key.pem", "seals_interval_seconds": 0.1}
+    ledger = await start_ledger(**settings, seals_file=foreign)
+
+    async def diverged(wanted: str) -> bool:
+        return f"\nledger_seals_diverged {wanted}\n" in (await ledger.http.get("/metrics")).text
+
+    await eventually(lambda: diverged("1.0"), "it is told that nothing is sealed")
+    foreign.unlink()
+    await eventually(lambda: diverged("0.0"), "it is over")
