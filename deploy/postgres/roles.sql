@@ -39,7 +39,7 @@ begin
 end
 $$;
 
--- Readers begin read-only, and a forgotten query or transaction ends. Each can set these for itself: what holds are the
+-- Readers begin read-only, and what finance forgot to end, ends. (An auditor's verification takes as long as the log.) Each can set these for itself: what holds are the
 -- privileges. They are there so that one heavy report does not slow down everybody.
 do $$
 declare
@@ -49,9 +49,7 @@ begin
     foreach statement in array array [
         'finance default_transaction_read_only=on', 'finance statement_timeout=60s', 'finance lock_timeout=5s',
         'finance idle_in_transaction_session_timeout=60s',
-        'auditor default_transaction_read_only=on', 'auditor lock_timeout=5s',
-        'auditor idle_in_transaction_session_timeout=10min',
-        'ledger_service idle_in_transaction_session_timeout=10min'
+        'auditor default_transaction_read_only=on', 'auditor lock_timeout=5s'
     ] loop
         select coalesce(setconfig, '{}') into current
         from pg_roles r left join pg_db_role_setting s on s.setrole = r.oid and s.setdatabase = 0

@@ -50,11 +50,14 @@ async def let_serve(owner_url: str, service_url: str) -> None:
 
 
 async def let_read(owner_url: str) -> list[str]:
-    """Gives the READERS that there are what each may see, and no more; answers their names. Safe to run again."""
+    """Gives the READERS what each may see, and no more, where deploy/postgres/roles.sql made them; answers their names.
+
+    Safe to run again.
+    """
     connection = await asyncpg.connect(owner_url)
     try:
         async with connection.transaction():
-            found = [name for name in READERS if await connection.fetchval(SQL["role_exists"], name)]
+            found = [row["rolname"] for row in await connection.fetch(SQL["readers"], list(READERS))]
             for name in found:
                 await connection.execute(SQL[READERS[name]], name)
     finally:

@@ -219,6 +219,7 @@ async def test_rights_given_by_hand_are_gone_with_the_next_migration(
 async def test_a_database_of_another_owner_is_taken_over(empty_database_url: str) -> None:
     """As usage-stack migrated it before there were roles; and each step may be done again, by several at once."""
     await migrate(empty_database_url)
+    assert await let_read(empty_database_url) == [], "roles by these names are somebody else's where nobody made them"
     await asyncio.gather(*(make_roles(empty_database_url, PASSWORDS) for _ in range(4)))
     owner = as_role(empty_database_url, OWNER)
     assert await migrate(owner) == []
