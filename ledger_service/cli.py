@@ -9,6 +9,7 @@ from ledger_service.commands.lazily import lazy_group
 #: Each command's module is read when the command is called: most need little of what the others do.
 COMMANDS: Final = {
     "backtest": "backtests:backtest",
+    "close-gap": "gaps:close_gap",
     "dead-letters": "dead_letters:app",
     "migrate": "migration:migrate",
     "prices": "prices:app",

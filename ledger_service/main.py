@@ -64,6 +64,7 @@ from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.privileges import may_rewrite
 from ledger_service.store.terms import TermsCache
 from ledger_service.stream import check_seals_stream, check_stream, connect_nats
+from ledger_service.stream_gaps import StreamGaps
 from ledger_service.workers.expiry import expire_holds
 from ledger_service.workers.sealer import Sealer
 
@@ -126,6 +127,9 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     connection_to_nats = await _retrying("nats", lambda: connect_nats(settings.nats_access, "ledger"))
     stack.push_async_callback(connection_to_nats.close)
     await check_stream(connection_to_nats)
+    # Before anything is decided: totals of a database that was put back lack what the stream still has.
+    stream_gaps = StreamGaps(background, connection_to_nats)
+    await _retrying("stream", stream_gaps.close_found)
 
     limit_checks = LimitChecks(
         checking,
@@ -152,6 +156,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         *(ingest.write() for _ in range(settings.ingest_writers)),
         ingest.keep_asking(),
         ingest.confirm_active(settings.confirm_interval_seconds),
+        stream_gaps.watch(settings.confirm_interval_seconds),
         expire_holds(background, settings.expiry_interval_seconds),
     )
     chain = await _start_sealing(settings, connection_to_nats, stack, told)

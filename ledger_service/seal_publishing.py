@@ -57,11 +57,17 @@ class CheckpointFile:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - _TAIL_BYTES))
         tail = file.read().decode(errors="replace")
+        ours_begins_here = False
         for note in reversed(list(notes_in(tail))):
             try:
-                return open_note(note, self._chain.believed)
+                found = open_note(note, self._chain.believed)
             except CheckpointError:
                 continue
+            if found.checkpoint.origin == self._chain.origin:
+                return found
+            ours_begins_here = True  # after a chain whose key is trusted, and that was given up
+        if ours_begins_here:
+            return None
         if notes_in_it := tail.strip():
             raise SealsDivergedError(
                 f"{self._path} ends without a checkpoint of this ledger's keys ({notes_in_it[-40:]!r}): name another "
@@ -108,15 +114,22 @@ class CheckpointStream:
         except NotFoundError:
             return None
         self._sequence = sequence = message.seq or 0
+        ours_begins_here = False
         for _ in range(_FOREIGN_MAX):
             try:
-                return open_note((message.data or b"").decode(errors="replace"), self._chain.believed)
+                found = open_note((message.data or b"").decode(errors="replace"), self._chain.believed)
             except CheckpointError as error:
                 log.warning("foreign_checkpoint", stream=SEALS_STREAM, sequence=sequence, error=str(error))
+            else:
+                if found.checkpoint.origin == self._chain.origin:
+                    return found
+                ours_begins_here = True  # after a chain whose key is trusted, and that was given up
             sequence -= 1
             if sequence < 1:
                 break
             message = await self._jetstream.get_msg(SEALS_STREAM, sequence)
+        if ours_begins_here:
+            return None
         raise SealsDivergedError(f"the stream {SEALS_STREAM} ends without a checkpoint of this ledger's keys")
 
     async def follow(self, connection: Connection, head: SignedCheckpoint | None) -> None:

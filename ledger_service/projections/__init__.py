@@ -44,5 +44,7 @@ NO_PROJECTIONS: Final = {
     "price_catalogue": "tells ledger processes which prices to read again, and which shipped file was followed",
     "signing_keys": "secrets",
     "service_tokens": "who may call: hashes of secrets, which the log does not have",
+    "stream_marks": "how far the stream is in the log, for a database that is put back to an earlier state",
+    "stream_gaps": "what was read again after that",
     "schema_migrations": "the schema",
 }

@@ -21,6 +21,8 @@ ABOUT_NO_ACCOUNT = {
     "seal_nodes",
     "outcome_effects",
     "service_tokens",
+    "stream_marks",
+    "stream_gaps",
 }
 QUERIES = dict(every_query())
 #: What verification.compose() puts before the queries of a rebuild.
