@@ -2,8 +2,9 @@
 
 A database that is put back to an earlier state (a backup, a standby that was behind, a disk that lied) does not know
 that it was; the consumer of the stream has gone on. So each few seconds the ledger writes into the database how far
-the stream was acknowledged, and on which start of the database server that was written. On another start everything
-after the mark is read again: what is in the log is refused as a duplicate, what was lost comes back.
+the stream was acknowledged, and in which incarnation of the database that was written: another one begins with each
+start of its server and each copy of it. In another one everything after the mark is read again: what is in the log is
+refused as a duplicate, what was lost comes back.
 """
 
 import asyncio
@@ -135,7 +136,7 @@ class StreamGaps:
             mark = await store.find(connection, STREAM, info.created)
             first = mark.committed_through + 1 if mark.is_same_consumer else 1
             trusted = mark.committed_through < 0
-            if trusted or mark.is_same_server or acknowledged < first:
+            if trusted or mark.is_same_database or acknowledged < first:
                 await store.note(connection, STREAM, info.created, acknowledged)
                 return None
             return Gap(first, acknowledged)

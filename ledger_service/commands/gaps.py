@@ -1,6 +1,7 @@
 """`ledger close-gap`: after a restore, what the stream still had, what came back, and what could not be closed."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import nats.errors
 import orjson
+import structlog
 import typer
 from nats.aio.client import Client
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -85,6 +87,8 @@ def close_gap(since: Since = None, from_sequence: From = None, as_json: AsJson =
     """
     if since is not None and from_sequence is not None:
         raise typer.BadParameter("--since and --from are two ways to say the same: give one")
+    # Standard output is for the report.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         state = asyncio.run(_close(moment(since), from_sequence))
     except (MigrationError, StreamConfigError) as error:

@@ -23,7 +23,7 @@ class Mark(NamedTuple):
 
     committed_through: int
     is_same_consumer: bool
-    is_same_server: bool
+    is_same_database: bool
 
 
 class ClosedGap(NamedTuple):
@@ -48,7 +48,7 @@ async def find(connection: "Connection", stream: str, consumer_created_at: datet
     row = await connection.fetchrow(SQL["find"], stream, consumer_created_at)
     if row is None:
         await connection.execute(SQL["begin"], stream, consumer_created_at)
-        return Mark(0, is_same_consumer=True, is_same_server=False)
+        return Mark(0, is_same_consumer=True, is_same_database=False)
     return Mark(*row)
 
 

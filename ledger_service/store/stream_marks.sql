@@ -1,19 +1,19 @@
 -- name: find
 select committed_through, committed_through >= 0 and consumer_created_at = $2 as is_same_consumer,
-       committed_through < 0 or database_started_at = pg_postmaster_start_time() as is_same_server
+       committed_through < 0 or incarnation = database_incarnation() as is_same_database
 from stream_marks
 where stream = $1
 for update
 
 -- name: begin
--- A database without a mark has nothing of the stream.
-insert into stream_marks (stream, consumer_created_at, committed_through)
-values ($1, $2, 0)
+-- A database without a mark has nothing of the stream: no incarnation of it has noted any.
+insert into stream_marks (stream, consumer_created_at, committed_through, incarnation)
+values ($1, $2, 0, '')
 on conflict (stream) do nothing
 
 -- name: note
 update stream_marks
-set consumer_created_at = $2, committed_through = $3, database_started_at = pg_postmaster_start_time(),
+set consumer_created_at = $2, committed_through = $3, incarnation = database_incarnation(),
     noted_at = clock_timestamp()
 where stream = $1
 

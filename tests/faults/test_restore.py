@@ -1,4 +1,4 @@
-"""PostgreSQL is lost and put back to an earlier moment under load, as deploy/guides/backup.md says: nothing is missing."""
+"""PostgreSQL is lost and put back to an earlier moment under load, as deploy/guides/backup.md says."""
 
 import asyncio
 import json

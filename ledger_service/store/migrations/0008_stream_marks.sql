@@ -5,13 +5,19 @@ create table stream_marks (
     stream              text primary key,
     consumer_created_at timestamptz not null,
     committed_through   bigint      not null,
-    database_started_at timestamptz not null default pg_postmaster_start_time(),
+    incarnation         text        not null,
     noted_at            timestamptz not null default clock_timestamp()
 );
 comment on table stream_marks is
     'Every message up to committed_through was acknowledged, and so committed here, before this row was written.';
-comment on column stream_marks.database_started_at is
-    'Of the server that the row was written on. Another one: it may have been put back to an older state since.';
+comment on column stream_marks.incarnation is
+    'Of the database when the row was written. Another one now: it may have been put back to an older state since.';
+
+-- Another one after each start of the server, and of each copy of this database: backup, dump or template.
+create function database_incarnation() returns text
+    language sql stable
+return concat_ws('/', extract(epoch from pg_postmaster_start_time()),
+                 (select oid from pg_database where datname = current_database()), 'stream_marks'::regclass::oid);
 
 create table stream_gaps (
     gap_id         bigint generated always as identity primary key,
@@ -26,6 +32,6 @@ comment on table stream_gaps is 'Messages that were acknowledged and that this d
 comment on column stream_gaps.log_ended_at is 'The newest recorded_at in the log before: the point to which it was restored.';
 
 -- A log that was filled before there were marks is taken to have everything; a new one has nothing yet.
-insert into stream_marks (stream, consumer_created_at, committed_through)
-select 'USAGE', '-infinity', -1
+insert into stream_marks (stream, consumer_created_at, committed_through, incarnation)
+select 'USAGE', '-infinity', -1, database_incarnation()
 where exists (select from event_log);
