@@ -18,7 +18,13 @@ from image_service.operations import OPERATIONS
 #: An operation checks limits and spends; with act-as, on somebody else's account.
 _OPERATE: Final = needs(About.TOKEN, Scope.LIMITS_CHECK, Scope.ACT_AS)
 
-RULES: Final[Rules] = {("POST", operation.path): _OPERATE for operation in OPERATIONS.values()}
+#: Whose operations have no outcome yet is about all accounts.
+_OVERSEE: Final = needs(About.EVERYBODY, Scope.ADMIN, Scope.USAGE_READ_ALL)
+
+RULES: Final[Rules] = {
+    **{("POST", operation.path): _OPERATE for operation in OPERATIONS.values()},
+    ("GET", "/v1/in-doubt"): _OVERSEE,
+}
 
 ImageRoute: Final = guarded(RULES)
 

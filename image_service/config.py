@@ -71,6 +71,8 @@ class Settings(AccessSettings, BaseSettings):
     upload_memory_bytes_max: _Count = 256 * 1024 * 1024
     #: New operations are refused while the journal holds so much that the ledger has not confirmed.
     journal_bytes_max: _Count = 4 * 1024 * 1024 * 1024
+    #: Of the data folder's disk, kept for the outcomes of operations that run when it fills up; no new ones begin then.
+    journal_reserve_bytes: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
     #: HTTP connections at once; one more is refused.
     connections_max: _Count = 2_000
     #: A client that sends no whole headers, or hardly any of a body, for so long is given up.

@@ -27,6 +27,7 @@ from image_service.api import ImageApi, add_operation_routes
 from image_service.config import Settings
 from image_service.health import add_health_routes
 from image_service.images import Bounds
+from image_service.in_doubt import add_in_doubt_route
 from image_service.logs import configure_logs
 from image_service.metering import Metering, kept_problem, recovery_from
 from image_service.operation_log import OperationLog
@@ -74,6 +75,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
     app.state.access = parts.access
     install_problems(app, {})
     add_operation_routes(app, _make_api(parts), OPERATIONS)
+    add_in_doubt_route(app, parts.journal, parts.ledger)
     add_health_routes(app, parts.journal, parts.ledger)
     require_rules(app)
     document_problems(app, ACCESS_PROBLEMS)
@@ -153,6 +155,7 @@ def _client_settings(settings: Settings) -> ClientSettings:
         confirm_after_seconds=settings.confirm_after_seconds,
         nats_stall_seconds=settings.nats_stall_seconds,
         journal_bytes_max=settings.journal_bytes_max,
+        journal_reserve_bytes=settings.journal_reserve_bytes,
     )
 
 

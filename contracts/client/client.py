@@ -257,6 +257,11 @@ class LedgerClient:
         """Whether journalled events can go over NATS at this moment."""
         return self._relay is not None and self._relay.is_connected
 
+    @property
+    def outcomes_waiting(self) -> frozenset[UUID]:
+        """Operations whose outcome is known, and that the journal could not take yet: it is being tried again."""
+        return self._recorder.waiting
+
     async def _deliver_over_http(self, journal: Journal, http: HttpTransport) -> None:
         delivery = HttpDelivery(journal, http)
         if self._relay is None:
@@ -281,7 +286,7 @@ class LedgerClient:
 def _open_journal(settings: ClientSettings) -> Journal | None:
     if settings.journal_path is None:
         return None
-    return Journal(settings.journal_path, settings.journal_bytes_max, settings.source)
+    return Journal(settings.journal_path, settings.journal_bytes_max, settings.source, settings.journal_reserve_bytes)
 
 
 def _http_transport(settings: ClientSettings) -> HttpTransport | None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
@@ -17,6 +18,7 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
+from contracts.client.disk_reserve import DiskReserve
 from contracts.client.group_commit import GroupCommit, JournalUnavailableError
 from contracts.client.journal_file import SQL, connect, lock, prepare
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json, parse_event
@@ -27,6 +29,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 __all__ = [
     "AlreadyBegunError",
+    "BegunOperation",
     "Claim",
     "Journal",
     "JournalUnavailableError",
@@ -76,6 +79,19 @@ class Unfinished:
 
 
 @dataclass(frozen=True)
+class BegunOperation:
+    """The same for people, also where its intent cannot be read. ``is_left_over``: an earlier process began it."""
+
+    operation_id: UUID
+    account_id: str
+    provider: str | None
+    model: str | None
+    provider_job_id: str | None
+    begun_at: datetime
+    is_left_over: bool
+
+
+@dataclass(frozen=True)
 class OutboxRow:
     sequence: int
     event_id: str
@@ -86,8 +102,11 @@ class OutboxRow:
 class Journal:
     """All methods are safe to call at any time from the event loop; writes are grouped into common commits."""
 
-    def __init__(self, path: Path, bytes_max: int, service: str = "ledger-client") -> None:
-        """Open, or make, the journal of ``service`` at ``path``. Raises JournalUnavailableError."""
+    def __init__(self, path: Path, bytes_max: int, service: str = "ledger-client", reserve_bytes: int = 0) -> None:
+        """Open, or make, the journal of ``service`` at ``path``. Raises JournalUnavailableError.
+
+        ``reserve_bytes`` of the disk are kept for outcomes: where they are gone, no operation begins.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = lock(path.with_suffix(".lock"))
         try:
@@ -98,6 +117,8 @@ class Journal:
         except sqlite3.Error as error:
             self._lock.close()
             raise JournalUnavailableError(f"{path}: {error}") from error
+        self._opened_at = time.time()
+        self._reserve = DiskReserve(path.with_suffix(".reserve"), reserve_bytes)
         self._writing = writing
         self._writer = GroupCommit(writing)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
@@ -154,8 +175,8 @@ class Journal:
     async def finish(self, outcome: OperationCompleted | OperationFailed, *, problem: str | None = None) -> bool:
         """Record the outcome and its event, together. False: there was an outcome already, nothing was changed.
 
-        An operation with an idempotency key is kept for its repeats, with the ``problem`` that they are told. Raises
-        JournalUnavailableError; safe to repeat.
+        An operation with an idempotency key is kept for its repeats, with the ``problem`` that they are told. On a full
+        disk it takes the room that is kept for it. Raises JournalUnavailableError; safe to repeat.
         """
 
         def work(connection: sqlite3.Connection) -> bool:
@@ -168,7 +189,13 @@ class Journal:
             _add_to_outbox(connection, outcome)
             return True
 
-        finished = await self._writer.write(work)
+        try:
+            finished = await self._writer.write(work)
+        except JournalUnavailableError as error:
+            if not await asyncio.to_thread(self._reserve.give_up):
+                raise
+            _log.error("disk_reserve_given_up", reason=str(error))
+            finished = await self._writer.write(work)
         self.outbox_grew.set()
         return finished
 
@@ -184,6 +211,23 @@ class Journal:
             return found
 
         return await self._read(work)
+
+    async def begun(self, at_most: int) -> tuple[list[BegunOperation], int]:
+        """Operations with an intent and no outcome, oldest first, whoever began them; and how many there are."""
+
+        def work() -> tuple[list[BegunOperation], int]:
+            rows = self._reading.execute(SQL["begun"], (at_most,)).fetchall()
+            total = int(self._reading.execute(SQL["begun_count"]).fetchone()[0])
+            return [
+                BegunOperation(UUID(name), account, provider, model, job, _moment(changed), changed < self._opened_at)
+                for name, account, provider, model, job, changed in rows
+            ], total
+
+        return await self._read(work)
+
+    async def outbox_size(self) -> int:
+        """How many events the ledger has not confirmed."""
+        return await self._read(lambda: int(self._reading.execute(SQL["outbox_size"]).fetchone()[0]))
 
     async def outbox(self, first: int, last: int, rows_max: int) -> list[OutboxRow]:
         """Unconfirmed rows with ``first`` <= sequence <= ``last``, in order, at most ``rows_max``."""
@@ -293,10 +337,16 @@ class Journal:
 
     def _refuse_when_full(self, connection: sqlite3.Connection) -> None:
         # Only new operations are refused, so that the outcomes of those that run still have room.
+        if not self._reserve.is_kept():
+            raise JournalUnavailableError("the disk is full: there is no room for the outcome of another operation")
         pages = int(connection.execute("pragma page_count").fetchone()[0])
         free = int(connection.execute("pragma freelist_count").fetchone()[0])
         if pages - free > self._pages_max:
             raise JournalUnavailableError("the journal is full of events that the ledger has not confirmed")
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _confirm_some(connection: sqlite3.Connection, first: int, last: int) -> int:

@@ -53,6 +53,19 @@ from operations
 where state = 'intent'
 order by operation_id;
 
+-- name: begun
+select operation_id, account_id, provider, model, provider_job_id, changed_at
+from operations
+where state = 'intent'
+order by changed_at, operation_id
+limit ?;
+
+-- name: begun_count
+select count(*) from operations where state = 'intent';
+
+-- name: outbox_size
+select count(*) from outbox;
+
 -- name: outbox_range
 select sequence, event_id, subject, body
 from outbox

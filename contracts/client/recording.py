@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Protocol
+from uuid import UUID
 
 import structlog
 
@@ -32,6 +33,11 @@ class Recorder(Protocol):
         """Of the events."""
         ...
 
+    @property
+    def waiting(self) -> frozenset[UUID]:
+        """Operations whose outcome is known and not recorded yet."""
+        ...
+
     async def begin(self, requested: OperationRequested) -> None:
         """Raises RecordingUnavailable: then nothing may be started. ProblemError: it runs already."""
         ...
@@ -52,6 +58,11 @@ class JournalRecorder:
         self._journal = journal
         self._background = background
         self._problem_of = problem_of
+        self._waiting: set[UUID] = set()
+
+    @property
+    def waiting(self) -> frozenset[UUID]:
+        return frozenset(self._waiting)
 
     @property
     def source(self) -> str:
@@ -71,6 +82,7 @@ class JournalRecorder:
             await self._finish(outcome)
         except JournalUnavailableError as error:
             _log.error("outcome_delayed", operation_id=str(outcome.data.operation_id), reason=str(error))
+            self._waiting.add(outcome.data.operation_id)
             self._background.start(self._retry(outcome))
 
     async def _retry(self, outcome: OperationCompleted | OperationFailed) -> None:
@@ -82,6 +94,7 @@ class JournalRecorder:
             except JournalUnavailableError:
                 pause = min(pause * 2, RETRY_SECONDS_MAX)
             else:
+                self._waiting.discard(outcome.data.operation_id)
                 _log.info("outcome_recorded", operation_id=str(outcome.data.operation_id))
                 return
 
@@ -98,6 +111,7 @@ class DirectRecorder:
     def __init__(self, delivery: EventDelivery, source: str) -> None:
         self._delivery = delivery
         self.source = source
+        self.waiting: frozenset[UUID] = frozenset()
 
     async def begin(self, requested: OperationRequested) -> None:
         try:

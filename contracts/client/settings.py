@@ -62,6 +62,8 @@ class ClientSettings(BaseModel):
     nats_stall_seconds: _Seconds = 15.0
     #: New operations are refused while the journal holds so much that the ledger has not confirmed.
     journal_bytes_max: Annotated[int, Field(ge=1)] = 4 * 1024 * 1024 * 1024
+    #: Of the journal's disk, kept for the outcomes of operations that run when it fills up; new ones are refused then.
+    journal_reserve_bytes: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
 
     @model_validator(mode="after")
     def _checks_have_their_transport(self) -> Self:

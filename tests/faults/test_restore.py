@@ -68,10 +68,10 @@ class Guide:
         assert done.returncode == exit_code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def ledger(self, *arguments: str, exit_code: int = 0, **more: str) -> str:
+    def ledger(self, *arguments: str, exit_code: int = 0, more: dict[str, str] | None = None) -> str:
         done = subprocess.run(
             ["ledger", *arguments],
-            env={**self.environment, **more},
+            env={**self.environment, **(more or {})},
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
@@ -239,7 +239,7 @@ async def test_postgres_restored_to_an_earlier_moment_under_load_misses_nothing_
         assert key
 
         ledger.end(signal.SIGTERM)
-        chain = {"seals_origin": origin[1], "seals_trusted_keys": key[1]}
+        chain: dict[str, str] = {"seals_origin": origin[1], "seals_trusted_keys": key[1]}
         again = LedgerProcess(free_port(), tmp_path / "again.log", {**settings, **chain})
         again.start()
         try:
@@ -251,8 +251,8 @@ async def test_postgres_restored_to_an_earlier_moment_under_load_misses_nothing_
 
             await eventually(is_sealed, "the new chain has sealed the whole log", 60)
             new_chain = {f"LEDGER_{name.upper()}": value for name, value in chain.items()}
-            guide.ledger("seals", "verify", **new_chain)
-            assert not json.loads(guide.ledger("close-gap", "--json", exit_code=1, **new_chain))["seals"]["is_fork"]
+            guide.ledger("seals", "verify", more=new_chain)
+            assert not json.loads(guide.ledger("close-gap", "--json", exit_code=1, more=new_chain))["seals"]["is_fork"]
         finally:
             again.stop()
         assert "seals_diverged" not in (tmp_path / "again.log").read_text()
