@@ -190,12 +190,13 @@ async def test_killed_at_each_step_it_is_completed_resumed_or_never_begun(
     await ledger.put_account("unharmed")
     with first.running("-c", HOOKED):
         await unharmed(first, "unharmed")
-    steps = first.steps()
+    # How often the ledger confirms is chance; that it publishes two events is not.
+    steps = [step for step in first.steps() if step.endswith(" 1") or (step.startswith("publish") and step[-1] == "2")]
     assert {step.rpartition(" ")[0] for step in steps} == EXPECTED
     print(f"{len(steps)} steps")
 
     ends = dict[str, object]()
-    for number, step in enumerate(dict.fromkeys(steps)):
+    for number, step in enumerate(steps):
         account_id = f"killed-{number}"
         await ledger.put_account(account_id)
         service = Service(tmp_path / account_id, ledger.url, nats_url)

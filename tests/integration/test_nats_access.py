@@ -23,7 +23,7 @@ from deploy.local.nats import PERMISSIONS, NatsServer
 from ledger_service.stream import connect_nats, create_stream
 from tests.builders import check, completed, limit, to_bytes
 from tests.integration.client_harness import OPERATION, settings_of
-from tests.servers import Ledger, eventually, run_apart, serving
+from tests.servers import Databases, Ledger, eventually, run_apart, serving
 
 ANSWER_SECONDS_MAX = 2.0
 
@@ -124,6 +124,25 @@ async def settled(ledger: Ledger, calls: int) -> bool:
 def left_in(journal: Path, rows: int) -> bool:
     with contextlib.closing(sqlite3.connect(journal)) as connection:
         return bool(connection.execute("select count(*) from outbox").fetchone()[0] == rows)
+
+
+async def test_a_restored_ledger_reads_again_as_itself(guarded: NatsServer, databases: Databases) -> None:
+    lost, restored = databases.clone(), databases.clone()
+    try:
+        async with serving(database_url=lost, nats_url=guarded.url_of("ledger")) as ledger:
+            event = completed(account_id="read-again")
+            async with visiting_as(guarded, "producer") as producer:
+                await producer.client.jetstream().publish(STREAM_SUBJECTS[1], to_bytes(event))
+
+            async def is_counted() -> bool:
+                return len((await ledger.usage_log("read-again"))["items"]) == 1
+
+            await eventually(is_counted, "it is in the database that is lost then")
+        async with serving(database_url=restored, nats_url=guarded.url_of("ledger")) as ledger:
+            assert len((await ledger.usage_log("read-again"))["items"]) == 1
+    finally:
+        databases.drop(lost)
+        databases.drop(restored)
 
 
 Act: TypeAlias = Callable[[Client, str], Awaitable[None]]
