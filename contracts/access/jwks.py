@@ -92,7 +92,8 @@ class IssuerKeys:
                 fetched = KeySet(_keys_in(await self._document(await self._find_url())))
             if not fetched:
                 raise _FetchError("no key in it is for verifying")
-        except (_FetchError, httpx.HTTPError, TimeoutError) as error:
+        # AttributeError: of a connection that was reset as soon as it was made; see contracts.access.http_connections.
+        except (_FetchError, httpx.HTTPError, TimeoutError, AttributeError) as error:
             # Those that we have stay: an attacker who silences the issuer must not shut everybody out, nor anybody in.
             reason = str(error) or type(error).__name__
             _log.warning("issuer_keys_not_fetched", issuer=self._issuer, reason=reason, keys=len(self.keys))

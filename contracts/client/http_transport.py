@@ -6,6 +6,7 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
+from contracts.access.http_connections import Connections
 from contracts.access.service_tokens import Introspection
 from contracts.client.asking import AnswerLostError, NotSentError, Question, Reply
 from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefused
@@ -31,9 +32,12 @@ class HttpTransport:
         self._http = httpx.AsyncClient(
             base_url=base_url,
             timeout=httpx.Timeout(attempt_seconds, connect=min(connect_timeout_seconds, attempt_seconds)),
-            limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
-            headers={"Content-Type": "application/json", **authorization},
             # A proxy from the environment is for the world outside, not for our own ledger.
+            transport=Connections(
+                limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
+                trust_env=False,
+            ),
+            headers={"Content-Type": "application/json", **authorization},
             trust_env=False,
         )
 

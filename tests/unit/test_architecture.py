@@ -116,7 +116,9 @@ def test_only_the_client_and_access_in_contracts_do_input_and_output() -> None:
         if within(module.name, "contracts")
         and module.name not in ("contracts", "contracts.access")
         and not within(
-            module.name, "contracts.client", *(f"contracts.access.{one}" for one in ("jwks", "authenticator"))
+            module.name,
+            "contracts.client",
+            *(f"contracts.access.{one}" for one in ("jwks", "authenticator", "http_connections")),
         )
         and module.name != "contracts.access.nats_access"
     )

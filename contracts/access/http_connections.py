@@ -1,0 +1,13 @@
+"""Connections of httpx, whose failures all are failures of the network."""
+
+import httpx
+
+
+class Connections(httpx.AsyncHTTPTransport):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await super().handle_async_request(request)
+        except AttributeError as error:
+            # Of a connection that was reset as soon as it was made, anyio wants to know whose it is; on uvloop it has
+            # no socket any more then. Whether anything was sent is not known here.
+            raise httpx.ReadError("the connection was reset", request=request) from error
