@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from nats.aio.client import Client as Nats
 
 from ledger_service.projections import PROJECTIONS
 from ledger_service.rebuilding import RebuildRefusedError, kind_of
@@ -130,6 +131,23 @@ async def test_from_nothing_everything_comes_back(
     # Prices, overrides and grants are known to a ledger that runs; plans are, as long as nobody changed them.
     usage = await full.usage("apex")
     assert {state["limit_id"] for state in usage["limits"]} >= {"images", "credit"}
+
+
+async def test_messages_that_are_no_events_do_not_stop_it(
+    ledger: Ledger, nats_client: Nats, database: "Database[asyncpg.Record]", database_url: str
+) -> None:
+    """They are among what projections are made of: a dead letter may have taken a number of its journal."""
+    poison = (b"", b"not json", b"\xff\xfe", b"[]", b"7", b'{"source": "journal", "sourcesequence": "1"}')
+    for body in poison:
+        await nats_client.jetstream().publish("usage.v1.operation.completed", body)
+
+    async def kept() -> bool:
+        return bool(await database.fetchval("select count(*) = $1 from dead_letters", len(poison)))
+
+    await eventually(kept, "they are dead letters")
+    assert await differences(database_url) == []
+    assert (await answered(database_url, "verify"))[0] == 0
+    await rebuilt(database_url)
 
 
 async def test_a_deleted_counter_is_no_difference_for_the_next_check_makes_it_exactly(
