@@ -27,6 +27,7 @@ class NatsAccess:
     who vouches for the server, where the machine does not know. A URL with ``tls://`` is never spoken to in clear: the
     server must have ``handshake_first``.
 
+    ``url``: of one server, or of several, set apart by commas: whichever answers.
     Answers come to ``inbox_prefix``: with one of its own that only it may subscribe to, nobody else reads them.
     """
 
@@ -39,7 +40,7 @@ class NatsAccess:
         """Arguments of nats-py's ``connect``: a line that is never given up, and half-open ones are noticed within
         15 seconds. Raises OSError where a file cannot be read, ssl.SSLError where it holds no certificate."""
         options: dict[str, Any] = {  # as above
-            "servers": self.url,
+            "servers": self.url.split(","),
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "reconnect_time_wait": RECONNECT_WAIT_SECONDS,
             "max_reconnect_attempts": -1,
