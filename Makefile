@@ -59,11 +59,11 @@ schemas: $(READY) ## Write contracts/schemas/ from the models
 bench: $(READY) ## Speed, each figure beside its limit
 	@$(PY) -m tests.bench $(BENCH_ARGS)
 
-faults: $(READY) ## Kill and restart real servers under load
-	$(PY) -m pytest -m faults tests
+faults: $(READY) ## Break real servers, networks, disks and clocks under load (FAULTS_SEED=7 repeats a run)
+	$(PY) -m pytest -m faults $(FAULTS_ARGS) tests
 
-soak: $(READY) ## A million random checks, each decision verified
-	$(PY) -m tests.soak $(SOAK_ARGS)
+soak: $(READY) ## A million random checks, each decision verified; MINUTES=60: mixed load for so long, a fault a minute
+	$(PY) -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(SOAK_ARGS)
 
 audit: $(READY) ## Known vulnerabilities in what is locked (asks osv.dev)
 	@$(PY) -m deploy.supply.audit

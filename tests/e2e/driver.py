@@ -10,11 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeVar
@@ -31,7 +29,6 @@ from contracts.subjects import INGEST_CONSUMER, STREAM
 from deploy.local.folder import StackState, read_state
 from deploy.local.tokens import DEV_TOKEN_FILE
 from tests.builders import Body, account, limit, plan
-from tests.oracle import Oracle, Terms, nanos
 
 REPOSITORY: Final = Path(__file__).parents[2]
 WAIT_SECONDS: Final = 30.0
@@ -113,6 +110,11 @@ class StackProcess:
         state = read_state(self.data)
         assert state is not None, "the stack does not run"
         return state
+
+    @property
+    def supervisor_pid(self) -> int | None:
+        """Of the process that keeps the others up, while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -226,7 +228,7 @@ class StackProcess:
 
     @asynccontextmanager
     async def broker(self) -> AsyncIterator[Client]:
-        client = await nats.connect(self.state.nats_url, allow_reconnect=False, connect_timeout=2)
+        client = await nats.connect(self.state.nats_url.split(","), allow_reconnect=False, connect_timeout=2)
         try:
             yield client
         finally:
@@ -385,6 +387,9 @@ class Workload:
     seed: int
     accounts: list[AccountClient]
     told: list[Told] = field(default_factory=list)
+    #: How long each request took that was answered with success.
+    seconds: list[float] = field(default_factory=list)
+    pause_seconds: float = 0.0
     _next: int = 0
 
     async def run(self, clients: int, until: asyncio.Event) -> None:
@@ -403,6 +408,7 @@ class Workload:
         while not until.is_set():
             index, self._next = self._next, self._next + 1
             await self._request(index)
+            await asyncio.sleep(self.pause_seconds)
 
     async def _request(self, index: int) -> None:
         chance = self._random(index)
@@ -430,6 +436,7 @@ class Workload:
             await asyncio.sleep(chance.random() * 0.3 if keyed else 0)
 
     async def _hear(self, index: int, keyed: bool, answer: Awaitable[httpx.Response]) -> None:
+        began = time.monotonic()
         try:
             response = await answer
         except httpx.TransportError:
@@ -438,6 +445,8 @@ class Workload:
             return
         if response.status_code >= 429:
             await asyncio.sleep(0.1)
+        if response.status_code == 200:
+            self.seconds.append(time.monotonic() - began)
         body = response.json()
         images = hashlib.sha256(json.dumps(body["images"]).encode()).hexdigest() if "images" in body else None
         self.told.append(
@@ -455,216 +464,16 @@ class Workload:
         )
 
 
-def workload_limits(chance: Random) -> list[Body]:
+def workload_limits(chance: Random, *, roomier: bool = False) -> list[Body]:
     """Limits that a few seconds of work reach, some of them. For ever: a month could end under a test."""
+    calls, units, spend = (
+        ((50, 200, 5000), (100, 2000), ("2.5", "11.405", "500"))
+        if roomier
+        else ((12, 25, 400), (15, 500), ("0.20", "0.405", "50"))
+    )
+    selector = {"operation": ["generate"]}
     return [
-        limit("operations", window="lifetime", maximum=chance.choice((12, 25, 400))),
-        limit(
-            "units",
-            meter="units",
-            window="lifetime",
-            maximum=chance.choice((15, 500)),
-            selector={"operation": ["generate"]},
-        ),
-        limit("spend", meter="cost", window="lifetime", maximum=chance.choice(("0.20", "0.405", "50"))),
+        limit("operations", window="lifetime", maximum=chance.choice(calls)),
+        limit("units", meter="units", window="lifetime", maximum=chance.choice(units), selector=selector),
+        limit("spend", meter="cost", window="lifetime", maximum=chance.choice(spend)),
     ]
-
-
-async def kill_at_random(stack: StackProcess, chance: Random, seconds: float) -> list[str]:
-    """kill -9, again and again, of one or two servers at moments that the chance decides; what was killed."""
-    killed = []
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        await asyncio.sleep(chance.uniform(0.1, 2.0))
-        victims = chance.sample(SERVERS, chance.choice((1, 1, 1, 2)))
-        for victim in victims:
-            stack.signal(victim)
-        killed.append("+".join(victims))
-    return killed
-
-
-# --- what must be true when all is quiet ---
-
-#: By status: the codes that a client may hear. None: the connection broke.
-ANSWERS: Final[Mapping[int | None, frozenset[str | None]]] = {
-    None: frozenset({None}),
-    200: frozenset({None}),
-    409: frozenset({"operation_in_progress"}),
-    429: frozenset({"limit_exceeded"}),
-    502: frozenset({"operation_failed"}),
-    503: frozenset({"ledger_unavailable", "recording_unavailable", "overloaded"}),
-}
-
-
-class Books:
-    """All that the ledger has of the accounts of a workload, read once, and compared with what clients were told.
-
-    `wrong` lists in words whatever does not hold; empty = all is well.
-    """
-
-    def __init__(self, stack: StackProcess, workload: Workload) -> None:
-        self._stack = stack
-        self.workload = workload
-        self._oracle = Oracle()
-        self.wrong: list[str] = []
-        self.rows: dict[str, Body] = {}
-        self.requested: Counter[str] = Counter()
-        #: Holds that expired before their operation's outcome came: their room was given away meanwhile.
-        self.late: set[str] = set()
-
-    @classmethod
-    async def audit(cls, stack: StackProcess, workload: Workload) -> "Books":
-        books = cls(stack, workload)
-        for client in workload.accounts:
-            items = await client.usage_log()
-            books._expect(len({item["operation_id"] for item in items}) == len(items), f"{client.id}: rows twice")
-            books.rows |= {item["operation_id"]: item for item in items}
-            await books._read_log(client)
-            await books._summary_is_the_fold(client, items)
-            await books._limits_are_the_fold(client)
-        books._clients_were_told_the_truth()
-        books._rows_lead_back_to_requests()
-        await books._nothing_is_left_over()
-        return books
-
-    def _expect(self, condition: object, otherwise: str) -> None:
-        if not condition:
-            self.wrong.append(otherwise)
-
-    async def _read_log(self, client: AccountClient) -> None:
-        """The account's events into the oracle, with the log's own checks."""
-        query = "select type, body::text from event_log where account_id = $1 order by transaction_id, position"
-        for kind, text in await self._stack.fetch(query, client.id):
-            event = json.loads(text)
-            data = event["data"]
-            if kind in ("ledger.reservation.placed.v1", "ledger.check.denied.v1"):
-                decision = data["decision"]
-                self._oracle.decided(data["check"], decision["allowed"], decision["decided_at"])
-                overdrawn = [one for one in decision["limits"] if str(one["available"]).startswith("-")]
-                self._expect(not overdrawn or self.late, f"admitted past a limit: {decision}")
-            elif kind in ("ledger.reservation.released.v1", "ledger.reservation.expired.v1"):
-                self._oracle.closed(client.id, data["operation_id"], kind.split(".")[2])
-            elif kind.startswith("usage.operation."):
-                if self._oracle.operations[client.id, data["operation_id"]].closed and "requested" not in kind:
-                    self.late.add(data["operation_id"])
-                self.requested[data["operation_id"]] += kind == "usage.operation.requested.v1"
-                self._expect(self._oracle.event(event) == "accepted", f"twice in the log: {text}")
-
-    async def _summary_is_the_fold(self, client: AccountClient, items: list[Body]) -> None:
-        events = {event["data"]["operation_id"] for event in self._oracle.usage_log(client.id)}
-        self._expect(events == {item["operation_id"] for item in items}, f"{client.id}: usage log is not the log's")
-        for period in {item["occurred_at"][:7] for item in items}:
-            usage = await client.usage(period)
-            groups: list[tuple[dict[str, str], Body]] = [({}, usage["totals"])]
-            for name in ("operation", "provider", "model"):
-                groups += [({name: value}, found) for value, found in usage[f"by_{name}"].items()]
-            for only, found in groups:
-                shown = {**found, "cost_nanos": nanos(found["cost"])}
-                shown.pop("cost")
-                wanted = self._oracle.totals(client.id, period, **only)
-                self._expect(shown == wanted, f"{client.id} {period} {only}: {shown}, by the log {wanted}")
-
-    async def _limits_are_the_fold(self, client: AccountClient) -> None:
-        shown = {one["limit_id"]: one for one in (await client.usage())["limits"]}
-        for limit_ in client.limits:
-            settled, held, available = self._oracle.limit(limit_, client.id, "account", Terms(), datetime.now(UTC))
-            is_cost = limit_["meter"] == "cost"
-            found = [shown[limit_["limit_id"]][name] for name in ("settled", "held", "available")]
-            found = [nanos(value) if is_cost else value for value in found]
-            what = f"{client.id} {limit_['limit_id']}: settled, held, available"
-            self._expect(
-                found == [settled, held, available], f"{what} {found}, by the log {[settled, held, available]}"
-            )
-            self._expect(available >= 0 or self.late, f"{what} {found}: past a hard limit")
-
-    def _clients_were_told_the_truth(self) -> None:
-        outcomes: dict[int, set[tuple[str | None, ...]]] = defaultdict(set)
-        for told in self.workload.told:
-            self._expect(told.code in ANSWERS.get(told.status, ()), f"an answer like no other: {told}")
-            self._expect(told.status not in (409, 503) or told.retry_after, f"does not say when to try again: {told}")
-            row = self.rows.get(told.operation_id or "")
-            if told.status == 200:
-                outcomes[told.index].add((told.operation_id, told.images))
-                self._expect(
-                    row and (row["outcome"], row["cost"]) == ("completed", told.cost), f"{told}, recorded {row}"
-                )
-            elif told.status == 502:
-                outcomes[told.index].add((told.operation_id, told.error_code))
-                failure = row and (row["outcome"], row["cost"], row["error"]["code"])
-                self._expect(failure == ("failed", "0.000000000", told.error_code), f"{told}, recorded {row}")
-            elif told.status == 429:
-                account_id = self.workload.account_of(told.index).id
-                state = self._oracle.state(account_id, told.operation_id or "")
-                self._expect(state == "denied", f"{told}, but the decision is {state}")
-                started = row or self.requested[told.operation_id or ""]
-                self._expect(not started, f"{told}, but it was done all the same: {row}")
-            if row is not None:
-                self._expect(row["user_id"] == f"r{told.index}", f"{told}, recorded for another request: {row}")
-        for index, different in outcomes.items():
-            self._expect(len(different) == 1, f"request {index} had several outcomes: {different}")
-
-    def _rows_lead_back_to_requests(self) -> None:
-        heard: dict[str, list[Told]] = defaultdict(list)
-        for told in self.workload.told:
-            heard[f"r{told.index}"].append(told)
-        rows_of: Counter[str] = Counter(row["user_id"] for row in self.rows.values())
-        for user_id, count in rows_of.items():
-            self._expect(count == 1, f"request {user_id} was charged {count} times: {heard[user_id]}")
-        for operation_id, row in self.rows.items():
-            self._expect(self.requested[operation_id] == 1, f"no requested event: {row}")
-            told_so = any(told.operation_id == operation_id for told in heard[row["user_id"]])
-            # A connection that broke says nothing of what was done; with a key, neither does what was said later.
-            died = any(told.status is None for told in heard[row["user_id"]])
-            self._expect(told_so or died, f"nobody asked for it: {row}, told {heard[row['user_id']]}")
-        for operation_id in self.requested:
-            self._expect(operation_id in self.rows, f"operation {operation_id} was requested and has no outcome")
-
-    async def _nothing_is_left_over(self) -> None:
-        letters = await self._stack.fetch("select code, detail, body from dead_letters")
-        self._expect(not letters, f"dead letters: {letters}")
-        source, last = (self._stack.journal(f"select value from meta where name = '{name}'") for name in _META)
-        recorded = await self._stack.fetch("select recorded::text as ranges from sources where source = $1", source)
-        whole = [f"{{[1,{last + 1})}}"] if last else []
-        self._expect([row["ranges"] for row in recorded] == whole, f"holes: {recorded} of {last} events")
-        overdue = (
-            "select * from decisions where state = 'held' and expires_at < clock_timestamp() - interval '3 seconds'"
-        )
-        self._expect(not await self._stack.fetch(overdue), "holds that outlive their time")
-
-
-_META: Final = ("source", "last_sequence")
-
-
-@dataclass(frozen=True)
-class Ordeal:
-    """A workload with kills, from a seed. ``seconds`` of kills; then until all is quiet.
-
-    ``expiry_seconds``: wait so long, at most, until the holds of operations that died have ended, too.
-    """
-
-    seed: int
-    seconds: float
-    clients: int = 6
-    expiry_seconds: float = 0.0
-
-    async def run(self, stack: StackProcess) -> Books:
-        """The books afterwards. Prints what it takes to repeat it."""
-        print(f"\n{self}")
-        async with AsyncExitStack() as customers:
-            chance = Random(f"{self.seed}/stack")
-            accounts = [
-                await customers.enter_async_context(customer(stack, *workload_limits(chance))) for _ in range(3)
-            ]
-            workload, enough = Workload(self.seed, accounts), asyncio.Event()
-            work = asyncio.create_task(workload.run(self.clients, enough))
-            try:
-                killed = await kill_at_random(stack, chance, self.seconds)
-            finally:
-                enough.set()
-                await work
-            await stack.ready()
-            await stack.quiet()
-            if self.expiry_seconds:
-                await eventually(stack.holds, lambda count: count == 0, self.expiry_seconds)
-            print(f"killed {' '.join(killed)}; answers {Counter(told.status for told in workload.told)}")
-            return await Books.audit(stack, workload)

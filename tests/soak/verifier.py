@@ -29,6 +29,19 @@ _EVENTS: Final = """
     order by pg_xact_commit_timestamp(transaction_id::xid), transaction_id, position
 """
 
+#: The same, and an account's events in the same order, without any clock: by where they took effect. See decision 8.
+_EVENTS_BY_EFFECT: Final = """
+    select type, operation_id::text, body::text
+    from event_log e where account_id = $1 and type not like 'usage.operation.requested.%'
+    order by case
+        when type not like 'usage.%' then position
+        else (
+            select min(f.position) from outcome_effects f
+            where f.transaction_id = e.transaction_id and f.position > e.position
+        )
+    end, position
+"""
+
 #: (scope key, meter, window, selector): what is counted.
 Counted = tuple[str, str, str, str]
 #: and in which period.
@@ -303,20 +316,25 @@ async def verify_account(
     *,
     strict: bool,
     overdue_grace: timedelta = timedelta(seconds=10),
+    by_effect: bool = False,
 ) -> None:
     """Replays one account and compares its counters. Nothing may change meanwhile.
+
+    ``by_effect``: in the order that the ledger says itself, where the server's clock cannot be trusted.
 
     ``strict``: nothing was settled above its estimate, after its hold or without one, so that settled and held
     together may never be above a hard limit.
     """
     replay = AccountReplay(account, plans, findings, strict)
-    replay.replay(await logged(connection, account))
+    replay.replay(await logged(connection, account, _EVENTS_BY_EFFECT if by_effect else _EVENTS))
     now = await connection.fetchval("select clock_timestamp()")
     for operation_id in replay.overdue(now, overdue_grace):
         findings.add("a hold that did not end in time", f"{account}: {operation_id}")
     replay.compare_counters(await connection.fetch("select * from counters where account_id = $1", account))
 
 
-async def logged(connection: "asyncpg.Connection[asyncpg.Record]", account: str) -> list[tuple[str, str, str]]:
+async def logged(
+    connection: "asyncpg.Connection[asyncpg.Record]", account: str, query: str = _EVENTS
+) -> list[tuple[str, str, str]]:
     """An account's events as (type, operation id, body), in commit order. The server must keep commit times."""
-    return [(row[0], row[1], row[2]) for row in await connection.fetch(_EVENTS, account)]
+    return [(row[0], row[1], row[2]) for row in await connection.fetch(query, account)]
