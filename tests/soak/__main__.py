@@ -10,6 +10,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tests.soak.lasting import run_lasting
 from tests.soak.run import Outcome, Size, soak
 from tests.soak.stack import stack_of
 
@@ -22,9 +23,14 @@ def main(
     seed: Annotated[
         int | None, typer.Option(help="Of the plans and amounts; the order of arrival is the machine's.")
     ] = None,
+    minutes: Annotated[
+        int | None, typer.Option(min=1, help="Instead: mixed load for so long, with a fault a minute, and a report.")
+    ] = None,
 ) -> None:
     """Checks at random, settles, releases and lets expire at random, then replays the log. Exits 1 for a wrong one."""
     console = Console()
+    if minutes is not None:
+        raise typer.Exit(0 if run_lasting(minutes, seed, console) else 1)
     chosen = secrets.randbelow(10**6) if seed is None else seed
     console.print(f"{checks:,} checks, {accounts:,} accounts, {processes} ledgers, {callers} callers, seed {chosen}")
     columns = (
