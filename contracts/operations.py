@@ -4,6 +4,11 @@ from typing import Final
 
 OPERATION_TYPES: Final[tuple[str, ...]] = (
     "generate",
+    "character",
     "edit",
+    "face_swap",
     "upscale",
+    "control",
+    "image_to_3d",
+    "image_to_video",
 )

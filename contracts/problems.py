@@ -60,6 +60,9 @@ SEAL_MISMATCH: Final = ProblemType("seal_mismatch", 409, "The log is not what wa
 LIMIT_EXCEEDED: Final = ProblemType("limit_exceeded", 429, "A limit has no room for this operation")
 RATE_LIMITED: Final = ProblemType("rate_limited", 429, "Too many requests")
 OPERATION_FAILED: Final = ProblemType("operation_failed", 502, "The provider did not do the operation")
+PROVIDER_UNAVAILABLE: Final = ProblemType(
+    "provider_unavailable", 503, "No provider of this operation can be reached", retry_after_seconds=10
+)
 STORE_UNAVAILABLE: Final = ProblemType(
     "store_unavailable", 503, "The ledger's database cannot be reached", retry_after_seconds=1
 )

@@ -24,6 +24,9 @@ _OVERSEE: Final = needs(About.EVERYBODY, Scope.ADMIN, Scope.USAGE_READ_ALL)
 RULES: Final[Rules] = {
     **{("POST", operation.path): _OPERATE for operation in OPERATIONS.values()},
     ("GET", "/v1/in-doubt"): _OVERSEE,
+    ("GET", "/v1/operations/{operation_id}"): _OPERATE,
+    ("GET", "/v1/operations/{operation_id}/events"): _OPERATE,
+    ("GET", "/v1/results/{operation_id}/{number}"): _OPERATE,
 }
 
 ImageRoute: Final = guarded(RULES)

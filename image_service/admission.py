@@ -1,10 +1,20 @@
 """How much this process takes on at once: operations, and bytes of uploads in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from contracts.problems import OVERLOADED, ProblemError
+
+
+class Place:
+    """To be given back once."""
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back = give_back
+
+    def leave(self) -> None:
+        self._give_back()
 
 
 class Admission:
@@ -18,16 +28,15 @@ class Admission:
         self._freed = asyncio.Condition()
         self._turn = asyncio.Lock()
 
-    @contextmanager
-    def operation(self) -> Iterator[None]:
+    def enter(self) -> "Place":
         """A place for one operation. Raises ProblemError (overloaded) where there is none."""
         if self._operations >= self._operations_max:
             raise ProblemError(OVERLOADED, f"{self._operations} operations are running")
         self._operations += 1
-        try:
-            yield
-        finally:
-            self._operations -= 1
+        return Place(self._leave)
+
+    def _leave(self) -> None:
+        self._operations -= 1
 
     @asynccontextmanager
     async def upload(self, size_bytes: int) -> AsyncIterator[None]:

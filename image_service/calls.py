@@ -7,6 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts.identifiers import Name
+from image_service.operations.base import AnyOperation
+from image_service.providers.base import ProviderRequest
 from image_service.providers.registry import Selection
 
 
@@ -27,12 +29,13 @@ IdempotencyKey = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$
 
 @dataclass(frozen=True)
 class Call:
-    """One operation, ready to be metered. ``keep``: its outcome is kept for repeats of its idempotency key."""
+    """One operation, ready to be metered. ``keep``: its outcome is kept, for repeats of a key or behind a URL."""
 
     operation_id: UUID
     caller: Caller
-    operation: str
+    operation: AnyOperation
+    request: ProviderRequest
     selection: Selection
-    endpoint: str
     request_bytes: int
+    has_key: bool
     keep: bool

@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Self
 
+import yaml
 from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.access.nats_access import INBOX_PREFIX
 from contracts.access.settings import AccessSettings
 from contracts.client.settings import Transport
+from image_service.routing import Route, Routes, read_routes
 
 _HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
 _Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -52,7 +54,17 @@ class Settings(AccessSettings, BaseSettings):
     hold_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
     #: How long a repeat waits for the first request with its key, where that still runs here.
     repeat_wait_seconds: _Seconds = 60.0
+    #: For one call of a model that usually takes minutes (3D, video …); its hold is extended meanwhile.
+    long_provider_timeout_seconds: _Seconds = 1_800.0
+    #: A caller without other wishes waits for so long, and then gets 202.
+    patience_seconds: _Seconds = 150.0
+    #: What became of a call that nobody answers for is asked for so long, from the request on; then it is in doubt.
+    doubt_seconds: _Seconds = 3_600.0
+    #: How long results are to be had behind their URLs, and outcomes for repeats of a key.
     outcome_retention_seconds: _Seconds = 86_400.0
+    #: Which providers serve what, with fallbacks: JSON here, or a YAML or JSON file. See image_service.routing.
+    routes: tuple[Route, ...] = ()
+    routes_file: Path | None = None
     #: Events whose oldest the ledger does not confirm for so long go over HTTP as well. Well within the hold.
     http_delivery_after_seconds: _Seconds = 15.0
     #: A published event that the ledger does not confirm for so long is published again.
@@ -86,6 +98,15 @@ class Settings(AccessSettings, BaseSettings):
                 "provider_timeout_seconds must be less than hold_seconds: a call has to end before its hold"
             )
         return self
+
+    def all_routes(self) -> Routes:
+        """Those of the environment before those of the file. Raises ValueError, naming the file and what is wrong."""
+        if self.routes_file is None:
+            return self.routes
+        try:
+            return (*self.routes, *read_routes(self.routes_file))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ValueError(f"{self.routes_file}: {error}") from error
 
     #: The readable block per operation: always, never, or (unset) where stdout is a terminal.
     console: bool | None = None

@@ -2,9 +2,11 @@
 
 import io
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from image_service.artifacts import Artifact, Content
 
 MediaType = Literal["image/png", "image/jpeg", "image/webp"]
 
@@ -16,6 +18,9 @@ _MEDIA_TYPES: Final[dict[str, MediaType]] = {
     "WEBP": "image/webp",
 }
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
+_EXIF_ORIENTATION: Final = 0x0112
+#: Of JPEG and WebP that are written anew before a provider gets them.
+_REWRITTEN_QUALITY: Final = 97
 
 # Pillow's own limit is one number for the whole process and only a warning up to twice that; ours is `Bounds`, and
 # everything here is opened through `_open`, which checks it before a pixel is decoded.
@@ -42,64 +47,65 @@ class Bounds:
 
 @dataclass(frozen=True)
 class SourceImage:
-    """An uploaded image that was decoded once and found sound. Size in pixels, as it is to be seen (EXIF applied)."""
+    """An uploaded image that was decoded once and found sound, as a file that every reader understands alike: upright,
+    8 bits a channel, in mode L, RGB or RGBA. Size in pixels."""
 
-    data: bytes
+    content: Content
     media_type: MediaType
     width: int
     height: int
-
-
-@dataclass(frozen=True)
-class ProducedImage:
-    """An image that an operation made, encoded."""
-
-    data: bytes
-    media_type: str
-    width: int
-    height: int
+    has_alpha: bool = False
 
 
 class BadImageError(ValueError):
     """The bytes are not an image that can be worked on; the message says why, for the caller."""
 
 
-def examine(data: bytes, bounds: Bounds) -> SourceImage:
+def examine(content: Content, bounds: Bounds) -> SourceImage:
     """Decode an upload once, to know that it is sound. The content decides the media type, not a name or header.
 
+    What readers understand in different ways (turned by EXIF, CMYK, 16 bits, a palette …) is written anew, in memory.
     Raises BadImageError. Takes the time of one decode: for a worker thread.
     """
-    if not data:
+    if not content.size_bytes:
         raise BadImageError("the file is empty")
-    image = _open(data, bounds)
-    if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
-        raise BadImageError("the image is animated; send a single picture")
-    pixels = _decode(image)
-    return SourceImage(data, _MEDIA_TYPES[str(image.format)], pixels.width, pixels.height)
+    with content.open() as file:
+        image = _open(file, bounds)
+        if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
+            raise BadImageError("the image is animated; send a single picture")
+        is_plain = image.mode in ("L", "RGB", "RGBA") and "transparency" not in image.info
+        media_type = _MEDIA_TYPES[str(image.format)]
+        pixels = _decode(image)
+        is_upright = image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+    if not (is_plain and is_upright):
+        content = encode(pixels, media_type, quality=_REWRITTEN_QUALITY).content
+    return SourceImage(content, media_type, pixels.width, pixels.height, has_alpha=pixels.mode == "RGBA")
 
 
 def pixels_of(source: SourceImage) -> Image.Image:
     """The pixels of an examined image, upright, in mode L, RGB or RGBA. For a worker thread."""
-    return _decode(_open(source.data, Bounds(pixels_max=source.width * source.height, edge_pixels_max=2**31)))
+    with source.content.open() as file:
+        return _decode(_open(file, Bounds(pixels_max=source.width * source.height, edge_pixels_max=2**31)))
 
 
-def encode(image: Image.Image, media_type: str) -> ProducedImage:
-    """The image as a file of this media type. JPEG has no alpha: such pixels are laid on white."""
+def encode(image: Image.Image, media_type: str, quality: int = 92) -> Artifact:
+    """The image as a file of this media type. JPEG has no alpha: such pixels are laid on white. ``quality`` of JPEG and
+    WebP."""
     buffer = io.BytesIO()
     profile = image.info.get("icc_profile")
     if media_type == "image/jpeg":
-        _without_alpha(image).save(buffer, "JPEG", quality=92, icc_profile=profile)
+        _without_alpha(image).save(buffer, "JPEG", quality=quality, icc_profile=profile)
     elif media_type == "image/webp":
-        image.save(buffer, "WEBP", quality=92, method=3, icc_profile=profile)
+        image.save(buffer, "WEBP", quality=quality, method=3, icc_profile=profile)
     else:
         # Level 4 is a third of the time of the default for a few per cent of size.
         image.save(buffer, "PNG", compress_level=4, icc_profile=profile)
-    return ProducedImage(buffer.getvalue(), media_type, image.width, image.height)
+    return Artifact.of(buffer.getvalue(), media_type, width=image.width, height=image.height)
 
 
-def _open(data: bytes, bounds: Bounds) -> Image.Image:
+def _open(file: BinaryIO, bounds: Bounds) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
         raise BadImageError("not a PNG, JPEG or WebP image, or cut off at its beginning") from None
     except Exception as error:

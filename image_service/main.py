@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -24,17 +25,23 @@ from contracts.http_problems import install_problems
 from image_service.access import RULES, ImageRoute, ask_ledger
 from image_service.admission import Admission
 from image_service.api import ImageApi, add_operation_routes
+from image_service.attempts import Attempts, Times
 from image_service.config import Settings
 from image_service.health import add_health_routes
 from image_service.images import Bounds
 from image_service.in_doubt import add_in_doubt_route
 from image_service.logs import configure_logs
-from image_service.metering import Metering, kept_problem, recovery_from
+from image_service.metering import Metering, kept_problem
 from image_service.operation_log import OperationLog
 from image_service.operations import OPERATIONS
 from image_service.outcomes import OutcomeStore
+from image_service.pricing import Pricing
 from image_service.providers.registry import Providers, build
+from image_service.recoveries import Recoveries
+from image_service.results_api import ResultsApi, add_result_routes
 from image_service.runs import Runs
+from image_service.spool import clear_folder, sweep_folder
+from image_service.watching import Watches
 
 SWEEP_SECONDS: Final = 300.0
 SWITCH_SECONDS: Final = 0.001
@@ -59,6 +66,9 @@ class _Parts:
     background: Background
     examiners: ThreadPoolExecutor
     access: Authenticator | NoAccessControl
+    watches: Watches
+    pricing: Pricing
+    spool_folder: Path
 
 
 def create_app(settings: Settings, providers: Providers | None = None) -> FastAPI:
@@ -76,6 +86,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
     install_problems(app, {})
     add_operation_routes(app, _make_api(parts), OPERATIONS)
     add_in_doubt_route(app, parts.journal, parts.ledger)
+    add_result_routes(app, ResultsApi(parts.watches, parts.outcomes, parts.journal, settings.outcome_retention_seconds))
     add_health_routes(app, parts.journal, parts.ledger)
     require_rules(app)
     document_problems(app, ACCESS_PROBLEMS)
@@ -91,7 +102,7 @@ def run() -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         app = create_app(settings)
-    except (JournalUnavailableError, OSError) as error:
+    except (JournalUnavailableError, OSError, ValueError) as error:
         _log.critical("cannot_start", reason=str(error))
         return 1
     # uvicorn raises the signal again once it has stopped; with these handlers that ends nothing half-way.
@@ -120,17 +131,28 @@ def run() -> int:
 
 
 def _make_parts(settings: Settings, providers: Providers) -> _Parts:
-    ledger = LedgerClient(_client_settings(settings), recovery_from(providers), kept_problem)
+    outcomes, watches = OutcomeStore(settings.data_dir / "outcomes"), Watches()
+    spool_folder = settings.data_dir / "spool"
+    recoveries = Recoveries(
+        providers, outcomes, watches, spool_folder=spool_folder, doubt_seconds=settings.doubt_seconds
+    )
+    ledger = LedgerClient(_client_settings(settings), recoveries.recover, kept_problem)
     assert ledger.journal is not None, "its settings name one"
+    recoveries.pricing = pricing = Pricing(ledger)
+    # Only now: the journal's lock says that the folder is ours alone.
+    clear_folder(spool_folder)
     return _Parts(
         settings=settings,
         ledger=ledger,
         journal=ledger.journal,
-        outcomes=OutcomeStore(settings.data_dir / "outcomes"),
+        outcomes=outcomes,
         providers=providers,
         background=Background(),
         examiners=ThreadPoolExecutor(settings.local_threads, thread_name_prefix="examine"),
         access=make_access(settings, ask_ledger(ledger), Memory(settings.token_seconds, settings.token_away_seconds)),
+        watches=watches,
+        pricing=pricing,
+        spool_folder=spool_folder,
     )
 
 
@@ -161,12 +183,12 @@ def _client_settings(settings: Settings) -> ClientSettings:
 
 def _make_api(parts: _Parts) -> ImageApi:
     settings = parts.settings
+    times = Times(settings.provider_timeout_seconds, settings.long_provider_timeout_seconds, settings.hold_seconds)
     metering = Metering(
         ledger=parts.ledger,
         outcomes=parts.outcomes,
-        providers=parts.providers,
+        attempts=Attempts(parts.ledger, parts.providers, parts.pricing, times, parts.spool_folder),
         operation_log=OperationLog(console=settings.console),
-        provider_timeout_seconds=settings.provider_timeout_seconds,
     )
     return ImageApi(
         runs=Runs(
@@ -174,6 +196,7 @@ def _make_api(parts: _Parts) -> ImageApi:
             parts.journal,
             parts.outcomes,
             parts.background,
+            parts.watches,
             repeat_wait_seconds=settings.repeat_wait_seconds,
             hold_seconds=settings.hold_seconds,
         ),
@@ -184,6 +207,8 @@ def _make_api(parts: _Parts) -> ImageApi:
         examiners=parts.examiners,
         bounds=Bounds(settings.pixels_max, settings.edge_pixels_max),
         upload_bytes_max=settings.upload_bytes_max,
+        spool_folder=parts.spool_folder,
+        patience_seconds=settings.patience_seconds,
     )
 
 
@@ -198,7 +223,7 @@ def _lifespan(parts: _Parts) -> Any:  # Any: starlette's own type for it is gene
         await stop(sweep)
         await parts.access.close()
         await parts.ledger.close()
-        parts.providers.close()
+        await parts.providers.close()
         parts.examiners.shutdown(wait=False, cancel_futures=True)
 
     return lifespan
@@ -210,6 +235,7 @@ async def _sweep_for_ever(parts: _Parts) -> None:
         try:
             await parts.journal.sweep(retention)
             await asyncio.to_thread(parts.outcomes.sweep, retention)
+            await asyncio.to_thread(sweep_folder, parts.spool_folder, 2 * parts.settings.doubt_seconds)
         except (JournalUnavailableError, OSError) as error:
             _log.warning("sweep_failed", reason=str(error))
         await asyncio.sleep(min(SWEEP_SECONDS, retention))

@@ -26,6 +26,9 @@ class Report:
     cost_nanos: int
     duration_ms: int
     error_code: str | None = None
+    #: Those that did the work, where they are not the first that were chosen.
+    provider: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ class OperationLog:
             operation_id=str(call.operation_id),
             account_id=call.caller.account_id,
             user_id=call.caller.user_id,
-            operation=call.operation,
-            provider=selection.provider,
-            model=selection.model,
+            operation=call.operation.name,
+            provider=report.provider or selection.provider,
+            model=report.model or selection.model,
             quantity=selection.quantity,
             outcome=report.status,
             error_code=report.error_code,
@@ -84,7 +87,7 @@ def limit_moves(report: Report) -> list[LimitMove]:
     moves = []
     for state in report.decision.limits:
         used = _amount(state, state.settled) + _amount(state, state.held)
-        own = _share(state.meter, held_for.quantity, held_for.estimated_cost_nanos) if held_for else 0
+        own = _share(state.meter, held_for.quantity, _held_nanos(report)) if held_for else 0
         before = used - own
         after = before + _settled_share(report, state.meter)
         moves.append(
@@ -100,15 +103,22 @@ def limit_moves(report: Report) -> list[LimitMove]:
     return moves
 
 
+def _held_nanos(report: Report) -> int:
+    """What was held as cost: the provider's own price, or what the ledger rated it at."""
+    own = report.call.selection.first.quote.cost_nanos
+    rated = report.decision.estimated_cost if report.decision else None
+    return own if own is not None else rated or 0
+
+
 def readable_block(report: Report) -> str:
     """The report for people's eyes, several lines."""
     call, selection = report.call, report.call.selection
     status = report.status if report.error_code is None else f"{report.status}: {report.error_code}"
     plan = report.decision.plan_id if report.decision else None
     lines = [
-        f"── {call.operation} {'─' * max(1, 56 - len(call.operation))}",
+        f"── {call.operation.name} {'─' * max(1, 56 - len(call.operation.name))}",
         f"  account    {call.caller.account_id} (user {call.caller.user_id}){f', plan {plan}' if plan else ''}",
-        f"  provider   {selection.provider}, model {selection.model}",
+        f"  provider   {report.provider or selection.provider}, model {report.model or selection.model}",
     ]
     moves = limit_moves(report)
     lines += [

@@ -22,9 +22,8 @@ from contracts.problems import (
     field_errors,
 )
 from image_service.calls import IdempotencyKey
-from image_service.operations.base import AnyOperation, Parameters
+from image_service.operations.base import AnyOperation, Parameters, UploadField
 
-IMAGE_FIELD: Final = "image"
 JSON_BYTES_MAX: Final = 64 * 1024
 #: Room for the form's other fields and its framing, beside the file.
 FORM_OVERHEAD_BYTES_MAX: Final = 64 * 1024
@@ -37,11 +36,16 @@ _IDEMPOTENCY_KEY: Final[TypeAdapter[str]] = TypeAdapter(IdempotencyKey)
 
 @dataclass(frozen=True)
 class ReadBody:
-    """A body that was read: checked parameters, the upload (on disk where it is large), and its size as it came."""
+    """A body that was read: checked parameters, the uploads by field (on disk where they are large), and its size as
+    it came."""
 
     parameters: Parameters
-    upload: UploadFile | None
+    uploads: Mapping[str, tuple[UploadFile, ...]]
     body_bytes: int
+
+    @property
+    def upload_bytes(self) -> int:
+        return sum(upload.size or 0 for uploads in self.uploads.values() for upload in uploads)
 
 
 def read_idempotency_key(headers: Mapping[str, str]) -> str | None:
@@ -57,21 +61,23 @@ def read_idempotency_key(headers: Mapping[str, str]) -> str | None:
 
 @asynccontextmanager
 async def read_body(request: Request, operation: AnyOperation, upload_bytes_max: int) -> AsyncIterator[ReadBody]:
-    """The body of a request for an operation; the upload is there until the context ends. Raises ProblemError."""
-    bytes_max = upload_bytes_max + FORM_OVERHEAD_BYTES_MAX if operation.takes_image else JSON_BYTES_MAX
+    """The body of a request for an operation; the uploads are there until the context ends. Raises ProblemError.
+
+    ``upload_bytes_max`` is for each file; all of them together may have twice that.
+    """
+    files_max = sum(field.count_max for field in operation.uploads)
+    bytes_max = min(files_max, 2) * upload_bytes_max + FORM_OVERHEAD_BYTES_MAX if files_max else JSON_BYTES_MAX
     body = _BoundedBody(request.receive, bytes_max)
     body.refuse_early(request.headers.get("Content-Length"))
     bounded = Request(request.scope, body.receive)
-    if not operation.takes_image:
+    if not files_max:
         _require_media_type(request, "application/json")
-        yield ReadBody(_from_json(operation, await bounded.body()), None, body.received_bytes)
+        yield ReadBody(_from_json(operation, await bounded.body()), {}, body.received_bytes)
         return
     _require_media_type(request, "multipart/form-data")
-    async with _form(bounded) as form:
-        upload = _upload(form)
-        if upload.size is not None and upload.size > upload_bytes_max:
-            raise ProblemError(TOO_LARGE, f"{IMAGE_FIELD}: larger than {upload_bytes_max} bytes")
-        yield ReadBody(_from_form(operation, form), upload, body.received_bytes)
+    async with _form(bounded, files_max) as form:
+        uploads = {field.name: _uploads(field, form, upload_bytes_max) for field in operation.uploads}
+        yield ReadBody(_from_form(operation, form), uploads, body.received_bytes)
 
 
 class _BoundedBody:
@@ -99,9 +105,9 @@ class _BoundedBody:
 
 
 @asynccontextmanager
-async def _form(request: Request) -> AsyncIterator[FormData]:
+async def _form(request: Request, files_max: int) -> AsyncIterator[FormData]:
     try:
-        form = await request.form(max_files=1, max_fields=FORM_FIELDS_MAX, max_part_size=FORM_FIELD_BYTES_MAX)
+        form = await request.form(max_files=files_max, max_fields=FORM_FIELDS_MAX, max_part_size=FORM_FIELD_BYTES_MAX)
     except HTTPException as error:
         raise ProblemError(INVALID_REQUEST, f"the form cannot be read: {error.detail}") from error
     try:
@@ -126,11 +132,12 @@ def _from_json(operation: AnyOperation, body: bytes) -> Parameters:
 
 def _from_form(operation: AnyOperation, form: FormData) -> Parameters:
     fields: dict[str, str] = {}
+    files = [field.name for field in operation.uploads]
     for name, value in form.multi_items():
-        if name == IMAGE_FIELD:
+        if name in files:
             continue
         if isinstance(value, UploadFile):
-            raise _wrong_field(name, f"a file; only {IMAGE_FIELD} may be one")
+            raise _wrong_field(name, f"a file; only {', '.join(files)} may be one")
         if name in fields:
             raise _wrong_field(name, "stands twice")
         fields[name] = value
@@ -141,15 +148,21 @@ def _from_form(operation: AnyOperation, form: FormData) -> Parameters:
     return parsed
 
 
-def _upload(form: FormData) -> UploadFile:
-    files = form.getlist(IMAGE_FIELD)
-    if not files:
-        raise _wrong_field(IMAGE_FIELD, "the file is missing", rule="missing")
-    if len(files) > 1:
-        raise _wrong_field(IMAGE_FIELD, "stands twice")
-    if not isinstance(files[0], UploadFile):
-        raise _wrong_field(IMAGE_FIELD, "must be a file part, with a filename")
-    return files[0]
+def _uploads(field: UploadField, form: FormData, bytes_max: int) -> tuple[UploadFile, ...]:
+    name, files = field.name, form.getlist(field.name)
+    if not files and field.required:
+        raise _wrong_field(name, "the file is missing", rule="missing")
+    if len(files) > field.count_max:
+        often = "twice" if field.count_max == 1 else f"{len(files)} times; up to {field.count_max} will do"
+        raise _wrong_field(name, f"stands {often}")
+    found = []
+    for file in files:
+        if not isinstance(file, UploadFile):
+            raise _wrong_field(name, "must be a file part, with a filename")
+        if file.size is not None and file.size > bytes_max:
+            raise ProblemError(TOO_LARGE, f"{name}: larger than {bytes_max} bytes")
+        found.append(file)
+    return tuple(found)
 
 
 def _wrong_field(field: str, message: str, rule: str = "value_error") -> ProblemError:

@@ -1,7 +1,7 @@
 """Runs requests: each once per idempotency key, and to its end even if the one who asked has gone."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -23,11 +23,13 @@ from contracts.problems import (
     ProblemType,
 )
 from image_service.calls import Call, Caller
-from image_service.images import SourceImage
 from image_service.metering import Metering
-from image_service.operations.base import AnyOperation, Parameters
+from image_service.operations.base import AnyOperation
 from image_service.outcomes import Completed, OutcomeStore
+from image_service.providers.base import ProviderRequest
 from image_service.providers.registry import Selection
+from image_service.spool import Spool
+from image_service.watching import Watch, Watches
 
 #: After ledger_unavailable a repeat takes the same operation_id, and with it the hold that may exist, for so long.
 #: Later, or later than half the hold, that hold might end under it, so then it is a new operation.
@@ -38,16 +40,20 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """A request that is known to be good. ``request_hash`` stands for all of it; needed where there is a key."""
+    """A request that is known to be good. ``request_hash`` stands for all of it; needed where there is a key.
+
+    ``keep``: its outcome is to be had behind a URL. ``spool`` holds its uploads, and is cleared once it is over.
+    """
 
     operation: AnyOperation
-    parameters: Parameters
-    source: SourceImage | None
+    request: ProviderRequest
     caller: Caller
     selection: Selection
     body_bytes: int
     key: str | None
     request_hash: str
+    keep: bool
+    spool: Spool
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,24 @@ class Ran:
 
 
 @dataclass(frozen=True)
+class Running:
+    """An operation on its way: how far it is, and its outcome to come. ``repeated``: an earlier request started it."""
+
+    watch: Watch
+    task: asyncio.Task[Ran]
+    repeated: bool = False
+
+    async def begun(self) -> None:
+        """Returns once it is admitted and recorded, or over."""
+        waiting = asyncio.ensure_future(self.watch.begun.wait())
+        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+
+@dataclass(frozen=True)
 class _Current:
     request_hash: str
-    task: asyncio.Task[Ran]
+    run: "Running"
 
 
 class Runs:
@@ -71,6 +92,7 @@ class Runs:
         journal: Journal,
         outcomes: OutcomeStore,
         background: Background,
+        watches: Watches,
         *,
         repeat_wait_seconds: float,
         hold_seconds: float,
@@ -79,52 +101,69 @@ class Runs:
         self._journal = journal
         self._outcomes = outcomes
         self._background = background
+        self._watches = watches
         self._repeat_wait_seconds = repeat_wait_seconds
         self._claim_reuse_seconds = min(CLAIM_REUSE_SECONDS_MAX, hold_seconds / 2)
         #: By account and key: what runs in this process.
         self._current: dict[tuple[str, str], _Current] = {}
 
-    async def run(self, request: Request) -> Ran:
-        """The outcome of the operation. Raises ProblemError; cancelling the caller does not stop the operation."""
-        if request.key is None:
-            return await asyncio.shield(self._background.start(self._perform(request, uuid7())))
-        place = (request.caller.account_id, request.key)
-        current = self._current.get(place)
+    def start(self, request: Request) -> Running:
+        """Begin the operation, or join the one that runs with its key. It goes on whoever stops waiting for it.
+
+        Raises ProblemError where the key came with another request. The task does so for all else.
+        """
+        place = (request.caller.account_id, request.key or "")
+        current = self._current.get(place) if request.key is not None else None
         if current is not None:
-            return await self._wait_for(current, request.request_hash)
-        task = self._background.start(self._run_once(request, request.key))
-        self._current[place] = _Current(request.request_hash, task)
-        task.add_done_callback(lambda _: self._current.pop(place))
-        return await asyncio.shield(task)
+            if current.request_hash != request.request_hash:
+                raise _key_reused()
+            request.spool.clear()
+            return replace(current.run, repeated=True)
+        watch = self._watches.open(uuid7(), request.caller.account_id, request.operation.name)
+        watch.wanted = request.keep
+        task = self._background.start(self._run(request, watch))
+        running = Running(watch, task)
+        if request.key is not None:
+            self._current[place] = _Current(request.request_hash, running)
+            task.add_done_callback(lambda _: self._current.pop(place))
+        return running
 
-    async def _perform(self, request: Request, operation_id: UUID) -> Ran:
-        operation = request.operation
-        call = Call(
-            operation_id=operation_id,
-            caller=request.caller,
-            operation=operation.name,
-            selection=request.selection,
-            endpoint=operation.path,
-            request_bytes=request.body_bytes,
-            keep=request.key is not None,
-        )
-        async with self._metering.operation(call) as metered:
-            provider = operation.capability(metered.provider)
-            metered.deliver(await operation.run(provider, request.selection.model, request.parameters, request.source))
-        return Ran(metered.completed, repeated=False)
-
-    async def _wait_for(self, current: _Current, request_hash: str) -> Ran:
-        if current.request_hash != request_hash:
-            raise _key_reused()
+    async def result(self, running: Running) -> Ran:
+        """Its outcome. Raises ProblemError; cancelling the one who waits does not stop the operation."""
+        if not running.repeated:
+            return await asyncio.shield(running.task)
         try:
             async with asyncio.timeout(self._repeat_wait_seconds):
-                first = await asyncio.shield(current.task)
+                first = await asyncio.shield(running.task)
         except TimeoutError:
             raise ProblemError(OPERATION_IN_PROGRESS, "the first request with this key has not ended yet") from None
         return Ran(first.outcome, repeated=True)
 
-    async def _run_once(self, request: Request, key: str) -> Ran:
-        claim = Claim(request.caller.account_id, key, request.request_hash, uuid7())
+    async def _run(self, request: Request, watch: Watch) -> Ran:
+        try:
+            if request.key is None:
+                return await self._perform(request, watch)
+            return await self._run_once(request, request.key, watch)
+        finally:
+            self._watches.close(watch)
+            if request.spool.has_files:
+                await asyncio.to_thread(request.spool.clear)
+
+    async def _perform(self, request: Request, watch: Watch) -> Ran:
+        call = Call(
+            operation_id=watch.operation_id,
+            caller=request.caller,
+            operation=request.operation,
+            request=request.request,
+            selection=request.selection,
+            request_bytes=request.body_bytes,
+            has_key=request.key is not None,
+            keep=request.keep or request.key is not None,
+        )
+        return Ran(await self._metering.run(call, watch), repeated=False)
+
+    async def _run_once(self, request: Request, key: str, watch: Watch) -> Ran:
+        claim = Claim(request.caller.account_id, key, request.request_hash, watch.operation_id)
         try:
             kept = await self._journal.claim(claim)
             if kept is not None and kept.request_hash != request.request_hash:
@@ -141,7 +180,9 @@ class Runs:
         except JournalUnavailableError as error:
             raise ProblemError(RECORDING_UNAVAILABLE, "the idempotency key could not be recorded") from error
         try:
-            return await self._perform(request, operation_id)
+            if operation_id != watch.operation_id:
+                watch = self._watches.rename(watch, operation_id)
+            return await self._perform(request, watch)
         except ProblemError as error:
             # A failed operation is an outcome and is kept. Where nothing was started, the key is free again, except
             # that a check without an answer keeps its operation_id: the repeat then finds the hold it may have.
@@ -164,7 +205,7 @@ class Runs:
         if kept.problem is not None:
             raise _KeptProblemError(Problem.model_validate_json(kept.problem))
         outcome = await asyncio.to_thread(self._outcomes.load, kept.operation_id)
-        if outcome is None:
+        if not isinstance(outcome, Completed):
             raise ProblemError(
                 OPERATION_FINISHED,
                 "the operation was done, but its result is no longer kept",

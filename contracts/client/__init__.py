@@ -24,7 +24,7 @@ from contracts.client.errors import (
 )
 from contracts.client.journal import JournalUnavailableError
 from contracts.client.operation import Operation
-from contracts.client.recovery import InDoubt, Recover, RecoveredFailure, Recovery
+from contracts.client.recovery import InDoubt, Recover, RecoveredCompletion, RecoveredFailure, Recovery
 from contracts.client.settings import ClientSettings
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "OutcomeNotRecorded",
     "RecordingUnavailable",
     "Recover",
+    "RecoveredCompletion",
     "RecoveredFailure",
     "Recovery",
     "TokenRefused",

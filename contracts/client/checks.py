@@ -14,6 +14,7 @@ from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefus
 from contracts.client.reading import UnusableAnswerError, read, read_problem, refuses_token
 from contracts.leases import Lease, LeaseRequest, LeaseReturn, LeaseReturned
 from contracts.limits import CHECKS_PER_BATCH_MAX, Decision, LimitCheck, LimitCheckBatch, LimitCheckBatchAnswer
+from contracts.prices import RateAnswer, RateQuery
 from contracts.problems import NOT_FOUND, TOO_LARGE, Problem, broken_rule, invalid
 from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
 from contracts.subjects import (
@@ -129,6 +130,11 @@ class Checks:
         body = LeaseReturn(token=token).model_dump_json(exclude_none=True).encode()
         question = Question(f"/v1/leases/{lease_id}:return", body, LEASES_RETURN, body)
         return await self._ask(question, lambda reply: read(LeaseReturned, reply.body))
+
+    async def rate(self, query: RateQuery) -> RateAnswer:
+        """What the price catalogue has for it. Over HTTP alone: there is no subject for it."""
+        body = query.model_dump_json(exclude_none=True).encode()
+        return await self._ask(Question("/v1/prices:rate", body, "", body), lambda reply: read(RateAnswer, reply.body))
 
     async def is_ready(self) -> bool:
         """Whether the ledger says that it can decide."""

@@ -32,6 +32,7 @@ from contracts.client.settings import ClientSettings
 from contracts.events import UsageEvent
 from contracts.identifiers import uuid7
 from contracts.limits import Decision, LimitCheck
+from contracts.prices import RateAnswer, RateQuery
 from contracts.problems import Problem
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -234,6 +235,14 @@ class LedgerClient:
         seconds, and TokenRefused where our own is not valid."""
         assert self._http is not None, "the settings name a ledger_url"
         return await self._http.introspect(token)
+
+    async def rate(self, query: RateQuery) -> RateAnswer:
+        """What the price catalogue has for an operation, or why it has nothing; needs ``ledger_url``. Holds nothing.
+
+        Raises LedgerUnavailable within the client's timeout, and LedgerRefused.
+        """
+        assert self._http is not None, "the settings name a ledger_url"
+        return await Checks(self._http, self._settings.timeout_seconds).rate(query)
 
     async def is_ready(self) -> bool:
         """Whether checks would be decided now."""

@@ -72,10 +72,10 @@ class KeptOperation:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """An operation that has an intent and no outcome."""
+    """An operation that has an intent and no outcome. ``note``: what finds its call again, the provider's job id."""
 
     requested: OperationRequested
-    provider_job_id: str | None
+    note: str | None
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,11 @@ class Journal:
         await self._writer.write(work)
         self.outbox_grew.set()
 
+    async def note(self, operation_id: UUID, note: str) -> None:
+        """Keep with the intent what finds the provider's call again, in place of any earlier note. Idempotent."""
+        values = (note, str(operation_id))
+        await self._writer.write(lambda connection: connection.execute(SQL["note"], values))
+
     async def finish(self, outcome: OperationCompleted | OperationFailed, *, problem: str | None = None) -> bool:
         """Record the outcome and its event, together. False: there was an outcome already, nothing was changed.
 
@@ -204,10 +209,10 @@ class Journal:
 
         def work() -> list[Unfinished]:
             found = []
-            for job, body in self._reading.execute(SQL["unfinished"]).fetchall():
+            for note, body in self._reading.execute(SQL["unfinished"]).fetchall():
                 requested = _read_intent(body)
                 if requested is not None:
-                    found.append(Unfinished(requested, job))
+                    found.append(Unfinished(requested, note))
             return found
 
         return await self._read(work)
@@ -228,6 +233,15 @@ class Journal:
     async def outbox_size(self) -> int:
         """How many events the ledger has not confirmed."""
         return await self._read(lambda: int(self._reading.execute(SQL["outbox_size"]).fetchone()[0]))
+
+    async def intent_of(self, operation_id: UUID) -> OperationRequested | None:
+        """What was requested, where the operation runs here, or is being recovered."""
+
+        def work() -> OperationRequested | None:
+            row = self._reading.execute(SQL["intent_of"], (str(operation_id),)).fetchone()
+            return None if row is None else _read_intent(row[0])
+
+        return await self._read(work)
 
     async def outbox(self, first: int, last: int, rows_max: int) -> list[OutboxRow]:
         """Unconfirmed rows with ``first`` <= sequence <= ``last``, in order, at most ``rows_max``."""

@@ -39,6 +39,12 @@ set state = 'intent',
 where operations.state = 'claimed'
 returning operation_id;
 
+-- name: note
+update operations set provider_job_id = ? where operation_id = ? and state = 'intent';
+
+-- name: intent_of
+select requested_event from operations where operation_id = ? and state = 'intent';
+
 -- name: finish_kept
 update operations
 set state = 'finished', problem = ?, requested_event = null, changed_at = ?

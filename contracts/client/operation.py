@@ -84,7 +84,9 @@ class Operation:
     Money is a decimal string (``"0.03"``). Bad arguments raise ProblemError, naming field and rule.
     """
 
-    def __init__(self, decision: Decision, requested: OperationRequested, checks: Checks, started: float) -> None:
+    def __init__(
+        self, decision: Decision, requested: OperationRequested, checks: Checks, recorder: Recorder, started: float
+    ) -> None:
         #: The allowed decision, with the limits as they stand now, this operation's share held.
         self.decision = decision
         #: What was recorded before the provider is called.
@@ -96,6 +98,9 @@ class Operation:
         self._said: Outcome | InDoubt | None = None
         self._fallback: InDoubt | None = None
         self._billed_nanos: int | None = None
+        self._recorder = recorder
+        #: What was noted last.
+        self.noted: str | None = None
 
     @property
     def operation_id(self) -> UUID:
@@ -112,15 +117,16 @@ class Operation:
         cost: str,
         quantity: int | None = None,
         actual_provider: str | None = None,
+        actual_model: str | None = None,
         status_code: int | None = None,
         retry_count: int = 0,
         response_bytes: int = 0,
     ) -> None:
-        """The provider delivered, and billed ``cost``. ``quantity``: where it is not what was asked for."""
+        """The provider delivered, and billed ``cost``. ``quantity``, ``actual_…``: where they are not as requested."""
 
         def make() -> OperationCompleted:
             completion = Completion(
-                parse_nanos(cost), quantity, actual_provider, status_code, retry_count, response_bytes
+                parse_nanos(cost), quantity, actual_provider, actual_model, status_code, retry_count, response_bytes
             )
             return operation_completed(
                 self.requested, completion, event_id=uuid7(), now=datetime.now(UTC), duration_ms=self._duration_ms()
@@ -135,6 +141,7 @@ class Operation:
         *,
         cost: str = "0",
         actual_provider: str | None = None,
+        actual_model: str | None = None,
         status_code: int | None = None,
         retry_count: int = 0,
     ) -> None:
@@ -143,7 +150,9 @@ class Operation:
         ``message`` is kept for ever and read by others: no prompt in it.
         """
         self._say(
-            lambda: self._failure(Failure(code, message, parse_nanos(cost), actual_provider, status_code, retry_count))
+            lambda: self._failure(
+                Failure(code, message, parse_nanos(cost), actual_provider, actual_model, status_code, retry_count)
+            )
         )
 
     def in_doubt(self, message: str) -> None:
@@ -157,6 +166,14 @@ class Operation:
             self._billed_nanos = parse_nanos(cost)
         except PydanticCustomError as error:
             raise _invalid(error) from error
+
+    async def note(self, note: str) -> None:
+        """Keep with the journalled intent what finds the call again after a restart, such as the provider's job id, in
+        place of any earlier note: ``recover`` is given it. Durable when it returns; without a journal, for as long as
+        this process lives. Raises RecordingUnavailable: then the call goes on, and is harder to find.
+        """
+        self.noted = note
+        await self._recorder.note(self.operation_id, note)
 
     async def extend(self, ttl_seconds: int) -> datetime:
         """Keep the hold for so long from now; when it ends. For calls that outlast it.
@@ -227,7 +244,7 @@ class OperationContext:
             if not isinstance(error, asyncio.CancelledError):  # _take_back does so, once it knows
                 self._end_draw(delivered=True)
             raise
-        self._operation = Operation(decision, requested, self._parts.checks, started)
+        self._operation = Operation(decision, requested, self._parts.checks, self._parts.recorder, started)
         return self._operation
 
     async def __aexit__(
@@ -304,7 +321,7 @@ class OperationContext:
         try:
             if isinstance(said, InDoubt):
                 recover = self._parts.recover or _known_only(said)
-                said = await recovered(recover, operation.requested, None)
+                said = await recovered(recover, operation.requested, operation.noted)
             operation.outcome = said
             await self._finish(said)
         finally:
@@ -360,8 +377,8 @@ def plan_operation(
 
 
 def _known_only(doubt: InDoubt) -> Recover:
-    async def recover(requested: OperationRequested, job_id: str | None) -> Recovery:
-        del requested, job_id
+    async def recover(requested: OperationRequested, note: str | None) -> Recovery:
+        del requested, note
         return doubt
 
     return recover

@@ -13,13 +13,14 @@ from contracts.client.delivery import EventDelivery
 from contracts.client.errors import LedgerRefused, LedgerUnavailable, OutcomeNotRecorded, RecordingUnavailable
 from contracts.client.journal import AlreadyBegunError, Journal, JournalUnavailableError, Unfinished
 from contracts.client.recovery import InDoubt, Recover
-from contracts.client.usage_events import failure_of, operation_failed
+from contracts.client.usage_events import Completion, operation_completed, operation_failed, outcome_of
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json
 from contracts.identifiers import uuid7
 from contracts.problems import OPERATION_IN_PROGRESS, Problem, ProblemError
 
 RETRY_SECONDS_FIRST: Final = 0.2
 RETRY_SECONDS_MAX: Final = 10.0
+RECOVERIES_AT_ONCE_MAX: Final = 64
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -40,6 +41,10 @@ class Recorder(Protocol):
 
     async def begin(self, requested: OperationRequested) -> None:
         """Raises RecordingUnavailable: then nothing may be started. ProblemError: it runs already."""
+        ...
+
+    async def note(self, operation_id: UUID, note: str) -> None:
+        """Keep what finds the call again after a restart. Raises RecordingUnavailable."""
         ...
 
     async def finish(self, outcome: OperationCompleted | OperationFailed) -> None:
@@ -75,6 +80,12 @@ class JournalRecorder:
             raise RecordingUnavailable(str(error)) from error
         except AlreadyBegunError as error:
             raise ProblemError(OPERATION_IN_PROGRESS, str(error)) from error
+
+    async def note(self, operation_id: UUID, note: str) -> None:
+        try:
+            await self._journal.note(operation_id, note)
+        except JournalUnavailableError as error:
+            raise RecordingUnavailable(str(error)) from error
 
     async def finish(self, outcome: OperationCompleted | OperationFailed) -> None:
         """Returns when the outcome is durable, or when it is certain that it is not yet, and is being retried."""
@@ -121,6 +132,10 @@ class DirectRecorder:
         except LedgerRefused as refused:
             raise RecordingUnavailable(str(refused)) from refused
 
+    async def note(self, operation_id: UUID, note: str) -> None:
+        """Nothing outlasts this process, so there is nothing to find again."""
+        del operation_id, note
+
     async def finish(self, outcome: OperationCompleted | OperationFailed) -> None:
         try:
             await self._delivery.deliver([outcome])
@@ -130,30 +145,43 @@ class DirectRecorder:
             raise OutcomeNotRecorded(outcome, str(error)) from error
 
 
-async def recovered(recover: Recover, requested: OperationRequested, job_id: str | None) -> OperationFailed:
-    """The outcome of an operation that nobody waits for any more."""
+async def recovered(
+    recover: Recover, requested: OperationRequested, note: str | None
+) -> OperationCompleted | OperationFailed:
+    """The outcome of an operation that nobody answers for any more."""
     try:
-        recovery = await recover(requested, job_id)
+        recovery = await recover(requested, note)
     except Exception as error:  # noqa: BLE001  a service's own code; the operation needs its outcome all the same
         _log.error("recovery_failed", operation_id=str(requested.data.operation_id), exc_info=error)
         recovery = InDoubt("what became of the call could not be found out")
     now = datetime.now(UTC)
     duration_ms = round((now - requested.time).total_seconds() * 1000)
-    failure = failure_of(recovery, requested)
-    return operation_failed(requested, failure, event_id=uuid7(), now=now, duration_ms=duration_ms)
+    outcome = outcome_of(recovery, requested)
+    if isinstance(outcome, Completion):
+        return operation_completed(requested, outcome, event_id=uuid7(), now=now, duration_ms=duration_ms)
+    return operation_failed(requested, outcome, event_id=uuid7(), now=now, duration_ms=duration_ms)
 
 
 async def recover_left(left: list[Unfinished], recover: Recover, recorder: Recorder) -> None:
-    """Give every operation that a crash left behind its outcome. ``left`` is read before new operations start."""
-    for operation in left:
-        outcome = await recovered(recover, operation.requested, operation.provider_job_id)
-        _log.warning(
-            "operation_recovered", operation_id=str(outcome.data.operation_id), outcome=outcome.data.error.code
-        )
+    """Give every operation that a crash left behind its outcome. ``left`` is read before new operations start.
+
+    Several at once: one whose provider is still at it must not keep the others waiting.
+    """
+    places = asyncio.Semaphore(RECOVERIES_AT_ONCE_MAX)
+
+    async def recover_one(operation: Unfinished) -> None:
+        async with places:
+            outcome = await recovered(recover, operation.requested, operation.note)
+        code = outcome.data.error.code if isinstance(outcome, OperationFailed) else "completed"
+        _log.warning("operation_recovered", operation_id=str(outcome.data.operation_id), outcome=code)
         await recorder.finish(outcome)
 
+    async with asyncio.TaskGroup() as tasks:
+        for operation in left:
+            tasks.create_task(recover_one(operation))
 
-async def unknown(requested: OperationRequested, job_id: str | None) -> InDoubt:
+
+async def unknown(requested: OperationRequested, note: str | None) -> InDoubt:
     """For services that cannot ask their provider."""
-    del requested, job_id
+    del requested, note
     return InDoubt("the process ended, or the call was given up, before its outcome was known")

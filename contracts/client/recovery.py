@@ -7,12 +7,27 @@ from contracts.events import OperationRequested
 
 
 @dataclass(frozen=True)
+class RecoveredCompletion:
+    """The provider did deliver after all, and billed this, in nano-dollars. The others: where they are not as requested
+    (``quantity``, ``actual_provider``, ``actual_model``), or as the provider answered."""
+
+    cost_nanos: int
+    quantity: int | None = None
+    actual_provider: str | None = None
+    actual_model: str | None = None
+    status_code: int | None = None
+    response_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class RecoveredFailure:
     """It is known that the operation did not deliver, and what was billed for it, in nano-dollars."""
 
     code: str
     message: str
     cost_nanos: int
+    actual_provider: str | None = None
+    actual_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -22,7 +37,8 @@ class InDoubt:
     message: str
 
 
-Recovery = RecoveredFailure | InDoubt
+Recovery = RecoveredCompletion | RecoveredFailure | InDoubt
 
-#: Asks the provider what became of a call: what was requested, and the provider's job id where one was journalled.
+#: Asks the provider what became of a call: what was requested, and the note that was journalled with `Operation.note`,
+#: the provider's job id for one. May take as long as it needs: cut off by a restart, it is asked again.
 Recover = Callable[[OperationRequested, str | None], Awaitable[Recovery]]

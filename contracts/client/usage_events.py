@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
-from contracts.client.recovery import InDoubt, RecoveredFailure
+from contracts.client.recovery import InDoubt, RecoveredCompletion, RecoveredFailure, Recovery
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested
 from contracts.limits import LimitCheck
 from contracts.money import format_nanos
@@ -21,11 +21,13 @@ _MESSAGE_LENGTH_MAX: Final = 1024
 
 @dataclass(frozen=True)
 class Completion:
-    """The provider delivered, and what it billed. ``quantity`` and ``provider``: where they are not as requested."""
+    """The provider delivered, and what it billed. ``quantity``, ``provider`` and ``model``: where they are not as
+    requested."""
 
     cost_nanos: int
     quantity: int | None = None
     provider: str | None = None
+    model: str | None = None
     status_code: int | None = None
     retry_count: int = 0
     response_bytes: int = 0
@@ -39,6 +41,7 @@ class Failure:
     message: str
     cost_nanos: int = 0
     provider: str | None = None
+    model: str | None = None
     status_code: int | None = None
     retry_count: int = 0
 
@@ -103,11 +106,22 @@ def operation_failed(
     )
 
 
-def failure_of(recovery: RecoveredFailure | InDoubt, requested: OperationRequested) -> Failure:
-    """What a recovery comes to: a known failure as it is; doubt is costed at the estimate, for reconciliation."""
+def outcome_of(recovery: Recovery, requested: OperationRequested) -> Completion | Failure:
+    """What a recovery comes to: what is known as it is; doubt is costed at the estimate, for reconciliation."""
     match recovery:
+        case RecoveredCompletion():
+            return Completion(
+                recovery.cost_nanos,
+                recovery.quantity,
+                recovery.actual_provider,
+                recovery.actual_model,
+                recovery.status_code,
+                response_bytes=recovery.response_bytes,
+            )
         case RecoveredFailure():
-            return Failure(recovery.code, recovery.message, recovery.cost_nanos)
+            return Failure(
+                recovery.code, recovery.message, recovery.cost_nanos, recovery.actual_provider, recovery.actual_model
+            )
         case InDoubt():
             return Failure(OUTCOME_UNKNOWN, recovery.message, requested.data.estimated_cost)
 
@@ -146,6 +160,7 @@ def _outcome(requested: OperationRequested, outcome: Completion | Failure, durat
         "cost": format_nanos(outcome.cost_nanos),
         "requested_at": requested.time,
         "duration_ms": max(0, duration_ms),
+        "model": outcome.model or requested.data.model,
         "actual_provider": outcome.provider or requested.data.provider,
         "status_code": outcome.status_code,
         "retry_count": outcome.retry_count,

@@ -4,44 +4,40 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from image_service.images import Bounds, SourceImage
-from image_service.operations.base import Operation, Parameters, bad_field
-from image_service.providers.base import SEED_MAX, GenerateRequest, ImageGeneration, ProviderResult, as_generation
+from image_service.images import Bounds
+from image_service.operations.base import Operation, Parameters, Prompt, Seed, Uploads, check_size
+from image_service.providers.capabilities import as_generation
+from image_service.providers.requests import GenerateRequest
 
-_Edge = Annotated[int, Field(ge=16, le=4096)]
+OutputEdge = Annotated[int, Field(ge=16, le=4096)]
+#: As the models and the price catalogue name it: low, medium, high, hd, standard …
+Quality = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
 class GenerateParameters(Parameters):
-    prompt: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
-    width: Annotated[_Edge, Field(description="Pixels of every image that comes back.")]
-    height: _Edge
-    seed: Annotated[
-        int | None, Field(ge=0, le=SEED_MAX, description="The same seed and prompt give the same image.")
-    ] = None
+    prompt: Prompt
+    width: Annotated[OutputEdge, Field(description="Pixels of every image that comes back.")]
+    height: OutputEdge
+    seed: Seed | None = None
     variations: Annotated[int, Field(ge=1, le=10, description="How many images; each is a unit.")] = 1
+    negative_prompt: Annotated[Prompt | None, Field(description="What is not to be seen.")] = None
+    quality: Annotated[Quality | None, Field(description="In the model's own terms; by default its own choice.")] = None
+    steps: Annotated[int | None, Field(ge=1, le=200, description="Of models that work in steps.")] = None
 
 
-def _check(parameters: GenerateParameters, source: SourceImage | None, bounds: Bounds) -> None:
-    del source
-    too_large = bounds.broken_by(parameters.width, parameters.height)
-    if too_large:
-        raise bad_field("width", too_large)
-
-
-async def _run(
-    provider: ImageGeneration, model: str, parameters: GenerateParameters, source: SourceImage | None
-) -> ProviderResult:
-    del source
-    return await provider.generate(
-        model,
-        GenerateRequest(
-            parameters.prompt, parameters.width, parameters.height, parameters.seed, count=parameters.variations
-        ),
+def _request(parameters: GenerateParameters, uploads: Uploads, bounds: Bounds) -> GenerateRequest:
+    del uploads
+    check_size(parameters.width, parameters.height, bounds, "width")
+    return GenerateRequest(
+        prompt=parameters.prompt,
+        width=parameters.width,
+        height=parameters.height,
+        seed=parameters.seed,
+        count=parameters.variations,
+        negative_prompt=parameters.negative_prompt,
+        quality=parameters.quality,
+        steps=parameters.steps,
     )
-
-
-def _quantity(parameters: GenerateParameters) -> int:
-    return parameters.variations
 
 
 OPERATION = Operation(
@@ -49,11 +45,7 @@ OPERATION = Operation(
     summary="Make images from a text",
     description="`variations` images of exactly `width` x `height`. The seed that was used is in the answer.",
     parameters=GenerateParameters,
-    takes_image=False,
+    request=_request,
     capability=as_generation,
-    default_provider="local",
-    default_model="local-render-1",
-    check=_check,
-    run=_run,
-    quantity=_quantity,
+    run=lambda provider, model, request, attempt: provider.generate(model, request, attempt),
 )

@@ -1,27 +1,95 @@
-"""What a provider is to this service: a name, priced models, and a protocol for each capability that it has."""
+"""What a provider is to this service, whatever it can do: a name, models, quotes, and how a call of it may end.
 
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol, runtime_checkable
+What providers can do, and what they are asked then, is in capabilities.py. How a capability method ends:
 
-from contracts.client import Recovery
-from image_service.images import ProducedImage, SourceImage
+- it returns a ProviderResult: the provider delivered;
+- it raises ProviderError: it is known that the provider did not deliver, and what it billed all the same;
+- it raises anything else (a timeout, OutcomeUnknownError, CancelledError …): before ``attempt.sending()`` nothing can
+  have been billed and the operation has failed at no cost; from then on `recover` is asked what became of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
+
+from image_service.artifacts import Artifact
+from image_service.providers.attempt import Attempt
+
+SEED_MAX: Final = 2**32 - 1
+
+#: What one unit of a model's price is; begun megapixels count whole.
+Unit = Literal["image", "megapixel", "second", "call"]
+#: What chooses a price in the catalogue, named as there: size, quality, resolution, steps, megapixels …
+Attributes = Mapping[str, str | int]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model of a provider, the operation it serves, and what one unit (image) of it costs, in nano-dollars."""
+    """A model of a provider, for one operation; one that serves several operations stands once for each.
+
+    ``kinds``: of an operation that has kinds, those that this model does. ``long``: it usually takes longer than a
+    caller waits, so it is answered with a status resource, unless the caller says otherwise.
+    """
 
     name: str
     operation: str
-    price_per_unit_nanos: int
+    #: In nano-dollars, where the provider itself says what a unit costs; None: the price catalogue of the ledger does.
+    price_per_unit_nanos: int | None = None
+    kinds: frozenset[str] = frozenset()
+    unit: Unit = "image"
+    long: bool = False
+
+
+class ProviderRequest(Protocol):
+    """What all requests of capabilities.py have: the units that they count, and what chooses their price."""
+
+    @property
+    def kind(self) -> str | None:
+        """Of an operation that has kinds."""
+        ...
+
+    @property
+    def quantity(self) -> int:
+        """In the operation's own units: images, seconds, calls."""
+        ...
+
+    @property
+    def attributes(self) -> Attributes: ...
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What a request will be checked and held as.
+
+    ``quantity`` in the model's unit. ``attributes`` as the price catalogue knows them, of what the provider will really
+    be asked for: one that only makes squares says ``size: 1024x1024`` for any square. Without ``cost_nanos`` the ledger
+    holds the dearest price that fits them.
+    """
+
+    quantity: int
+    attributes: Attributes = field(default_factory=dict)
+    cost_nanos: int | None = None
+
+
+class RefusedRequestError(Exception):
+    """The model cannot do this request; raised by `quote`, before any hold. ``field`` is the parameter's name."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
 
 
 @dataclass(frozen=True)
 class ProviderResult:
-    """What the provider delivered and billed. ``status_code`` is its HTTP status, null where it speaks no HTTP."""
+    """What the provider delivered and billed.
 
-    images: tuple[ProducedImage, ...]
-    cost_nanos: int
+    ``cost_nanos`` is what the provider reported; None: the price catalogue has it, for what `Attempt.used` said last,
+    else for the quote. ``status_code`` is its HTTP status, None where it speaks no HTTP.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    cost_nanos: int | None = None
     status_code: int | None = None
     retry_count: int = 0
     #: Of a generated image, where there is one: with it the same image can be had again.
@@ -29,10 +97,22 @@ class ProviderResult:
 
 
 class ProviderError(Exception):
-    """The provider did not do it. ``cost_nanos`` is what it billed all the same; usually nothing."""
+    """The provider did not do it, and that is certain.
+
+    ``cost_nanos`` is what it billed all the same, usually nothing; None: it bills refusals like results, at the
+    catalogue's price. ``elsewhere``: another provider may well do it (this one is down, overloaded, out of credit),
+    which is no use where the request itself was refused. ``message`` is kept for ever and read by others: no prompt.
+    """
 
     def __init__(
-        self, code: str, message: str, *, cost_nanos: int = 0, status_code: int | None = None, retry_count: int = 0
+        self,
+        code: str,
+        message: str,
+        *,
+        cost_nanos: int | None = 0,
+        status_code: int | None = None,
+        retry_count: int = 0,
+        elsewhere: bool = False,
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
@@ -40,6 +120,18 @@ class ProviderError(Exception):
         self.cost_nanos = cost_nanos
         self.status_code = status_code
         self.retry_count = retry_count
+        self.elsewhere = elsewhere
+
+
+class OutcomeUnknownError(Exception):
+    """The provider may have done and billed it, and nobody can say (now). No prompt in the message."""
+
+
+@dataclass(frozen=True)
+class StillRunning:
+    """The job is not done yet; to be asked again, not before so many seconds."""
+
+    ask_again_seconds: float = 1.0
 
 
 class Provider(Protocol):
@@ -51,87 +143,36 @@ class Provider(Protocol):
     @property
     def models(self) -> tuple[Model, ...]: ...
 
-    def price(self, model: Model, quantity: int) -> int:
-        """Nano-dollars for this many units."""
+    @property
+    def available(self) -> bool:
+        """False while there is no use in calling it (its circuit breaker is open): it is skipped, before any hold."""
         ...
 
-    async def recover(self, model: str, provider_job_id: str | None) -> Recovery:
-        """What became of a call whose caller vanished: the process died, or stopped waiting. Idempotent."""
+    def quote(self, model: Model, request: ProviderRequest) -> Quote:
+        """What this request will be held as; `plain_quote` is enough for most. Raises RefusedRequestError."""
         ...
 
-    def close(self) -> None:
-        """The service stops. Does not block."""
+    async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
+        """What became of a call that nobody answers for: its process died, or its answer was lost. One look.
+
+        ``job_id`` is what `Attempt.accepted` was told; None: it is only known that the call may have been made.
+        ``attempt`` is a new one for the same operation: `spool`, `progress` and `used` work as in a call. Raises
+        ProviderError where the job failed; OutcomeUnknownError where nobody will ever know; anything else is taken
+        for trouble of the moment, and asked again until the deadline. Idempotent; bills nothing.
+        """
         ...
 
-
-@dataclass(frozen=True)
-class GenerateRequest:
-    """Sizes in pixels; ``count`` variations of one prompt. Without a seed the provider chooses one."""
-
-    prompt: str
-    width: int
-    height: int
-    seed: int | None
-    count: int
-
-
-Effect = Literal["enhance", "grayscale", "sepia", "blur", "sharpen", "rotate", "crop", "resize"]
-
-
-@dataclass(frozen=True)
-class EditRequest:
-    """One effect and what it needs; lengths in pixels, the angle in degrees clockwise, strength from 0 to 1."""
-
-    effect: Effect
-    prompt: str | None
-    strength: float
-    angle: int
-    left: int
-    top: int
-    #: The size that comes out.
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class UpscaleRequest:
-    """The size that comes out, in pixels."""
-
-    width: int
-    height: int
-
-
-@runtime_checkable
-class ImageGeneration(Provider, Protocol):
-    async def generate(self, model: str, request: GenerateRequest) -> ProviderResult:
-        """Exactly ``count`` images of exactly the asked size. Raises ProviderError."""
+    async def close(self) -> None:
+        """The service stops."""
         ...
 
 
-@runtime_checkable
-class ImageEdit(Provider, Protocol):
-    async def edit(self, model: str, source: SourceImage, request: EditRequest) -> ProviderResult:
-        """One image of the asked size. Raises ProviderError."""
-        ...
-
-
-@runtime_checkable
-class ImageUpscale(Provider, Protocol):
-    async def upscale(self, model: str, source: SourceImage, request: UpscaleRequest) -> ProviderResult:
-        """One image of the asked size. Raises ProviderError."""
-        ...
-
-
-SEED_MAX: Final = 2**32 - 1
-
-
-def as_generation(provider: Provider) -> ImageGeneration | None:
-    return provider if isinstance(provider, ImageGeneration) else None
-
-
-def as_edit(provider: Provider) -> ImageEdit | None:
-    return provider if isinstance(provider, ImageEdit) else None
-
-
-def as_upscale(provider: Provider) -> ImageUpscale | None:
-    return provider if isinstance(provider, ImageUpscale) else None
+def plain_quote(model: Model, request: ProviderRequest) -> Quote:
+    """The request's own units and attributes, at the model's price where it has one."""
+    quantity = request.quantity
+    if model.unit == "call":
+        quantity = 1
+    if model.unit == "megapixel":
+        quantity *= int(request.attributes.get("megapixels", 1))
+    own = model.price_per_unit_nanos
+    return Quote(quantity, dict(request.attributes), None if own is None else own * quantity)

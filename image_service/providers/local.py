@@ -7,20 +7,23 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
 
-from contracts.client import RecoveredFailure, Recovery
-from image_service.images import ProducedImage, SourceImage, encode, pixels_of
+from image_service.artifacts import Artifact
+from image_service.images import encode, pixels_of
+from image_service.providers.attempt import Attempt
 from image_service.providers.base import (
     SEED_MAX,
-    EditRequest,
-    GenerateRequest,
     Model,
     ProviderError,
+    ProviderRequest,
     ProviderResult,
-    UpscaleRequest,
+    Quote,
+    StillRunning,
+    plain_quote,
 )
 from image_service.providers.local_edit import apply_edit
 from image_service.providers.local_render import render
 from image_service.providers.local_upscale import upscale
+from image_service.providers.requests import EditRequest, EffectEdit, GenerateRequest, UpscaleRequest
 
 T = TypeVar("T")
 
@@ -31,49 +34,60 @@ UNRELIABLE: Final = Model("local-unreliable-1", "generate", 10_000_000)
 MODELS: Final = (
     Model("local-render-1", "generate", 10_000_000),
     UNRELIABLE,
-    Model("local-edit-1", "edit", 20_000_000),
-    Model("local-upscale-1", "upscale", 5_000_000),
+    Model("local-edit-1", "edit", 20_000_000, kinds=frozenset({"effect"})),
+    Model("local-upscale-1", "upscale", 5_000_000, kinds=frozenset({"fast"})),
 )
-_PRICE_PER_UNIT_NANOS: Final = {model.name: model.price_per_unit_nanos for model in MODELS}
 
 
 class LocalProvider:
-    """Generation, edit and upscale in at most ``threads`` worker threads; what does not fit waits its turn."""
+    """Every operation, in at most ``threads`` worker threads; what does not fit waits its turn.
+
+    It is never in doubt: its work dies with its caller, and nothing is billed for less than a result.
+    """
 
     name = "local"
     models = MODELS
+    available = True
 
     def __init__(self, threads: int) -> None:
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="local-provider")
 
-    def price(self, model: Model, quantity: int) -> int:
-        return model.price_per_unit_nanos * quantity
+    def quote(self, model: Model, request: ProviderRequest) -> Quote:
+        return plain_quote(model, request)
 
-    async def recover(self, model: str, provider_job_id: str | None) -> Recovery:
-        """Its work dies with its caller, and nothing is ever billed for less than a result."""
-        del model, provider_job_id
-        return RecoveredFailure("interrupted", "the operation was interrupted before it had a result", cost_nanos=0)
+    async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
+        del model, job_id, attempt
+        raise ProviderError("interrupted", "the operation was interrupted before it had a result")
 
-    async def generate(self, model: str, request: GenerateRequest) -> ProviderResult:
+    async def generate(self, model: str, request: GenerateRequest, attempt: Attempt) -> ProviderResult:
         seed = secrets.randbelow(SEED_MAX + 1) if request.seed is None else request.seed
-        images = [await self._work(partial(_generate_one, request, seed, index)) for index in range(request.count)]
+        images = []
+        for index in range(request.count):
+            images.append(await self._work(partial(_generate_one, request, seed, index)))
+            attempt.progress((index + 1) / request.count, "drawing")
         if model == UNRELIABLE.name:
             raise ProviderError("unreliable", f"{model} always fails once its work is done; it is there to be tried")
-        return ProviderResult(tuple(images), _PRICE_PER_UNIT_NANOS[model] * request.count, seed=seed)
+        return ProviderResult(tuple(images), seed=seed)
 
-    async def edit(self, model: str, source: SourceImage, request: EditRequest) -> ProviderResult:
-        image = await self._work(lambda: encode(apply_edit(pixels_of(source), request), source.media_type))
-        return ProviderResult((image,), _PRICE_PER_UNIT_NANOS[model])
+    async def edit(self, model: str, request: EditRequest, attempt: Attempt) -> ProviderResult:
+        del model, attempt
+        assert isinstance(request, EffectEdit)
+        image = request.image
+        return await self._one(lambda: encode(apply_edit(pixels_of(image), request), image.media_type))
 
-    async def upscale(self, model: str, source: SourceImage, request: UpscaleRequest) -> ProviderResult:
-        image = await self._work(
-            lambda: encode(upscale(pixels_of(source), request.width, request.height), source.media_type)
+    async def upscale(self, model: str, request: UpscaleRequest, attempt: Attempt) -> ProviderResult:
+        del model, attempt
+        image = request.image
+        return await self._one(
+            lambda: encode(upscale(pixels_of(image), request.width, request.height), image.media_type)
         )
-        return ProviderResult((image,), _PRICE_PER_UNIT_NANOS[model])
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Starts nothing more; does not wait for what runs."""
         self._workers.shutdown(wait=False, cancel_futures=True)
+
+    async def _one(self, job: Callable[[], Artifact]) -> ProviderResult:
+        return ProviderResult((await self._work(job),))
 
     async def _work(self, job: Callable[[], T]) -> T:
         try:
@@ -83,5 +97,5 @@ class LocalProvider:
             raise ProviderError("local_error", str(error)[:1000]) from error
 
 
-def _generate_one(request: GenerateRequest, seed: int, index: int) -> ProducedImage:
+def _generate_one(request: GenerateRequest, seed: int, index: int) -> Artifact:
     return encode(render(request.prompt, seed, request.width, request.height, index), "image/png")

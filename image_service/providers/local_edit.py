@@ -4,7 +4,7 @@ from typing import Final, assert_never
 
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from image_service.providers.base import EditRequest
+from image_service.providers.requests import EffectEdit
 
 _SEPIA_DARK: Final = (38, 24, 12)
 _SEPIA_MIDDLE: Final = (162, 124, 82)
@@ -20,7 +20,7 @@ _QUARTER_TURNS: Final = {
 }
 
 
-def apply_edit(image: Image.Image, request: EditRequest) -> Image.Image:
+def apply_edit(image: Image.Image, request: EffectEdit) -> Image.Image:
     """The edited image, exactly ``request.width`` x ``request.height`` pixels."""
     match request.effect:
         case "enhance":

@@ -12,17 +12,22 @@ from typing import Any
 import httpx
 import pytest
 
-from contracts.client import RecoveredFailure, Recovery
 from contracts.client.journal import Journal, JournalUnavailableError
 from contracts.events import parse_event
 from image_service.config import Settings
+from image_service.providers.attempt import Attempt
 from image_service.providers.base import (
-    GenerateRequest,
     Model,
+    ProviderError,
+    ProviderRequest,
     ProviderResult,
+    Quote,
+    StillRunning,
+    plain_quote,
 )
 from image_service.providers.local import LocalProvider
 from image_service.providers.registry import Providers
+from image_service.providers.requests import GenerateRequest
 from tests.integration.image_harness import (
     CALLER,
     GENERATE,
@@ -48,25 +53,27 @@ class SlowProvider:
 
     name = "local"
     models = (Model("local-render-1", "generate", 10_000_000),)
+    available = True
 
     def __init__(self) -> None:
         self.calls = 0
         self.go = asyncio.Event()
         self._local = LocalProvider(threads=1)
 
-    def price(self, model: Model, quantity: int) -> int:
-        return model.price_per_unit_nanos * quantity
+    def quote(self, model: Model, request: ProviderRequest) -> Quote:
+        return plain_quote(model, request)
 
-    async def recover(self, model: str, provider_job_id: str | None) -> Recovery:
-        return RecoveredFailure("interrupted", "stopped", cost_nanos=4_000_000)
+    async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
+        raise ProviderError("interrupted", "stopped", cost_nanos=4_000_000)
 
-    async def generate(self, model: str, request: GenerateRequest) -> ProviderResult:
+    async def generate(self, model: str, request: GenerateRequest, attempt: Attempt) -> ProviderResult:
         self.calls += 1
+        attempt.sending()
         await self.go.wait()
-        return await self._local.generate(model, request)
+        return await self._local.generate(model, request, attempt)
 
-    def close(self) -> None:
-        self._local.close()
+    async def close(self) -> None:
+        await self._local.close()
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ PINNED: dict[str, tuple[str, int, int | None]] = {
     "limit_exceeded": ("urn:usage-ledger:problem:limit-exceeded", 429, None),
     "rate_limited": ("urn:usage-ledger:problem:rate-limited", 429, None),
     "operation_failed": ("urn:usage-ledger:problem:operation-failed", 502, None),
+    "provider_unavailable": ("urn:usage-ledger:problem:provider-unavailable", 503, 10),
     "store_unavailable": ("urn:usage-ledger:problem:store-unavailable", 503, 1),
     "ledger_unavailable": ("urn:usage-ledger:problem:ledger-unavailable", 503, 1),
     "recording_unavailable": ("urn:usage-ledger:problem:recording-unavailable", 503, 5),

@@ -12,25 +12,35 @@ from contracts.identifiers import uuid7
 from contracts.limits import Decision, LimitCheck
 from contracts.problems import ProblemError
 from image_service.admission import Admission
+from image_service.artifacts import Artifact
 from image_service.calls import Call, Caller
-from image_service.images import ProducedImage
-from image_service.metering import recovery_from
+from image_service.images import Bounds
 from image_service.operation_log import Report, limit_moves, readable_block
-from image_service.outcomes import Completed, OutcomeStore
-from image_service.providers.registry import Providers, Selection
+from image_service.operations import OPERATIONS
+from image_service.operations.base import Uploads
+from image_service.operations.generate import GenerateParameters
+from image_service.outcomes import Completed, Failed, OutcomeStore, failure_problem
+from image_service.providers.base import Model, Quote
+from image_service.providers.registry import Candidate, Providers, Selection
+from image_service.recoveries import Recoveries
 from image_service.replies import wants_bytes
+from image_service.watching import Watches
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 def call_of(quantity: int = 1, cost_nanos: int = 10_000_000) -> Call:
+    operation = OPERATIONS["generate"]
+    parameters = GenerateParameters(prompt="a fox", width=64, height=64, variations=quantity)
+    candidate = Candidate("local", Model("local-render-1", "generate"), Quote(quantity, {}, cost_nanos))
     return Call(
         operation_id=uuid7(),
         caller=Caller(account_id="acme", user_id="ann", project_id="site"),
-        operation="generate",
-        selection=Selection("local", "local-render-1", quantity, cost_nanos),
-        endpoint="/v1/images/generate",
+        operation=operation,
+        request=operation.request(parameters, Uploads(), Bounds(1_000_000, 4096)),
+        selection=Selection((candidate,)),
         request_bytes=99,
+        has_key=False,
         keep=False,
     )
 
@@ -53,12 +63,13 @@ def decision(*, is_allowed: bool = True, **limit: object) -> Decision:
     )
 
 
-async def test_provider_that_is_gone_leaves_doubt() -> None:
+async def test_provider_that_is_gone_leaves_doubt(tmp_path: Path) -> None:
     check = LimitCheck(
         operation_id=uuid7(), account_id="acme", user_id="ann", operation="generate", provider="gone", model="m"
     )
     requested = operation_requested(check, estimated_cost_nanos=70, source="x", event_id=uuid7(), now=NOW)
-    assert isinstance(await recovery_from(Providers(()))(requested, None), InDoubt)
+    recoveries = Recoveries(Providers(()), OutcomeStore(tmp_path), Watches(), spool_folder=tmp_path, doubt_seconds=1)
+    assert isinstance(await recoveries.recover(requested, None), InDoubt)
 
 
 class TestLog:
@@ -104,6 +115,8 @@ class TestLog:
         ("application/json, image/png", False),
         ("image/webp;q=0.9, */*;q=0.1", True),
         ("text/html", False),
+        ("model/gltf-binary", True),
+        ("video/*", True),
     ],
 )
 def test_accept(accept, image_alone) -> None:
@@ -126,18 +139,47 @@ async def test_uploads_wait_for_room_in_turn() -> None:
 def test_operations_beyond_the_bound_are_refused_and_places_are_given_back() -> None:
     admission = Admission(operations_max=1, upload_bytes_max=1)
     for _ in range(3):
-        with admission.operation(), pytest.raises(ProblemError, match="overloaded"), admission.operation():
-            pass
+        place = admission.enter()
+        with pytest.raises(ProblemError, match="overloaded"):
+            admission.enter()
+        place.leave()
 
 
 def test_outcomes_are_whole_or_absent(tmp_path: Path) -> None:
-    store = OutcomeStore(tmp_path / "outcomes")
-    images = (ProducedImage(b"\n{}\x00", "image/png", 1, 2), ProducedImage(b"", "image/png", 3, 4))
-    outcome = Completed(uuid7(), "local", "m", 5, images, seed=None)
+    folder = tmp_path / "outcomes"
+    store = OutcomeStore(folder)
+    spooled = tmp_path / "spooled.part"
+    spooled.write_bytes(b"a clip")
+    artifacts = (
+        Artifact.of(b"\n{}\x00", "image/png", width=1, height=2),
+        Artifact.of(spooled, "video/mp4", duration_ms=900),
+    )
+    outcome = Completed(uuid7(), "acme", "generate", "local", "m", 5, artifacts, seed=None)
     assert store.load(outcome.operation_id) is None
-    store.save(outcome)
-    assert store.load(outcome.operation_id) == outcome
-    assert [file.suffix for file in (tmp_path / "outcomes").iterdir()] == [".outcome"]
+    saved = store.save(outcome)
+    loaded = store.load(outcome.operation_id)
+    assert saved == loaded
+    assert isinstance(loaded, Completed)
+    assert [one.content.read() for one in loaded.artifacts] == [b"\n{}\x00", b"a clip"]
+    assert (loaded.artifacts[1].duration_ms, loaded.cost_nanos, spooled.exists()) == (900, 5, False)
+    assert not [file for file in folder.iterdir() if file.suffix == ".part"]
     assert store.sweep(older_than_seconds=60) == 0
-    assert store.sweep(older_than_seconds=-1) == 1
+    assert store.sweep(older_than_seconds=-1) == 3
+    assert store.load(outcome.operation_id) is None
+
+
+def test_a_failure_is_kept_with_what_its_caller_was_told(tmp_path: Path) -> None:
+    store, operation_id = OutcomeStore(tmp_path), uuid7()
+    problem = failure_problem(operation_id, "local", "m", "unreliable", "no").problem
+    store.save(Failed(operation_id, "acme", "generate", problem))
+    loaded = store.load(operation_id)
+    assert isinstance(loaded, Failed)
+    assert loaded.problem == problem
+
+
+def test_an_outcome_with_a_result_that_is_gone_is_none(tmp_path: Path) -> None:
+    store = OutcomeStore(tmp_path)
+    outcome = Completed(uuid7(), "acme", "generate", "local", "m", 5, (Artifact.of(b"x", "image/png"),), seed=None)
+    store.save(outcome)
+    (tmp_path / f"{outcome.operation_id}.0").unlink()
     assert store.load(outcome.operation_id) is None

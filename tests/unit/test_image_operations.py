@@ -11,10 +11,12 @@ from PIL import Image
 import image_service.operations
 from contracts.operations import OPERATION_TYPES
 from contracts.problems import ProblemError
+from image_service.artifacts import Artifact, Content
 from image_service.config import Settings
-from image_service.images import BadImageError, Bounds, ProducedImage, SourceImage, encode, examine, pixels_of
+from image_service.images import BadImageError, Bounds, SourceImage, encode, pixels_of
+from image_service.images import examine as examine_content
 from image_service.operations import OPERATIONS
-from image_service.operations.base import Parameters
+from image_service.operations.base import Parameters, Uploads
 from image_service.operations.edit import EditParameters
 from image_service.operations.generate import GenerateParameters
 from image_service.operations.upscale import UpscaleParameters
@@ -36,8 +38,12 @@ def photo(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Image:
     return render("a photograph", 1, width, height, 0).convert(mode)
 
 
-def opened(image: ProducedImage) -> Image.Image:
-    result = Image.open(io.BytesIO(image.data))
+def examine(data: bytes, bounds: Bounds) -> SourceImage:
+    return examine_content(Content(data), bounds)
+
+
+def opened(image: Artifact) -> Image.Image:
+    result = Image.open(io.BytesIO(image.content.read()))
     result.load()
     assert result.size == (image.width, image.height)
     return result
@@ -47,7 +53,7 @@ def opened(image: ProducedImage) -> Image.Image:
 def local():
     provider = LocalProvider(threads=2)
     yield provider
-    provider.close()
+    asyncio.run(provider.close())
 
 
 def run(
@@ -58,10 +64,12 @@ def run(
     model: str | None = None,
 ) -> ProviderResult:
     operation = OPERATIONS[name]
-    operation.check(parameters, source, BOUNDS)
+    uploads = Uploads({} if source is None else {"image": (source,)})
+    request = operation.request(parameters, uploads, BOUNDS)
+    chosen = Providers((local,)).select(operation, "local", model, request).model
 
     async def work() -> ProviderResult:
-        return await operation.run(local, model or operation.default_model, parameters, source)
+        return await operation.run(local, chosen, request, attempt_of(name))
 
     return asyncio.run(work())
 
@@ -115,17 +123,17 @@ class TestGenerate:
 
     def test_same_prompt_and_seed_give_the_same_bytes(self, local) -> None:
         first, second = (run(local, "generate", self.parameters(variations=2)) for _ in range(2))
-        assert [image.data for image in first.images] == [image.data for image in second.images]
+        assert [image.content.read() for image in first.artifacts] == [image.content.read() for image in second.artifacts]
 
     def test_other_prompt_seed_or_variation_gives_another_picture(self, local) -> None:
         asked = [self.parameters(), self.parameters(seed=2), self.parameters(prompt="a lake")]
-        pictures = [run(local, "generate", parameters).images[0].data for parameters in asked]
-        pictures += [image.data for image in run(local, "generate", self.parameters(variations=3)).images[1:]]
+        pictures = [run(local, "generate", parameters).artifacts[0].data for parameters in asked]
+        pictures += [image.content.read() for image in run(local, "generate", self.parameters(variations=3)).artifacts[1:]]
         assert len(set(pictures)) == 5
 
     @pytest.mark.parametrize("size", [(16, 16), (17, 333), (640, 480), (4096, 16), (16, 4096)])
     def test_size_is_what_was_asked(self, local, size) -> None:
-        [image] = run(local, "generate", self.parameters(width=size[0], height=size[1])).images
+        [image] = run(local, "generate", self.parameters(width=size[0], height=size[1])).artifacts
         assert opened(image).size == size
 
     def test_it_is_a_picture_and_not_a_plain_area(self) -> None:
@@ -136,7 +144,7 @@ class TestGenerate:
     def test_without_a_seed_one_is_chosen_and_given_back(self, local) -> None:
         chosen = run(local, "generate", self.parameters(seed=None))
         assert chosen.seed is not None
-        assert run(local, "generate", self.parameters(seed=chosen.seed)).images == chosen.images
+        assert run(local, "generate", self.parameters(seed=chosen.seed)).images == chosen.artifacts
 
     def test_quantity_and_cost_are_the_variations(self, local) -> None:
         parameters = self.parameters(variations=3)
@@ -162,7 +170,7 @@ class TestEdit:
         if mode == "RGBA":
             image.putalpha(Image.linear_gradient("L").resize(image.size))
         source = examine(file_of(image), BOUNDS)
-        [edited] = run(local, "edit", EditParameters(effect=effect), source).images
+        [edited] = run(local, "edit", EditParameters(effect=effect), source).artifacts
         result = opened(edited)
         assert (result.size, edited.media_type) == ((60, 40), "image/png")
         if not (effect == "grayscale" and mode == "L"):
@@ -174,7 +182,7 @@ class TestEdit:
         image = Image.new("RGB", (3, 2))
         image.putpixel((0, 0), (255, 0, 0))
         source = examine(file_of(image), BOUNDS)
-        [edited] = run(local, "edit", EditParameters(effect="rotate", angle=90), source).images
+        [edited] = run(local, "edit", EditParameters(effect="rotate", angle=90), source).artifacts
         result = opened(edited)
         assert result.size == (2, 3)
         assert result.getpixel((1, 0)) == (255, 0, 0)
@@ -182,13 +190,13 @@ class TestEdit:
     def test_crop_takes_exactly_that_part(self, local) -> None:
         image = photo()
         source = examine(file_of(image), BOUNDS)
-        [edited] = run(local, "edit", EditParameters(effect="crop", left=5, top=6, width=7, height=8), source).images
+        [edited] = run(local, "edit", EditParameters(effect="crop", left=5, top=6, width=7, height=8), source).artifacts
         assert opened(edited).tobytes() == image.crop((5, 6, 12, 14)).tobytes()
 
     def test_blur_lets_no_transparent_colour_bleed(self, local) -> None:
         image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
         image.paste((0, 0, 255, 255), (10, 10, 30, 30))
-        [edited] = run(local, "edit", EditParameters(effect="blur", strength=1), examine(file_of(image), BOUNDS)).images
+        [edited] = run(local, "edit", EditParameters(effect="blur", strength=1), examine(file_of(image), BOUNDS)).artifacts
         assert max(pixel(opened(edited), x, 20)[0] for x in range(10, 30)) < 40
 
     @pytest.mark.parametrize(
@@ -196,7 +204,7 @@ class TestEdit:
     )
     def test_resize_reaches_the_size(self, local, asked, size) -> None:
         source = examine(file_of(photo()), BOUNDS)
-        [edited] = run(local, "edit", EditParameters(effect="resize", **asked), source).images
+        [edited] = run(local, "edit", EditParameters(effect="resize", **asked), source).artifacts
         assert opened(edited).size == size
 
 
@@ -214,14 +222,14 @@ class TestUpscale:
     @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
     def test_size_is_what_was_asked(self, local, asked, size, file_format) -> None:
         source = examine(file_of(photo(), file_format), BOUNDS)
-        [image] = run(local, "upscale", UpscaleParameters(**asked), source).images
+        [image] = run(local, "upscale", UpscaleParameters(**asked), source).artifacts
         assert opened(image).size == size
         assert image.media_type == source.media_type
 
     def test_transparent_pixels_do_not_bleed(self, local) -> None:
         image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
         image.paste((0, 0, 255, 255), (5, 5, 15, 15))
-        [large] = run(local, "upscale", UpscaleParameters(factor=4), examine(file_of(image), BOUNDS)).images
+        [large] = run(local, "upscale", UpscaleParameters(factor=4), examine(file_of(image), BOUNDS)).artifacts
         result = opened(large)
         seen = [pixel(result, x, 40) for x in range(80) if pixel(result, x, 40)[3] > 128]
         assert seen
@@ -270,8 +278,8 @@ class TestComingIn:
     @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
     def test_every_usual_mode_can_be_edited_and_upscaled(self, local, mode) -> None:
         source = examine(file_of(photo(mode=mode)), BOUNDS)
-        assert opened(run(local, "edit", EditParameters(effect="sepia"), source).images[0]).size == (60, 40)
-        assert opened(run(local, "upscale", UpscaleParameters(), source).images[0]).size == (120, 80)
+        assert opened(run(local, "edit", EditParameters(effect="sepia"), source).artifacts[0]).size == (60, 40)
+        assert opened(run(local, "upscale", UpscaleParameters(), source).artifacts[0]).size == (120, 80)
 
     @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
     def test_cut_off_anywhere_is_refused_or_whole(self, file_format) -> None:

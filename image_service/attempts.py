@@ -1,0 +1,241 @@
+"""The calls of one admitted operation: one provider after the other, until one delivers or none is left to try."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from contracts.client import LedgerClient, LedgerRefused, LedgerUnavailable, Operation
+from contracts.identifiers import uuid7
+from contracts.limits import LimitCheck
+from contracts.money import format_nanos
+from contracts.problems import ProblemError
+from image_service.calls import Call
+from image_service.fallback import Share, has_room_for
+from image_service.pricing import Pricing
+from image_service.providers.attempt import Attempt
+from image_service.providers.base import ProviderError, ProviderResult
+from image_service.providers.registry import Candidate, Providers
+from image_service.recoveries import CallNote
+from image_service.watching import Watch
+
+INTERRUPTED: Final = "interrupted"
+TIMED_OUT: Final = "provider_timeout"
+PROVIDER_TROUBLE: Final = "provider_error"
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass
+class Delivery:
+    """What an attempt that delivered came to. Cost in nano-dollars, of all attempts."""
+
+    candidate: Candidate
+    result: ProviderResult
+    attempt: Attempt
+    cost_nanos: int
+    quantity: int
+
+
+@dataclass(frozen=True)
+class Times:
+    """In seconds: for a call, for a call of a model that is ``long``, and the hold that is extended under those."""
+
+    call_seconds: float
+    long_call_seconds: float
+    hold_seconds: int
+
+    def deadline(self, candidate: Candidate) -> float:
+        return self.long_call_seconds if candidate.model.long else self.call_seconds
+
+
+class Attempts:
+    """Safe for any number of operations at once."""
+
+    def __init__(
+        self, ledger: LedgerClient, providers: Providers, pricing: Pricing, times: Times, spool_folder: Path
+    ) -> None:
+        self._ledger = ledger
+        self._providers = providers
+        self._pricing = pricing
+        self._times = times
+        self._spool_folder = spool_folder
+
+    async def run(self, call: Call, operation: Operation, watch: Watch) -> Delivery:
+        """Calls the candidates one after the other, until one of them delivers or nothing more may be tried.
+
+        Whatever it raises, the operation has heard what is to be recorded, or nothing, which is doubt.
+        """
+        billed_nanos, retries = 0, 0
+        candidates = list(call.selection.candidates)
+        while True:
+            candidate = candidates.pop(0)
+            attempt = self._attempt(call, operation, watch, candidate, billed_nanos)
+            try:
+                result = await self._call(call, operation, candidate, attempt)
+            except ProviderError as error:
+                await attempt.discard()
+                cost, _ = await self._cost(error.cost_nanos, call, operation, candidate, attempt)
+                billed_nanos += cost
+                retries += error.retry_count
+                if error.elsewhere and await self._next_may_try(call, operation, candidates):
+                    watch.progress(None, f"{candidate.provider} failed: {candidates[0].provider} tries")
+                    retries += 1
+                    await self._note(operation, candidates[0], None, billed_nanos)
+                    continue
+                _say_failed(operation, candidate, error, billed_nanos, retries)
+                raise
+            except BaseException as error:
+                await attempt.discard()
+                if not attempt.may_be_billed:
+                    _say_trouble(operation, candidate, error, billed_nanos, self._times.deadline(candidate))
+                elif operation.noted is None:
+                    await asyncio.shield(self._note(operation, candidate, None, billed_nanos))
+                raise
+            cost, quantity = await self._cost(result.cost_nanos, call, operation, candidate, attempt)
+            return Delivery(candidate, result, attempt, billed_nanos + cost, quantity)
+
+    async def _call(self, call: Call, operation: Operation, candidate: Candidate, attempt: Attempt) -> ProviderResult:
+        found = self._providers.find(candidate.provider)
+        assert found is not None, "selections are made from the same registry"
+        provider = call.operation.capability(found)
+        deadline = self._times.deadline(candidate)
+        extending = None
+        if deadline > self._times.hold_seconds / 2:
+            extending = asyncio.create_task(self._extend_for_ever(operation))
+        try:
+            async with asyncio.timeout(deadline):
+                result: ProviderResult = await call.operation.run(provider, candidate.model.name, call.request, attempt)
+                return result
+        finally:
+            if extending is not None:
+                extending.cancel()
+
+    async def _extend_for_ever(self, operation: Operation) -> None:
+        """Keeps the hold for as long as the call takes."""
+        while True:
+            await asyncio.sleep(self._times.hold_seconds / 2)
+            try:
+                await operation.extend(self._times.hold_seconds)
+            except (LedgerUnavailable, LedgerRefused) as error:
+                _log.warning("hold_not_extended", operation_id=str(operation.operation_id), reason=str(error))
+
+    def _attempt(
+        self, call: Call, operation: Operation, watch: Watch, candidate: Candidate, billed_nanos: int
+    ) -> Attempt:
+        async def keep_job(job_id: str) -> None:
+            await self._note(operation, candidate, job_id, billed_nanos)
+
+        return Attempt(
+            call.operation_id,
+            call.operation.name,
+            spool_folder=self._spool_folder,
+            deadline_seconds=self._times.deadline(candidate),
+            keep_job=keep_job,
+            on_progress=watch.progress,
+        )
+
+    async def _note(self, operation: Operation, candidate: Candidate, job_id: str | None, billed_nanos: int) -> None:
+        note = CallNote(
+            provider=candidate.provider, model=candidate.model.name, job_id=job_id, billed_nanos=billed_nanos
+        )
+        try:
+            await operation.note(note.model_dump_json(exclude_none=True))
+        except ProblemError as error:
+            # The job runs, and its answer is waited for: only a crash now would leave it in doubt.
+            _log.error("call_not_noted", operation_id=str(operation.operation_id), reason=str(error))
+
+    async def _next_may_try(self, call: Call, operation: Operation, candidates: list[Candidate]) -> bool:
+        """Whether there is another candidate, and its own limits have room for the operation; drops those without."""
+        first = call.selection.first
+        held = Share(first.quote.quantity, operation.requested.data.estimated_cost)
+        while candidates:
+            candidate = candidates[0]
+            provider = self._providers.find(candidate.provider)
+            if provider is not None and provider.available:
+                check = LimitCheck.model_validate(
+                    {**_check_fields(call, candidate), "operation_id": uuid7(), "dry_run": True}
+                )
+                try:
+                    tried = await self._ledger.check(check)
+                except (LedgerUnavailable, LedgerRefused) as error:
+                    _log.warning("no_fallback", operation_id=str(call.operation_id), reason=str(error))
+                    return False
+                share = Share(candidate.quote.quantity, tried.estimated_cost or 0)
+                if has_room_for(operation.decision, tried, held, share):
+                    return True
+            candidates.pop(0)
+        return False
+
+    async def _cost(
+        self, reported: int | None, call: Call, operation: Operation, candidate: Candidate, attempt: Attempt
+    ) -> tuple[int, int]:
+        """Nano-dollars that were billed, and for how many units.
+
+        As reported; else the provider's own price; else the catalogue's for what was really made, which for what was
+        quoted is what was held.
+        """
+        quote = candidate.quote
+        quantity = attempt.used_quantity or quote.quantity
+        if reported is not None:
+            return reported, quantity
+        if candidate.model.price_per_unit_nanos is not None:
+            return candidate.model.price_per_unit_nanos * quantity, quantity
+        attributes = attempt.used_attributes or quote.attributes
+        as_held = candidate is call.selection.first and quantity == quote.quantity and attributes == quote.attributes
+        if as_held and operation.decision.estimated_cost is not None:
+            return operation.requested.data.estimated_cost, quantity
+        cost = await self._pricing.cost(
+            candidate.provider, call.operation.name, candidate.model.name, quantity, attributes
+        )
+        return (operation.requested.data.estimated_cost if cost is None else cost), quantity
+
+
+def _check_fields(call: Call, candidate: Candidate) -> dict[str, object]:
+    cost = candidate.quote.cost_nanos
+    fields: dict[str, object] = {
+        **call.caller.model_dump(exclude_none=True),
+        "operation": call.operation.name,
+        "provider": candidate.provider,
+        "model": candidate.model.name,
+        "quantity": candidate.quote.quantity,
+    }
+    if cost is None:
+        return {**fields, "attributes": dict(candidate.quote.attributes)}
+    return {**fields, "estimated_cost": format_nanos(cost)}
+
+
+def _say_failed(
+    operation: Operation, candidate: Candidate, error: ProviderError, billed_nanos: int, retries: int
+) -> None:
+    operation.failed(
+        error.code,
+        error.message,
+        cost=format_nanos(billed_nanos),
+        actual_provider=candidate.provider,
+        actual_model=candidate.model.name,
+        status_code=error.status_code,
+        retry_count=retries,
+    )
+
+
+def _say_trouble(
+    operation: Operation, candidate: Candidate, error: BaseException, billed_nanos: int, deadline_seconds: float
+) -> None:
+    """The call ended before it can have been billed."""
+    code, message = PROVIDER_TROUBLE, f"the call could not be made ({type(error).__name__})"
+    if isinstance(error, asyncio.CancelledError):
+        code, message = INTERRUPTED, "the operation was interrupted before it had a result"
+    elif isinstance(error, TimeoutError):
+        code, message = TIMED_OUT, f"no result within {deadline_seconds:g} s"
+    else:
+        _log.error("provider_raised", operation_id=str(operation.operation_id), exc_info=error)
+    operation.failed(
+        code,
+        message,
+        cost=format_nanos(billed_nanos),
+        actual_provider=candidate.provider,
+        actual_model=candidate.model.name,
+    )

@@ -1,0 +1,195 @@
+"""Operations after their request: how they stand, their progress as it comes, and their results."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import orjson
+from fastapi import FastAPI, Header, Path, Request, Response
+from fastapi.responses import StreamingResponse
+
+from contracts.access.guard import principal_of_request
+from contracts.client import JournalUnavailableError
+from contracts.client.journal import Journal
+from contracts.problems import NOT_FOUND, RECORDING_UNAVAILABLE, Problem, ProblemError
+from image_service.access import caller_of
+from image_service.outcomes import Completed, Outcome, OutcomeStore
+from image_service.replies import StatusReply, alone, described, progress_of
+from image_service.watching import State, Watch, Watches
+
+EVENT_STREAM: Final = "text/event-stream"
+#: Clients and proxies give up connections on which nothing comes.
+HEARTBEAT_SECONDS: Final = 15.0
+#: A client whose connection broke asks again after so long.
+RETRY_MS: Final = 2000
+
+_OperationId = Annotated[UUID, Path(description="As the operation's answer has it.")]
+_NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {  # Any: as FastAPI takes it
+    404: {"model": Problem, "description": "No such operation of the account, or no longer kept"}
+}
+
+
+@dataclass(frozen=True)
+class ResultsApi:
+    """What the routes need."""
+
+    watches: Watches
+    outcomes: OutcomeStore
+    journal: Journal
+    retention_seconds: float
+
+    async def status(self, request: Request, operation_id: UUID) -> Response:
+        """How an operation stands: one that runs, or whose outcome is kept."""
+        account_id = _account(request)
+        watch = self._watch(account_id, operation_id)
+        body = await self._status(account_id, operation_id, watch)
+        headers = {"Retry-After": "1"} if body["status"] == "running" else {}
+        return Response(orjson.dumps(body), media_type="application/json", headers=headers)
+
+    async def events(self, request: Request, operation_id: UUID, last_event_id: str | None) -> Response:
+        """Its progress as server-sent events, until its outcome."""
+        account_id = _account(request)
+        watch = self._watch(account_id, operation_id)
+        first = await self._status(account_id, operation_id, watch)
+        after = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else 0
+        stream = self._follow(account_id, operation_id, watch, first, after)
+        return StreamingResponse(stream, media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
+
+    async def result(self, request: Request, operation_id: UUID, number: int) -> Response:
+        """One result of a completed operation."""
+        outcome = await self._outcome(_account(request), operation_id)
+        if not isinstance(outcome, Completed) or not 0 <= number < len(outcome.artifacts):
+            raise ProblemError(NOT_FOUND, f"there is no result {number} of operation {operation_id}")
+        headers = {"Cache-Control": "private, immutable", "X-Content-Type-Options": "nosniff"}
+        return alone(outcome, number, headers)
+
+    def _watch(self, account_id: str, operation_id: UUID) -> Watch | None:
+        watch = self.watches.find(operation_id)
+        # Another account's is none, and one that is not admitted yet may never be.
+        return watch if watch is not None and watch.account_id == account_id and watch.begun.is_set() else None
+
+    async def _outcome(self, account_id: str, operation_id: UUID) -> Outcome:
+        outcome = await asyncio.to_thread(self.outcomes.load, operation_id)
+        if outcome is None or outcome.account_id != account_id:
+            raise ProblemError(NOT_FOUND, f"there is no operation {operation_id}, or it is no longer kept")
+        return outcome
+
+    async def _status(self, account_id: str, operation_id: UUID, watch: Watch | None) -> dict[str, object]:
+        if watch is not None and not watch.over:
+            watch.wanted = True
+            return running_status(watch)
+        try:
+            outcome = await self._outcome(account_id, operation_id)
+        except ProblemError:
+            intent = await self._intent(operation_id)
+            if intent is None or intent[0] != account_id:
+                raise
+            return {"operation_id": str(operation_id), "operation": intent[1], "status": "running"}
+        about: dict[str, object] = {"operation_id": str(operation_id), "operation": outcome.operation}
+        if isinstance(outcome, Completed):
+            assert outcome.kept_at is not None, "it was loaded"
+            expires_at = outcome.kept_at + timedelta(seconds=self.retention_seconds)
+            return {**about, "status": "completed", "result": await asyncio.to_thread(described, outcome, expires_at)}
+        return {**about, "status": "failed", "problem": outcome.problem.model_dump(mode="json")}
+
+    async def _intent(self, operation_id: UUID) -> tuple[str, str] | None:
+        """Account and operation of one whose outcome is still to be found out."""
+        try:
+            requested = await self.journal.intent_of(operation_id)
+        except JournalUnavailableError as error:
+            raise ProblemError(RECORDING_UNAVAILABLE, "the journal cannot be read") from error
+        return None if requested is None else (requested.data.account_id, requested.data.operation)
+
+    async def _follow(
+        self, account_id: str, operation_id: UUID, watch: Watch | None, first: dict[str, object], after: int
+    ) -> AsyncIterator[bytes]:
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        last = after
+        if watch is not None:
+            # Numbers begin anew after a restart of the service.
+            known = watch.states[-1].number if watch.states else 0
+            last = after if after <= known else 0
+            async for state in watch.after(last, HEARTBEAT_SECONDS):
+                if state is None:
+                    yield b": still running\n\n"
+                else:
+                    last = state.number
+                    yield _event("progress", state.number, progress_of(state))
+        status = first
+        while status["status"] == "running":
+            # Its watch is over, and its outcome about to be there; or it waits to be recovered.
+            status = await self._status(account_id, operation_id, self._watch(account_id, operation_id))
+            if status["status"] == "running":
+                yield b": still running\n\n"
+                await asyncio.sleep(1)
+        yield _event(str(status["status"]), last + 1, status)
+
+
+def running_status(watch: Watch) -> dict[str, object]:
+    """The status of one that runs."""
+    body: dict[str, object] = {
+        "operation_id": str(watch.operation_id),
+        "operation": watch.operation,
+        "status": "running",
+        "events": f"/v1/operations/{watch.operation_id}/events",
+    }
+    latest: State | None = watch.states[-1] if watch.states else None
+    return body if latest is None else {**body, "progress": progress_of(latest)}
+
+
+def accepted(watch: Watch, preference_applied: str) -> Response:
+    """202: where it can be followed."""
+    headers = {"Location": f"/v1/operations/{watch.operation_id}", "Retry-After": "1"}
+    if preference_applied:
+        headers["Preference-Applied"] = preference_applied
+    return Response(orjson.dumps(running_status(watch)), 202, headers, "application/json")
+
+
+def _account(request: Request) -> str:
+    return caller_of(principal_of_request(request), request.headers).account_id
+
+
+def _event(name: str, number: int, data: dict[str, object]) -> bytes:
+    """As https://html.spec.whatwg.org/multipage/server-sent-events.html has it; JSON has no line breaks."""
+    return f"event: {name}\nid: {number}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
+
+
+def add_result_routes(app: FastAPI, api: ResultsApi) -> None:
+    @app.get(
+        "/v1/operations/{operation_id}",
+        tags=["results"],
+        summary="How an operation stands",
+        responses={200: {"model": StatusReply}, **_NOT_THERE},
+        response_model=None,
+    )
+    async def status(request: Request, operation_id: _OperationId) -> Response:
+        return await api.status(request, operation_id)
+
+    @app.get(
+        "/v1/operations/{operation_id}/events",
+        tags=["results"],
+        summary="Follow an operation",
+        description="Server-sent events: `progress`, and at last `completed` or `failed` with the operation's status.",
+        responses={200: {"content": {EVENT_STREAM: {}}, "description": "A stream"}, **_NOT_THERE},
+        response_model=None,
+    )
+    async def events(
+        request: Request,
+        operation_id: _OperationId,
+        last_event_id: Annotated[str | None, Header(description="What came last, on a new connection.")] = None,
+    ) -> Response:
+        return await api.events(request, operation_id, last_event_id)
+
+    @app.get(
+        "/v1/results/{operation_id}/{number}",
+        tags=["results"],
+        summary="A result",
+        description="Its bytes, with its media type; ranges are answered as such.",
+        responses={200: {"content": {"image/*": {}, "model/*": {}, "video/*": {}}, "description": "It"}, **_NOT_THERE},
+        response_model=None,
+    )
+    async def result(request: Request, operation_id: _OperationId, number: int) -> Response:
+        return await api.result(request, operation_id, number)
