@@ -30,13 +30,14 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass
 class Delivery:
-    """What an attempt that delivered came to. Cost in nano-dollars, of all attempts."""
+    """What an attempt that delivered came to. Cost in nano-dollars and retries are those of all attempts."""
 
     candidate: Candidate
     result: ProviderResult
     attempt: Attempt
     cost_nanos: int
     quantity: int
+    retry_count: int
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Attempts:
                     await asyncio.shield(self._note(operation, candidate, None, billed_nanos))
                 raise
             cost, quantity = await self._cost(result.cost_nanos, call, operation, candidate, attempt)
-            return Delivery(candidate, result, attempt, billed_nanos + cost, quantity)
+            return Delivery(candidate, result, attempt, billed_nanos + cost, quantity, retries + result.retry_count)
 
     async def _call(self, call: Call, operation: Operation, candidate: Candidate, attempt: Attempt) -> ProviderResult:
         found = self._providers.find(candidate.provider)

@@ -185,6 +185,6 @@ def _say_completed(operation: Operation, delivery: Delivery) -> None:
         actual_provider=delivery.candidate.provider,
         actual_model=delivery.candidate.model.name,
         status_code=delivery.result.status_code,
-        retry_count=delivery.result.retry_count,
+        retry_count=delivery.retry_count,
         response_bytes=sum(artifact.content.size_bytes for artifact in delivery.result.artifacts),
     )

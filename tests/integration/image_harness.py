@@ -82,6 +82,20 @@ def allowed(check: dict[str, Any]) -> Response:
     )
 
 
+def dollars(nanos: int) -> str:
+    return f"{nanos / 10**9:.9f}"
+
+
+def allowed_at(nanos: int, **limits: object) -> "Answer":
+    """Allowed, and held at so many nano-dollars by the catalogue."""
+
+    def answer(check: dict[str, Any]) -> Response:
+        body = json.loads(bytes(allowed(check).body))
+        return JSONResponse({**body, "estimated_cost": dollars(nanos), **limits})
+
+    return answer
+
+
 def denied(check: dict[str, Any]) -> Response:
     return JSONResponse(
         {
@@ -118,6 +132,9 @@ class ScriptedLedger:
     script: deque[Answer] = field(default_factory=deque)
     checks: list[dict[str, Any]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    #: What a unit costs by the catalogue, in nano-dollars, for each size; and what it was asked.
+    prices: dict[str, int] = field(default_factory=dict)
+    rated: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
 
     def app(self) -> Starlette:
@@ -125,6 +142,7 @@ class ScriptedLedger:
             routes=[
                 Route("/v1/limit-checks", self._check, methods=["POST"]),
                 Route("/v1/reservations/{rest:path}", self._release, methods=["POST"]),
+                Route("/v1/prices:rate", self._rate, methods=["POST"]),
                 Route("/v1/tokens:introspect", self._introspect, methods=["POST"]),
                 Route("/readyz", lambda request: PlainTextResponse("ready")),
             ]
@@ -138,6 +156,18 @@ class ScriptedLedger:
             await asyncio.sleep(answer)
             return PlainTextResponse("too late", 500)
         return answer
+
+    async def _rate(self, request: Request) -> Response:
+        query = json.loads(await request.body())
+        self.rated.append(query)
+        price = self.prices.get(query.get("attributes", {}).get("size", ""))
+        about = {name: query[name] for name in ("provider", "operation", "model")}
+        answer: dict[str, Any] = {**about, "quantity": query["quantity"], "at": datetime.now(UTC).isoformat()}
+        answer |= {"estimated_cost": None, "price": None, "variants": [], "reason": "no price"}
+        if price is not None:
+            unit = {"version": 1, "valid_from": "2026-01-01T00:00:00Z", "unit": "image", "unit_price": dollars(price)}
+            answer |= {"estimated_cost": dollars(price * query["quantity"]), "price": unit, "reason": None}
+        return JSONResponse(answer)
 
     async def _introspect(self, request: Request) -> Response:
         form = await request.form()

@@ -127,12 +127,16 @@ class TestGenerate:
 
     def test_same_prompt_and_seed_give_the_same_bytes(self, local) -> None:
         first, second = (run(local, "generate", self.parameters(variations=2)) for _ in range(2))
-        assert [image.content.read() for image in first.artifacts] == [image.content.read() for image in second.artifacts]
+        assert [image.content.read() for image in first.artifacts] == [
+            image.content.read() for image in second.artifacts
+        ]
 
     def test_other_prompt_seed_or_variation_gives_another_picture(self, local) -> None:
         asked = [self.parameters(), self.parameters(seed=2), self.parameters(prompt="a lake")]
         pictures = [run(local, "generate", parameters).artifacts[0].content.read() for parameters in asked]
-        pictures += [image.content.read() for image in run(local, "generate", self.parameters(variations=3)).artifacts[1:]]
+        pictures += [
+            image.content.read() for image in run(local, "generate", self.parameters(variations=3)).artifacts[1:]
+        ]
         assert len(set(pictures)) == 5
 
     @pytest.mark.parametrize("size", [(16, 16), (17, 333), (640, 480), (4096, 16), (16, 4096)])
@@ -201,7 +205,9 @@ class TestEdit:
     def test_blur_lets_no_transparent_colour_bleed(self, local) -> None:
         image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
         image.paste((0, 0, 255, 255), (10, 10, 30, 30))
-        [edited] = run(local, "edit", EditParameters(effect="blur", strength=1), examine(file_of(image), BOUNDS)).artifacts
+        [edited] = run(
+            local, "edit", EditParameters(effect="blur", strength=1), examine(file_of(image), BOUNDS)
+        ).artifacts
         assert max(pixel(opened(edited), x, 20)[0] for x in range(10, 30)) < 40
 
     @pytest.mark.parametrize(
