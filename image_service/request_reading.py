@@ -65,6 +65,7 @@ async def read_body(request: Request, operation: AnyOperation, upload_bytes_max:
 
     ``upload_bytes_max`` is for each file; all of them together may have twice that.
     """
+    # One file too many is refused by its field's name, more than that by the form's.
     files_max = sum(field.count_max for field in operation.uploads)
     bytes_max = min(files_max, 2) * upload_bytes_max + FORM_OVERHEAD_BYTES_MAX if files_max else JSON_BYTES_MAX
     body = _BoundedBody(request.receive, bytes_max)
@@ -75,7 +76,7 @@ async def read_body(request: Request, operation: AnyOperation, upload_bytes_max:
         yield ReadBody(_from_json(operation, await bounded.body()), {}, body.received_bytes)
         return
     _require_media_type(request, "multipart/form-data")
-    async with _form(bounded, files_max) as form:
+    async with _form(bounded, files_max + 1) as form:
         uploads = {field.name: _uploads(field, form, upload_bytes_max) for field in operation.uploads}
         yield ReadBody(_from_form(operation, form), uploads, body.received_bytes)
 
