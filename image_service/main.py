@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -94,14 +94,14 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
     return app
 
 
-def run() -> int:
+def run(make_providers: Callable[[Settings], Providers] = build) -> int:
     """Serve until SIGTERM or SIGINT, then stop cleanly; the process's exit code."""
     settings = Settings()
     configure_logs()
     # Pictures are made in threads of this process; the event loop gets its turn that much sooner.
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        app = create_app(settings)
+        app = create_app(settings, make_providers(settings))
     except (JournalUnavailableError, OSError, ValueError) as error:
         _log.critical("cannot_start", reason=str(error))
         return 1

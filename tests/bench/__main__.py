@@ -14,6 +14,7 @@ from tests.bench.growth import measure_growth
 from tests.bench.images import measure_images
 from tests.bench.ingest import measure_ingest
 from tests.bench.machine import servers
+from tests.bench.operations import measure_operations
 from tests.bench.reads import measure_reads
 from tests.bench.rebuild import measure_rebuild
 from tests.bench.report import Report
@@ -67,6 +68,8 @@ def measure_all_else(report: Report, step: Callable[[str], None], scale: int, re
         measure_checks(made, report, 12_000 // scale, repeats)
         step("ingest while the log is sealed")
         measure_sealed_ingest(made, report, 100_000 // scale, repeats)
+        step("operations of the image service")
+        measure_operations(made, report, 6_000 // scale, repeats)
     step("a million rows sealed and verified")
     with servers() as made:
         measure_verification(made, report, 1_000_000 // scale)

@@ -24,6 +24,11 @@ class Load:
     requests: int
     make_request: Callable[[int], tuple[str, bytes]]
     expect: bytes = b"HTTP/1.1 200"
+    #: Further request headers, each with its line end.
+    headers: str = ""
+    #: Evenly spread, so many a second; else each caller sends its next request once it has its answer. Latencies then
+    #: count from the time at which a request was due.
+    per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,21 @@ async def _send(load: Load) -> Measured:
     # Built beforehand, so that building them does not count.
     prepared = [_encode(load, target.netloc, index) for index in range(load.requests)]
     latencies: list[float] = []
-    remaining = iter(prepared)
+    remaining = iter(enumerate(prepared))
     connections = [
         await asyncio.open_connection(target.hostname, target.port, limit=1 << 20) for _ in range(load.callers)
     ]
 
     async def call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for request in remaining:
-            begin = time.perf_counter()
+        for index, request in remaining:
+            due = time.perf_counter()
+            if load.per_second is not None:
+                due = begin + index / load.per_second
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(_content_length(head))
-            latencies.append(time.perf_counter() - begin)
+            latencies.append(time.perf_counter() - due)
             if not head.startswith(load.expect):
                 raise RuntimeError(f"{head.decode()}{body.decode()}")
         writer.close()
@@ -73,7 +81,7 @@ async def _send(load: Load) -> Measured:
 
 def _encode(load: Load, host: str, index: int) -> bytes:
     path, body = load.make_request(index)
-    head = f"{load.method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head = f"{load.method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n{load.headers}"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body

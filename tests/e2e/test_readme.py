@@ -13,7 +13,12 @@ SECONDS_MAX = 60
 def commands() -> str:
     chosen: list[str] = []
     # The README last: its last command's answer is looked at.
-    for page, blocks_expected in (("README.md", 3), ("deploy/guides/limits.md", 4), ("deploy/guides/access.md", 2)):
+    for page, blocks_expected in (
+        ("README.md", 3),
+        ("deploy/guides/limits.md", 4),
+        ("deploy/guides/access.md", 2),
+        ("deploy/guides/operations.md", 2),
+    ):
         blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
         with_curl = [block for block in blocks if "curl" in block]
         assert len(with_curl) == blocks_expected, page
@@ -32,6 +37,8 @@ async def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:
             (".data/", f"{tmp_path}/data/"),
             (".venv/bin/python", str(ROOT / ".venv" / "bin" / "python")),
             ("fox", str(tmp_path / "fox")),
+            ("hill.", f"{tmp_path}/hill."),
+            ("hill-lit.", f"{tmp_path}/hill-lit."),
         ):
             script = script.replace(written, real)
         script = script.replace(f'"a red {tmp_path}/fox in snow"', '"a red fox in snow"')
@@ -45,4 +52,11 @@ async def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:
     decision = output.strip().splitlines()[-1]
     assert '"allowed":true' in decision
     assert '"state":"settled"' in decision
-    assert (tmp_path / "fox-large.png").read_bytes().startswith(b"\x89PNG")
+    for name, magic in (
+        ("fox-large.png", b"\x89PNG"),
+        ("hill-lit.png", b"\x89PNG"),
+        ("hill.glb", b"glTF"),
+        ("hill.webp", b"RIFF"),
+    ):
+        assert (tmp_path / name).read_bytes().startswith(magic), name
+    assert "event: completed" in output

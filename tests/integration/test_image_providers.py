@@ -185,7 +185,8 @@ class TestDoubt:
             assert running.json()["status"] == "running"
 
             async def is_over() -> bool:
-                return (await client.get(answer.headers["Location"])).json()["status"] == "completed"
+                status = (await client.get(answer.headers["Location"])).json()
+                return bool(status["status"] == "completed")
 
             await eventually(is_over)
             result = (await client.get(answer.headers["Location"])).json()["result"]

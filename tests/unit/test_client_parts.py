@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.client import ClientSettings, InDoubt, RecoveredFailure
+from contracts.client import ClientSettings, InDoubt, RecoveredCompletion, RecoveredFailure
 from contracts.client.asking import Reply
 from contracts.client.background import stop
 from contracts.client.reading import UnusableAnswerError, read, read_problem
@@ -16,10 +16,10 @@ from contracts.client.republish import SPANS_MAX, RepublishSchedule, merge_range
 from contracts.client.usage_events import (
     Completion,
     Failure,
-    failure_of,
     operation_completed,
     operation_failed,
     operation_requested,
+    outcome_of,
 )
 from contracts.events import OperationRequested, event_to_json, parse_event
 from contracts.identifiers import uuid7
@@ -92,10 +92,17 @@ class TestEvents:
 
 def test_known_failure_costs_what_was_billed_and_doubt_costs_the_estimate() -> None:
     requested = requested_of(cost_nanos=70)
-    known = failure_of(RecoveredFailure("interrupted", "m", cost_nanos=3), requested)
+    known = outcome_of(RecoveredFailure("interrupted", "m", cost_nanos=3), requested)
+    doubt = outcome_of(InDoubt("m"), requested)
+    assert isinstance(known, Failure)
+    assert isinstance(doubt, Failure)
     assert (known.code, known.cost_nanos) == ("interrupted", 3)
-    doubt = failure_of(InDoubt("m"), requested)
     assert (doubt.code, doubt.cost_nanos) == ("outcome_unknown", 70)
+
+
+def test_a_completion_that_is_found_later_is_one() -> None:
+    found = outcome_of(RecoveredCompletion(cost_nanos=5, quantity=2, actual_provider="other"), requested_of())
+    assert found == Completion(cost_nanos=5, quantity=2, provider="other")
 
 
 class TestReading:

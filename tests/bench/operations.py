@@ -1,0 +1,105 @@
+"""The image service's own overhead for an operation, beside the sum of its parts: check, two journal writes, two
+publishes, which is what the ledger's client does around a call that does nothing."""
+
+import asyncio
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median, quantiles
+
+import orjson
+import uvloop
+from pydantic import SecretStr
+
+from contracts.client import ClientSettings, LedgerClient
+from tests.bench.load import Load, Measured, run_load
+from tests.bench.machine import Servers, Service, service
+from tests.bench.report import Figure, Report
+from tests.bench.workload import account_id
+from tests.tokens import TOKEN
+
+CALLERS = 64
+PACE_PER_SECOND = 600.0
+RATE_AIM, P50_AIM_MS = (">=", 600.0), ("<=", 8.0)
+BODY = orjson.dumps({"prompt": "a lighthouse", "width": 64, "height": 64, "provider": "instant"})
+HEADERS = f"X-Account-Id: {account_id(7)}\r\nX-User-Id: user-1\r\n"
+
+
+def measure_operations(made: Servers, report: Report, operations: int, repeats: int) -> None:
+    """``operations`` in each run: as fast as 64 callers can, and at 600 a second."""
+    with service("ledger_service", "LEDGER_PORT", made.environment()) as ledger, tempfile.TemporaryDirectory() as data:
+        environment = {
+            "IMAGE_NATS_URL": made.nats_url,
+            "IMAGE_LEDGER_URL": ledger.url,
+            "IMAGE_LEDGER_TOKEN": TOKEN,
+            "IMAGE_DATA_DIR": f"{data}/image",
+        }
+        with service("tests.bench.instant_image_service", "IMAGE_PORT", environment) as image:
+            _load(image, operations // 4, None)  # every connection and price is known from here on
+            fast = [_load(image, operations, None) for _ in range(repeats)]
+            paced = [_load(image, operations, PACE_PER_SECOND) for _ in range(repeats)]
+        bare = [_bare(made, ledger, f"{data}/bare-{index}.db", operations) for index in range(repeats)]
+    rate = median(one.per_second for one in fast)
+    parts = median(one.per_second for one in bare)
+    p50, parts_p50 = median(one.p50_ms for one in paced), median(one.p50_ms for one in bare)
+    report.add(
+        Figure(f"operations of an instant provider, {CALLERS} at once", rate, "/s", RATE_AIM, "its parts alone", parts)
+    )
+    name = f"overhead of one, p50 at {PACE_PER_SECOND:g} a second from {CALLERS} callers"
+    report.add(Figure(name, p50, "ms", P50_AIM_MS, f"its parts, {CALLERS} at once", parts_p50))
+    report.add(Figure("its p99", median(one.p99_ms for one in paced), "ms"))
+
+
+def _load(image: Service, operations: int, per_second: float | None) -> Measured:
+    return run_load(
+        Load(
+            url=image.url,
+            method="POST",
+            callers=CALLERS,
+            requests=operations,
+            make_request=_request,
+            headers=HEADERS,
+            per_second=per_second,
+        )
+    )
+
+
+def _request(index: int) -> tuple[str, bytes]:
+    del index
+    return "/v1/images/generate", BODY
+
+
+def _bare(made: Servers, ledger: Service, journal: str, operations: int) -> Measured:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_in_process, made.nats_url, ledger.url, journal, operations).result()
+
+
+def _in_process(nats_url: str, ledger_url: str, journal: str, operations: int) -> Measured:
+    return uvloop.run(_run_bare(nats_url, ledger_url, journal, operations))
+
+
+async def _run_bare(nats_url: str, ledger_url: str, journal: str, operations: int) -> Measured:
+    settings = ClientSettings(
+        source="bench", nats_url=nats_url, ledger_url=ledger_url, token=SecretStr(TOKEN), journal_path=Path(journal)
+    )
+    latencies: list[float] = []
+    remaining = iter(range(operations))
+    async with LedgerClient.open(settings) as client:
+
+        async def call() -> None:
+            for _ in remaining:
+                begin = time.perf_counter()
+                async with client.operation(
+                    account_id=account_id(7), user_id="user-1", operation="generate", provider="instant",
+                    model="instant-1", estimated_cost="0.01",
+                ) as operation:  # fmt: skip
+                    operation.completed(cost="0.01", response_bytes=8000)
+                latencies.append(time.perf_counter() - begin)
+
+        begin = time.perf_counter()
+        await asyncio.gather(*(call() for _ in range(CALLERS)))
+        elapsed = time.perf_counter() - begin
+    cuts = quantiles(latencies, n=100)
+    return Measured(operations / elapsed, cuts[49] * 1000, cuts[98] * 1000)
