@@ -56,6 +56,12 @@ class Service:
     pid: int
 
     @property
+    def cpu_seconds(self) -> float:
+        """What it used of the processors so far, itself and in the kernel."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def memory_mib(self) -> float:
         """The most resident memory it had so far."""
         status = Path(f"/proc/{self.pid}/status").read_text()

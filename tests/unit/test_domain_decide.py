@@ -109,7 +109,7 @@ def test_when_the_operation_is_unknown_then_denied_with_the_known_ones() -> None
     decision = given_limits().when_checked(operation="sing")
     assert denied_by(decision) == ("unknown_operation", None)
     assert decision.denial
-    assert "generate, edit, upscale" in decision.denial.message
+    assert "generate, character, edit, face_swap, upscale" in decision.denial.message
 
 
 # --- hard limits
