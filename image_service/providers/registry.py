@@ -64,6 +64,7 @@ class Providers:
     def __init__(self, providers: Iterable[Provider], routes: Routes = ()) -> None:
         self._by_name = {provider.name: provider for provider in providers}
         self._routes = routes
+        self._capable: dict[tuple[str, str], bool] = {}
         for index, route in enumerate(routes):
             self._check_route(index, route)
 
@@ -125,7 +126,7 @@ class Providers:
     def _model(self, operation: AnyOperation, provider: Provider, name: str | None, kind: str | None) -> Model:
         """The model of that name, else the provider's first that does the kind."""
         serving = [model for model in provider.models if model.operation == operation.name]
-        if not serving or operation.capability(provider) is None:
+        if not serving or not self._does(operation, provider):
             raise _wrong("provider", "wrong_provider", f"{provider.name} does not do {operation.name}")
         named = [model for model in serving if name in (None, model.name)]
         if not named:
@@ -137,6 +138,13 @@ class Providers:
         kinds = ", ".join(known for known in operation.kinds if any(known in model.kinds for model in named))
         who = provider.name if name is None else f"{name} of {provider.name}"
         raise _wrong("kind", "not_with_model", f"{who} does not do the kind {kind}, but {kinds}")
+
+    def _does(self, operation: AnyOperation, provider: Provider) -> bool:
+        # Runtime protocols are slow to look at, and what a provider can do does not change.
+        key = (operation.name, provider.name)
+        if key not in self._capable:
+            self._capable[key] = operation.capability(provider) is not None
+        return self._capable[key]
 
     def _check_route(self, index: int, route: Route) -> None:
         """Raises ValueError, naming the rule and what in it does not exist."""
