@@ -62,6 +62,12 @@ class Service:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
+    def resident_mib(self) -> float:
+        """The resident memory that it has now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    @property
     def memory_mib(self) -> float:
         """The most resident memory it had so far."""
         status = Path(f"/proc/{self.pid}/status").read_text()

@@ -2,15 +2,20 @@
 publishes, which is what the ledger's client does around a call that does nothing."""
 
 import asyncio
+import io
+import random
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
 
+import httpx
 import orjson
 import uvloop
+from PIL import Image
 from pydantic import SecretStr
 
 from contracts.client import ClientSettings, LedgerClient
@@ -18,9 +23,10 @@ from tests.bench.load import Load, Measured, run_load
 from tests.bench.machine import Servers, Service, service
 from tests.bench.report import Figure, Report
 from tests.bench.workload import account_id
-from tests.tokens import TOKEN
+from tests.tokens import AUTHORIZED, TOKEN
 
 CALLERS = 64
+LARGE_MIB = 10.0
 PACE_PER_SECOND = 600.0
 RATE_AIM, P50_AIM_MS = (">=", 600.0), ("<=", 8.0)
 BODY = orjson.dumps({"prompt": "a lighthouse", "width": 64, "height": 64, "provider": "instant"})
@@ -45,6 +51,7 @@ def measure_operations(made: Servers, report: Report, operations: int, repeats: 
             fast = [_load(image, operations, None) for _ in range(repeats)]
             cpu_ms = (image.cpu_seconds - before) * 1000 / (operations * repeats)
             paced = [_load(image, operations, PACE_PER_SECOND) for _ in range(repeats)]
+            grown = asyncio.run(_grown_mib(image, max(40, operations // 20)))
         bare = [_bare(made, ledger, f"{data}/bare-{index}.db", operations) for index in range(repeats)]
     rate = median(one.per_second for one in fast)
     parts = median(one.per_second for one, _ in bare)
@@ -55,6 +62,8 @@ def measure_operations(made: Servers, report: Report, operations: int, repeats: 
     name = f"overhead of one, p50 at {PACE_PER_SECOND:g} a second from {CALLERS} callers"
     report.add(Figure(name, p50, "ms", P50_AIM_MS, f"its parts, {CALLERS} at once", parts_p50))
     report.add(Figure("its p99", median(one.p99_ms for one in paced), "ms"))
+    name = f"image service's memory, growth under {max(40, operations // 20)} operations of {LARGE_MIB:.0f} MiB"
+    report.add(Figure(name, grown, "MiB", ("<=", 30)))
     parts_ms = median(cpu for _, cpu in bare)
     report.add(Figure("CPU of the image service for one", cpu_ms, "ms", None, "of its parts alone", parts_ms))
 
@@ -71,6 +80,38 @@ def _load(image: Service, operations: int, per_second: float | None, callers: in
             per_second=per_second,
         )
     )
+
+
+async def _grown_mib(image: Service, operations: int) -> float:
+    """How much more the service holds after these operations than after the first of them."""
+    body = _large_picture()
+    headers = {**AUTHORIZED, "X-Account-Id": account_id(7), "X-User-Id": "user-1", "Accept": "image/*"}
+    async with httpx.AsyncClient(base_url=image.url, headers=headers, timeout=120, trust_env=False) as client:
+
+        async def call(numbers: Iterator[int]) -> None:
+            for _ in numbers:
+                answer = await client.post(
+                    "/v1/images/edit",
+                    data={"provider": "instant", "kind": "remove_background"},
+                    files={"image": ("picture.png", body, "image/png")},
+                )
+                answer.raise_for_status()
+                assert len(answer.content) == len(body)
+
+        first, rest = iter(range(8)), iter(range(operations))
+        await asyncio.gather(*(call(first) for _ in range(4)))
+        before = image.resident_mib
+        await asyncio.gather(*(call(rest) for _ in range(4)))
+        return image.resident_mib - before
+
+
+def _large_picture() -> bytes:
+    """A PNG that cannot be compressed, about as large as its pixels."""
+    side = int((LARGE_MIB * 1024 * 1024 / 3) ** 0.5)
+    buffer = io.BytesIO()
+    pixels = random.Random(7).randbytes(side * side * 3)
+    Image.frombytes("RGB", (side, side), pixels).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
 
 
 def _request(index: int) -> tuple[str, bytes]:
