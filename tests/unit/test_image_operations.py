@@ -3,10 +3,13 @@
 import asyncio
 import importlib
 import io
+import tempfile
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import image_service.operations
 from contracts.operations import OPERATION_TYPES
@@ -15,6 +18,7 @@ from image_service.artifacts import Artifact, Content
 from image_service.config import Settings
 from image_service.images import BadImageError, Bounds, SourceImage, encode, pixels_of
 from image_service.images import examine as examine_content
+from image_service.main import create_app
 from image_service.operations import OPERATIONS
 from image_service.operations.base import Parameters, Uploads
 from image_service.operations.edit import EditParameters
@@ -76,6 +80,13 @@ def run(
     return asyncio.run(work())
 
 
+@cache
+def _document() -> dict[str, Any]:
+    """The service's OpenAPI document."""
+    with tempfile.TemporaryDirectory() as folder:
+        return create_app(Settings(data_dir=Path(folder))).openapi()
+
+
 def generation(count: int = 1) -> GenerateRequest:
     return GenerateRequest("a lighthouse", 64, 64, seed=1, count=count)
 
@@ -96,6 +107,32 @@ class TestCompleteness:
         assert importlib.import_module(f"image_service.operations.{name}").OPERATION is operation
         assert operation.summary
         assert operation.description
+
+    @pytest.mark.parametrize("name", OPERATION_TYPES)
+    def test_uploads_are_named_once_and_refer_to_required_ones(self, name: str) -> None:
+        uploads = OPERATIONS[name].uploads
+        fields = {field.name for field in uploads} | set(OPERATIONS[name].parameters.model_fields)
+        assert len(fields) == len(uploads) + len(OPERATIONS[name].parameters.model_fields)
+        required = {field.name for field in uploads if field.required}
+        assert {field.same_size_as for field in uploads} <= {None, *required}
+
+    @pytest.mark.parametrize("name", OPERATION_TYPES)
+    def test_the_document_has_every_field_and_file(self, name: str) -> None:
+        operation = OPERATIONS[name]
+        body = _document()["paths"][operation.path]["post"]["requestBody"]["content"]
+        [(media_type, content)] = body.items()
+        assert media_type == ("multipart/form-data" if operation.uploads else "application/json")
+        named = {field.name for field in operation.uploads} | set(operation.parameters.model_fields)
+        assert set(content["schema"]["properties"]) == named
+        for kind in operation.kinds:
+            assert kind in str(content["schema"])
+
+    @pytest.mark.parametrize("name", OPERATION_TYPES)
+    def test_some_provider_does_every_kind_and_says_what_it_costs(self, name: str, local) -> None:
+        models = [model for model in local.models if model.operation == name]
+        assert OPERATIONS[name].capability(local) is local
+        assert set().union(*(model.kinds for model in models)) == set(OPERATIONS[name].kinds)
+        assert all(model.price_per_unit_nanos for model in models)
 
     def test_every_model_of_a_provider_serves_a_known_operation_and_has_a_price(self) -> None:
         assert {model.operation for model in MODELS} <= set(OPERATION_TYPES)
@@ -304,3 +341,96 @@ class TestComingIn:
         assert len(bomb) < 10_000
         with pytest.raises(BadImageError, match="1000000 in all"):
             examine(bomb, BOUNDS)
+
+
+class TestLocalModels:
+    """What the guide says of them, on pictures in which it can be measured."""
+
+    def source(self, image: Image.Image) -> SourceImage:
+        return examine(file_of(image), BOUNDS)
+
+    def edited(self, local, image: Image.Image, mask: Image.Image | None = None, **parameters: Any) -> Image.Image:
+        operation = OPERATIONS["edit"]
+        uploads = {"image": (self.source(image),)}
+        if mask is not None:
+            uploads["mask"] = (self.source(mask),)
+        request = operation.request(EditParameters(**parameters), Uploads(uploads), BOUNDS)
+        result = asyncio.run(operation.run(local, "local-edit-1", request, attempt_of("edit")))
+        return opened(result.artifacts[0])
+
+    def disc(self, colour: str = "red") -> Image.Image:
+        image = Image.new("RGB", (80, 60), (190, 205, 220))
+        ImageDraw.Draw(image).ellipse((25, 15, 55, 45), fill=colour)
+        return image
+
+    def test_background_goes_and_the_subject_stays(self, local) -> None:
+        result = self.edited(local, self.disc(), kind="remove_background")
+        assert result.mode == "RGBA"
+        assert (pixel(result, 2, 2)[3], pixel(result, 40, 30)) == (0, (255, 0, 0, 255))
+
+    def test_erase_leaves_no_trace_and_touches_nothing_else(self, local) -> None:
+        mask = Image.new("L", (80, 60))
+        ImageDraw.Draw(mask).rectangle((20, 10, 60, 50), fill=255)
+        result = self.edited(local, self.disc(), mask, kind="erase")
+        red, green, blue = pixel(result, 40, 30)
+        assert abs(red - 190) < 30
+        assert min(green, blue) > 170
+        assert result.crop((0, 0, 80, 10)).tobytes() == self.disc().crop((0, 0, 80, 10)).tobytes()
+
+    def test_inpaint_changes_the_mask_alone_and_follows_the_seed(self, local) -> None:
+        mask = Image.new("L", (80, 60))
+        ImageDraw.Draw(mask).rectangle((30, 20, 70, 50), fill=255)
+        one, same, other = (
+            self.edited(local, self.disc(), mask, kind="inpaint", prompt="x", seed=seed) for seed in (1, 1, 2)
+        )
+        assert one.tobytes() == same.tobytes() != other.tobytes()
+        assert one.crop((0, 0, 29, 60)).tobytes() == self.disc().crop((0, 0, 29, 60)).tobytes()
+        assert pixel(one, 50, 35) != pixel(self.disc(), 50, 35)
+
+    def test_outpaint_keeps_what_was_there(self, local) -> None:
+        result = self.edited(local, self.disc(), kind="outpaint", left=30, bottom=100)
+        assert result.size == (110, 160)
+        assert result.crop((30, 0, 110, 60)).tobytes() == self.disc().tobytes()
+
+    def test_search_recolor_finds_the_colour_that_is_named(self, local) -> None:
+        result = self.edited(local, self.disc(), kind="search_recolor", search="the red ball", prompt="green, please")
+        red, green, _ = pixel(result, 40, 30)
+        assert green > 2 * red
+        assert pixel(result, 3, 3) == (190, 205, 220)
+
+    def test_relight_is_lighter_on_its_side(self, local) -> None:
+        result = self.edited(local, Image.new("RGB", (80, 60), "grey"), kind="relight", direction="left")
+        assert pixel(result, 2, 30)[0] > 128 > pixel(result, 77, 30)[0]
+
+    def test_general_does_what_its_words_say(self, local) -> None:
+        assert pixel(self.edited(local, self.disc(), kind="general", prompt="inverted"), 40, 30) == (0, 255, 255)
+        assert pixel(self.edited(local, self.disc(), kind="general", prompt="much darker"), 40, 30)[0] < 160
+
+    @pytest.mark.parametrize(
+        ("parameters", "field"),
+        [
+            ({"kind": "general", "prompt": "make it interesting"}, "prompt"),
+            ({"kind": "search_replace", "search": "the dog", "prompt": "x"}, "search"),
+            ({"kind": "search_recolor", "search": "red", "prompt": "loud"}, "prompt"),
+        ],
+    )
+    def test_what_they_cannot_read_is_refused_before_any_hold(self, local, parameters, field) -> None:
+        operation = OPERATIONS["edit"]
+        request = operation.request(
+            EditParameters(**parameters), Uploads({"image": (self.source(self.disc()),)}), BOUNDS
+        )
+        with pytest.raises(ProblemError) as refused:
+            Providers((local,)).select(operation, None, None, request)
+        assert refused.value.problem.errors[0].field == field
+
+    def test_a_colour_that_is_nowhere_is_a_failure_at_no_cost(self, local) -> None:
+        with pytest.raises(ProviderError) as failure:
+            self.edited(local, self.disc("red"), kind="search_recolor", search="green", prompt="blue")
+        assert (failure.value.code, failure.value.cost_nanos) == ("nothing_found", 0)
+
+    def test_no_face_is_a_failure_at_no_cost(self, local) -> None:
+        operation = OPERATIONS["face_swap"]
+        source = self.source(self.disc("green"))
+        request = operation.request(operation.parameters(), Uploads({"image": (source,), "face": (source,)}), BOUNDS)
+        with pytest.raises(ProviderError, match="no_face"):
+            asyncio.run(operation.run(local, "local-face-1", request, attempt_of("face_swap")))
