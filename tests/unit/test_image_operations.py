@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import io
 import tempfile
+from collections.abc import Awaitable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,13 @@ def _document() -> dict[str, Any]:
 
 def generation(count: int = 1) -> GenerateRequest:
     return GenerateRequest("a lighthouse", 64, 64, seed=1, count=count)
+
+
+def called(calling: Awaitable[ProviderResult]) -> ProviderResult:
+    async def work() -> ProviderResult:
+        return await calling
+
+    return asyncio.run(work())
 
 
 def pixel(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
@@ -355,7 +363,7 @@ class TestLocalModels:
         if mask is not None:
             uploads["mask"] = (self.source(mask),)
         request = operation.request(EditParameters(**parameters), Uploads(uploads), BOUNDS)
-        result = asyncio.run(operation.run(local, "local-edit-1", request, attempt_of("edit")))
+        result = called(operation.run(local, "local-edit-1", request, attempt_of("edit")))
         return opened(result.artifacts[0])
 
     def disc(self, colour: str = "red") -> Image.Image:
@@ -433,4 +441,4 @@ class TestLocalModels:
         source = self.source(self.disc("green"))
         request = operation.request(operation.parameters(), Uploads({"image": (source,), "face": (source,)}), BOUNDS)
         with pytest.raises(ProviderError, match="no_face"):
-            asyncio.run(operation.run(local, "local-face-1", request, attempt_of("face_swap")))
+            called(operation.run(local, "local-face-1", request, attempt_of("face_swap")))
