@@ -1,5 +1,5 @@
-"""The image service's own overhead for an operation, beside the sum of its parts: check, two journal writes, two
-publishes, which is what the ledger's client does around a call that does nothing."""
+"""The image service's own overhead for an operation, limit checks over NATS, beside the sum of its parts: check, two
+journal writes, two publishes, which is what the ledger's client does around a call that does nothing."""
 
 import asyncio
 import io
@@ -41,6 +41,7 @@ def measure_operations(made: Servers, report: Report, operations: int, repeats: 
             "IMAGE_LEDGER_URL": ledger.url,
             "IMAGE_LEDGER_TOKEN": TOKEN,
             "IMAGE_DATA_DIR": f"{data}/image",
+            "IMAGE_CHECK_TRANSPORT": "nats",
             # What is measured is not how soon a busy machine gives up on itself.
             "IMAGE_LEDGER_CONNECT_TIMEOUT_SECONDS": "10",
         }
@@ -131,7 +132,12 @@ def _in_process(nats_url: str, ledger_url: str, journal: str, operations: int) -
 
 async def _run_bare(nats_url: str, ledger_url: str, journal: str, operations: int) -> tuple[Measured, float]:
     settings = ClientSettings(
-        source="bench", nats_url=nats_url, ledger_url=ledger_url, token=SecretStr(TOKEN), journal_path=Path(journal)
+        source="bench",
+        nats_url=nats_url,
+        ledger_url=ledger_url,
+        token=SecretStr(TOKEN),
+        check_transport="nats",
+        journal_path=Path(journal),
     )
     latencies: list[float] = []
     remaining = iter(range(operations))
