@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from contracts.client import JournalUnavailableError, LedgerClient
 from contracts.client.journal import Journal
 from contracts.problems import RECORDING_UNAVAILABLE, ProblemError
+from image_service.recoveries import read_note
 
 OPERATIONS_MAX: Final = 1_000
 
@@ -61,13 +62,14 @@ def add_in_doubt_route(app: FastAPI, journal: Journal, ledger: LedgerClient) -> 
                 state = "outcome_waits"
             elif one.is_left_over:
                 state = "left_by_a_crash"
+            call = read_note(one.provider_job_id)  # of the provider that was called last
             operations.append(
                 OperationInDoubt(
                     operation_id=one.operation_id,
                     account_id=one.account_id,
-                    provider=one.provider,
-                    model=one.model,
-                    provider_job_id=one.provider_job_id,
+                    provider=call.provider if call else one.provider,
+                    model=call.model if call else one.model,
+                    provider_job_id=call.job_id if call else None,
                     state=state,
                     begun_at=one.begun_at,
                 )

@@ -62,7 +62,7 @@ class Recoveries:
 
     async def recover(self, requested: OperationRequested, note: str | None) -> Recovery:
         """Asks the provider, again and again while the job runs, until the deadline. See contracts.client.Recover."""
-        call = _read_note(requested, note)
+        call = _call_of(requested, note)
         provider = self._providers.find(call.provider)
         if provider is None:
             return InDoubt(f"the provider {call.provider} is no longer configured")
@@ -174,10 +174,18 @@ class Recoveries:
         return data.estimated_cost if cost is None else cost
 
 
-def _read_note(requested: OperationRequested, note: str | None) -> CallNote:
-    if note is not None:
-        try:
-            return CallNote.model_validate_json(note)
-        except ValidationError:
-            _log.error("call_note_unreadable", operation_id=str(requested.data.operation_id))
-    return CallNote(provider=requested.data.provider, model=requested.data.model)
+def read_note(note: str | None) -> CallNote | None:
+    """The note of an operation in the journal; None where there is none, or none that can be read."""
+    if note is None:
+        return None
+    try:
+        return CallNote.model_validate_json(note)
+    except ValidationError:
+        return None
+
+
+def _call_of(requested: OperationRequested, note: str | None) -> CallNote:
+    call = read_note(note)
+    if call is None and note is not None:
+        _log.error("call_note_unreadable", operation_id=str(requested.data.operation_id))
+    return call or CallNote(provider=requested.data.provider, model=requested.data.model)

@@ -183,6 +183,10 @@ class TestDoubt:
         async with image_service(settings, Providers((after,))) as client:
             running = await client.get(answer.headers["Location"])
             assert running.json()["status"] == "running"
+            [left] = (await client.get("/v1/in-doubt")).json()["operations"]
+            assert (left["state"], left["provider"], left["model"], left["provider_job_id"]) == (
+                "left_by_a_crash", "paid", "paint-1", "job-9",
+            )  # fmt: skip
 
             async def is_over() -> bool:
                 status = (await client.get(answer.headers["Location"])).json()
