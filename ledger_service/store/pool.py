@@ -50,7 +50,7 @@ _INDEX_LOOKUPS_ONLY: Final = {
 
 #: A ledger whose host or network is gone says nothing: without these the database would wait for it for hours, its
 #: transaction open and its accounts locked. Ours do not wait between two statements of a transaction for seconds.
-_SILENT_CLIENTS: Final = {
+SILENT_CLIENTS: Final = {
     "idle_in_transaction_session_timeout": "10s",
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
@@ -79,7 +79,7 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
         max_size=connections_max,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
-        server_settings={"application_name": "ledger-reads", **_INDEX_LOOKUPS_ONLY, **_SILENT_CLIENTS},
+        server_settings={"application_name": "ledger-reads", **_INDEX_LOOKUPS_ONLY, **SILENT_CLIENTS},
     )
 
 
@@ -98,6 +98,6 @@ async def open_hot_pool(database_url: str, connections_max: int, role: str) -> P
             "application_name": f"ledger-{role}",
             **_INDEX_LOOKUPS_ONLY,
             **_PLANNED_ONCE,
-            **_SILENT_CLIENTS,
+            **SILENT_CLIENTS,
         },
     )

@@ -18,7 +18,7 @@ from ledger_service.domain.merkle import (
     fold,
     kept_below,
 )
-from ledger_service.store.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS
+from ledger_service.store.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _SETTINGS: Final = {
     "enable_seqscan": "off",
     "max_parallel_workers_per_gather": "0",
 }
+#: Between two statements of a transaction a stretch of the log is hashed.
+_HASHES: Final = {"idle_in_transaction_session_timeout": "60s"}
 
 
 class Bound(NamedTuple):
@@ -90,7 +92,7 @@ async def open_pool(database_url: str) -> "Pool":
         max_size=1,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
-        server_settings=_SETTINGS,
+        server_settings={**_SETTINGS, **SILENT_CLIENTS, **_HASHES},
     )
 
 
