@@ -1,0 +1,175 @@
+"""Results behind URLs that a provider gives: fetched from hosts that are allowed, and from the public network only.
+
+A URL in an answer is foreign input. Its host has to be on a list; its name is resolved here, every address that it has
+must be a public one, and the connection goes to the address that was checked, so that a name which changes its mind in
+between (DNS rebinding) leads nowhere. A redirect is a new URL, checked alike.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import httpx
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from image_service.providers.attempt import Attempt
+
+TRIES_MAX: Final = 4
+REDIRECTS_MAX: Final = 3
+CONNECT_SECONDS: Final = 5.0
+READ_SECONDS: Final = 30.0
+URL_LENGTH_MAX: Final = 8_192
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class BadResultUrlError(Exception):
+    """The URL may not be fetched. The message names the host at most: such URLs carry signatures."""
+
+
+class DownloadError(Exception):
+    """The result cannot be had: it is gone, too large, or cut off again and again."""
+
+
+class _AgainError(Exception):
+    pass
+
+
+class Downloads:
+    """``hosts``: names, or ``*.name`` for all below a name, over https on its own port. ``insecure_hosts``: names or
+    addresses with or without a port, where http and private addresses will do as well: for emulators on this machine.
+    """
+
+    def __init__(
+        self, hosts: Iterable[str], insecure_hosts: Iterable[str] = (), *, bytes_max: int, wait_seconds: float = 0.25
+    ) -> None:
+        self._hosts = tuple(host.lower() for host in hosts)
+        self._insecure_hosts = frozenset(host.lower() for host in insecure_hosts)
+        self._bytes_max = bytes_max
+        self._wait_seconds = wait_seconds
+        timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+        # A connection belongs to an address, and must not be found again by another name with that address.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def fetch(self, url: str, attempt: Attempt) -> Path:
+        """The result as a spooled file. Raises BadResultUrlError, DownloadError."""
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(TRIES_MAX),
+            wait=wait_random_exponential(self._wait_seconds, max=8),
+            retry=retry_if_exception_type(_AgainError),
+            reraise=True,
+        )
+        try:
+            return await retrying(self._follow, url, attempt)
+        except _AgainError as error:
+            raise DownloadError(str(error)) from error
+
+    async def _follow(self, url: str, attempt: Attempt) -> Path:
+        for _ in range(REDIRECTS_MAX + 1):
+            found = await self._fetch(url, attempt)
+            if isinstance(found, Path):
+                return found
+            url = found
+        raise DownloadError("its host redirects without end")
+
+    async def _fetch(self, url: str, attempt: Attempt) -> Path | str:
+        """The file, or where the host redirects to."""
+        parsed = self.check(url)
+        address = await self._address(parsed)
+        request = self._client.build_request(
+            "GET",
+            parsed.copy_with(host=address),
+            headers={"Host": parsed.netloc.decode("ascii"), "Accept-Encoding": "identity"},
+            extensions={"sni_hostname": parsed.host},
+        )
+        path = attempt.spool()
+        received = 0
+        try:
+            response = await self._client.send(request, stream=True)
+            try:
+                if response.status_code in _REDIRECTS:
+                    return str(parsed.join(response.headers.get("location", "")))
+                if response.status_code in _TRANSIENT:
+                    raise _AgainError(f"its host answers with status {response.status_code}")
+                if response.status_code != 200:
+                    raise DownloadError(f"its host answers with status {response.status_code}")
+                with path.open("wb") as file:
+                    async for portion in response.aiter_raw(256 * 1024):
+                        received += len(portion)
+                        if received > self._bytes_max:
+                            raise DownloadError(f"it has more than {self._bytes_max} bytes")
+                        await asyncio.to_thread(file.write, portion)
+            finally:
+                await response.aclose()
+        except httpx.InvalidURL as error:
+            raise BadResultUrlError("its host redirects to what is no URL") from error
+        except httpx.HTTPError as error:
+            raise _AgainError(f"its host cannot be reached, or cuts it off ({type(error).__name__})") from error
+        return path
+
+    def check(self, url: str) -> httpx.URL:
+        """The URL, if it may be fetched as far as its text says. Raises BadResultUrlError."""
+        try:
+            parsed = httpx.URL(url) if len(url) <= URL_LENGTH_MAX else None
+        except (httpx.InvalidURL, ValueError):
+            parsed = None
+        if parsed is None or not parsed.host or parsed.scheme not in ("http", "https"):
+            raise BadResultUrlError("the provider's answer has no URL of a result")
+        if parsed.userinfo:
+            raise BadResultUrlError("the URL of the result carries a user")
+        if self._is_insecure(parsed):
+            return parsed
+        if parsed.scheme != "https" or parsed.port is not None:
+            raise BadResultUrlError(f"results are fetched over https on its own port only, not from {parsed.host}")
+        if not any(_fits(parsed.host, host) for host in self._hosts):
+            raise BadResultUrlError(
+                f"results may not be fetched from {parsed.host}; IMAGE_RESULT_HOSTS names further hosts"
+            )
+        return parsed
+
+    def _is_insecure(self, url: httpx.URL) -> bool:
+        return url.host in self._insecure_hosts or url.netloc.decode("ascii") in self._insecure_hosts
+
+    async def _address(self, url: httpx.URL) -> str:
+        """The address to connect to, every one of the host's being allowed. Raises BadResultUrlError, _AgainError."""
+        port = url.port or (443 if url.scheme == "https" else 80)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise _AgainError(f"{url.host} has no address at the moment") from error
+        addresses = [str(entry[4][0]) for entry in found]
+        if not self._is_insecure(url) and not all(is_public(address) for address in addresses):
+            raise BadResultUrlError(f"{url.host} leads into a private network")
+        return addresses[0]
+
+
+def _fits(host: str, allowed: str) -> bool:
+    if allowed.startswith("*."):
+        return host.endswith(allowed[1:])
+    return host == allowed
+
+
+def is_public(address: str) -> bool:
+    """Whether this IP address is one of the public network: not loopback, private, link-local (and with it a cloud's
+    metadata), shared, reserved, or one of those wrapped into IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        wrapped = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo or (None, None))[1]
+        if wrapped is not None:
+            return is_public(str(wrapped))
+        if parsed in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
+    return parsed.is_global and not parsed.is_multicast
+
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")

@@ -1,0 +1,223 @@
+"""Jobs at a provider: followed to their end by the call that started them, or by whoever finds them after a restart."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from image_service.artifacts import Artifact
+from image_service.images import Bounds
+from image_service.providers.attempt import Attempt
+from image_service.providers.base import OutcomeUnknownError, ProviderError, ProviderResult, StillRunning
+from image_service.providers.deliverables import (
+    BadResultError,
+    decoded,
+    glb_from,
+    image_from,
+    image_of_size,
+    mp4_from,
+)
+from image_service.providers.downloads import BadResultUrlError, DownloadError, Downloads
+from image_service.providers.http import TroubleError
+
+RESULT_UNUSABLE: Final = "result_unusable"
+POLL_SECONDS_FIRST: Final = 0.25
+POLL_SECONDS_MAX: Final = 2.0
+POLL_GROWTH: Final = 1.5
+
+Gives = Literal["image", "glb", "mp4"]
+
+
+class Job(BaseModel):
+    """What `Attempt.accepted` keeps: all that it takes to finish an order without the request.
+
+    ``wanted`` jobs were to be started; fewer ``ids`` say that the rest may have been started without an answer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ids: tuple[str, ...]
+    wanted: int = 1
+    gives: Gives = "image"
+    #: Of an image that has to have this size exactly, in pixels.
+    size: tuple[int, int] | None = None
+    seed: int | None = None
+
+    @classmethod
+    def read(cls, job_id: str | None) -> "Job":
+        """Raises OutcomeUnknownError where there is none: what was ordered cannot be found again then."""
+        if job_id is None:
+            raise OutcomeUnknownError("the provider's answer, with the id of the job, was lost")
+        try:
+            return cls.model_validate_json(job_id)
+        except ValidationError as error:
+            raise OutcomeUnknownError("the note of the job cannot be read") from error
+
+    def text(self) -> str:
+        return self.model_dump_json(exclude_none=True)
+
+
+@dataclass(frozen=True)
+class Running:
+    """``state``: the provider's word."""
+
+    state: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that was billed, and where its results are: URLs, base64, bytes, or a file."""
+
+    outputs: tuple[str | bytes | Path, ...]
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class NotDone:
+    """A job that failed."""
+
+    error: ProviderError
+
+
+Seen = Running | Done | NotDone
+#: One look at a job by its id. Raises TroubleError; OutcomeUnknownError where the provider knows no such job.
+Look = Callable[[str], Awaitable[Seen]]
+
+
+class Finisher:
+    """Makes results of finished jobs. ``poll_seconds``: between two looks, at first and at most."""
+
+    def __init__(
+        self,
+        downloads: Downloads,
+        bounds: Bounds,
+        *,
+        poll_seconds: tuple[float, float] = (POLL_SECONDS_FIRST, POLL_SECONDS_MAX),
+    ) -> None:
+        self._downloads = downloads
+        self._bounds = bounds
+        self._poll_seconds_first, self._poll_seconds_max = poll_seconds
+
+    async def close(self) -> None:
+        await self._downloads.close()
+
+    async def follow(
+        self, job: Job, look: Look, attempt: Attempt, error: ProviderError | None = None
+    ) -> ProviderResult:
+        """Until all of them have ended; the attempt's deadline is the service's to keep.
+
+        Raises ProviderError, as soon as all is known that is to be paid: where a job failed, or where ``error`` kept
+        further ones from being started. OutcomeUnknownError where the provider knows nothing of a job.
+        """
+        pause = self._poll_seconds_first
+        ended: dict[str, Done | NotDone] = {}
+        while True:
+            await self._look_at_all(job, look, attempt, ended)
+            if len(ended) == len(job.ids):
+                return await self._finish(job, list(ended.values()), attempt, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * POLL_GROWTH, self._poll_seconds_max)
+
+    async def look_once(self, job: Job, look: Look, attempt: Attempt) -> ProviderResult | StillRunning:
+        """For `Provider.recover`. Raises ProviderError, OutcomeUnknownError, TroubleError."""
+        if len(job.ids) < job.wanted:
+            raise OutcomeUnknownError(f"{job.wanted} jobs were to be started; the ids of {len(job.ids)} are known")
+        ended: dict[str, Done | NotDone] = {}
+        await self._look_at_all(job, look, attempt, ended, raising=True)
+        if len(ended) < len(job.ids):
+            return StillRunning(self._poll_seconds_max)
+        return await self._finish(job, list(ended.values()), attempt)
+
+    async def _look_at_all(
+        self, job: Job, look: Look, attempt: Attempt, ended: dict[str, Done | NotDone], *, raising: bool = False
+    ) -> None:
+        for job_id in job.ids:
+            if job_id in ended:
+                continue
+            try:
+                seen = await look(job_id)
+            except TroubleError:
+                if raising:
+                    raise
+                attempt.progress(None, "cannot be asked at the moment")
+                return
+            if isinstance(seen, Running):
+                attempt.progress(seen.fraction or (len(ended) / job.wanted or None), seen.state)
+            else:
+                ended[job_id] = seen
+
+    async def _finish(
+        self, job: Job, ended: list[Done | NotDone], attempt: Attempt, error: ProviderError | None = None
+    ) -> ProviderResult:
+        done = [one for one in ended if isinstance(one, Done)]
+        error = next((one.error for one in ended if isinstance(one, NotDone)), error)
+        if error is not None:
+            raise partly_billed(error, len(done), attempt)
+        artifacts = []
+        for one in done:
+            artifacts.extend(await self.artifacts(one, job, attempt))
+        seed = job.seed if job.seed is not None else done[0].seed
+        return ProviderResult(tuple(artifacts), status_code=200, seed=seed)
+
+    async def artifacts(self, done: Done, job: Job, attempt: Attempt) -> list[Artifact]:
+        """What a finished job gave. Raises ProviderError, billed like a result: the provider did its work."""
+        attempt.progress(None, "fetching the result")
+        try:
+            if not done.outputs:
+                raise BadResultError("the job has no result")
+            sources = [await self._source(output, attempt) for output in done.outputs]
+            return [await asyncio.to_thread(self._check, source, job) for source in sources]
+        except (BadResultError, BadResultUrlError, DownloadError) as error:
+            raise ProviderError(
+                RESULT_UNUSABLE, f"the provider did it, but its result cannot be used: {error}", cost_nanos=None,
+                status_code=200,
+            ) from error  # fmt: skip
+
+    async def _source(self, output: str | bytes | Path, attempt: Attempt) -> bytes | Path:
+        if isinstance(output, str):
+            is_url = output[:6].lower() in ("http:/", "https:")
+            return await (self._downloads.fetch(output, attempt) if is_url else asyncio.to_thread(decoded, output))
+        return output
+
+    def _check(self, source: bytes | Path, job: Job) -> Artifact:
+        if job.gives == "glb":
+            return glb_from(source)
+        if job.gives == "mp4":
+            return mp4_from(source)
+        if job.size is None:
+            return image_from(source, self._bounds)
+        return image_of_size(source, self._bounds, *job.size)
+
+
+def partly_billed(error: ProviderError, done: int, attempt: Attempt) -> ProviderError:
+    """Some of an order's jobs failed (with ``error``), ``done`` of them were billed: the operation failed, at the price
+    of those."""
+    if not done:
+        return error
+    attempt.used(quantity=done)
+    message = f"{error.message} ({done} of the images were made and billed)"
+    return ProviderError(error.code, message, cost_nanos=None, status_code=error.status_code)
+
+
+async def in_order(
+    start: Callable[[int], Awaitable[str]], job: Callable[[tuple[str, ...]], Job], wanted: int, attempt: Attempt
+) -> tuple[Job, ProviderError | None]:
+    """Start ``wanted`` jobs one after the other, each id kept before the next order goes out.
+
+    ``start`` raises ProviderError where nothing was started: the job then has fewer ids than wanted, and what they do
+    is still to be paid.
+    """
+    ids: tuple[str, ...] = ()
+    for index in range(wanted):
+        try:
+            ids = (*ids, await start(index))
+        except ProviderError as error:
+            if not ids:
+                raise
+            return job(ids), error
+        await attempt.accepted(job(ids).text())
+    return job(ids), None
