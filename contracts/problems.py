@@ -63,6 +63,7 @@ OPERATION_FAILED: Final = ProblemType("operation_failed", 502, "The provider did
 PROVIDER_UNAVAILABLE: Final = ProblemType(
     "provider_unavailable", 503, "No provider of this operation can be reached", retry_after_seconds=10
 )
+PROVIDER_NOT_CONFIGURED: Final = ProblemType("provider_not_configured", 422, "The provider has no key here")
 STORE_UNAVAILABLE: Final = ProblemType(
     "store_unavailable", 503, "The ledger's database cannot be reached", retry_after_seconds=1
 )

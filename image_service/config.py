@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import yaml
-from pydantic import Field, SecretStr, StringConstraints, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.access.nats_access import INBOX_PREFIX
 from contracts.access.settings import AccessSettings
@@ -17,6 +17,15 @@ _HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
 _Port = Annotated[int, Field(ge=1, le=65_535)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 _Count = Annotated[int, Field(ge=1)]
+_Key = Annotated[SecretStr, Field(min_length=1)]
+
+
+def _split(text: object) -> object:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+
+#: As "a.example, *.b.example".
+_Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(AccessSettings, BaseSettings):
@@ -90,6 +99,24 @@ class Settings(AccessSettings, BaseSettings):
     #: A client that sends no whole headers, or hardly any of a body, for so long is given up.
     slow_client_seconds: _Seconds = 15.0
     local_threads: _Count = os.cpu_count() or 2
+
+    #: Providers are there once they have a key. Their URLs are those of their documentation.
+    wavespeed_key: _Key | None = None
+    wavespeed_url: _HttpUrl = "https://api.wavespeed.ai"
+    stability_key: _Key | None = None
+    stability_url: _HttpUrl = "https://api.stability.ai"
+    openai_key: _Key | None = None
+    openai_url: _HttpUrl = "https://api.openai.com"
+    gemini_key: _Key | None = None
+    gemini_url: _HttpUrl = "https://generativelanguage.googleapis.com"
+    huggingface_key: _Key | None = None
+    huggingface_url: _HttpUrl = "https://router.huggingface.co"
+    #: Hosts that results may be fetched from, beside those that a provider is known to use: names, or *.name.
+    result_hosts: _Hosts = ()
+    #: The same, over http and in private networks too: emulators on this machine. A name, or name:port.
+    result_insecure_hosts: _Hosts = ()
+    #: Of one result: an image, a 3D model, a clip.
+    result_bytes_max: _Count = 256 * 1024 * 1024
 
     @model_validator(mode="after")
     def _calls_end_before_their_hold(self) -> Self:

@@ -1,25 +1,36 @@
-"""Which providers there are, and which of them serve a request. A new provider adds one line to `build`."""
+"""Which providers there are, and which of them serve a request. A new provider adds one line to REMOTES."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from contracts.problems import INVALID_REQUEST, PROVIDER_UNAVAILABLE, FieldError, ProblemError
+from contracts.problems import (
+    INVALID_REQUEST,
+    PROVIDER_NOT_CONFIGURED,
+    PROVIDER_UNAVAILABLE,
+    FieldError,
+    ProblemError,
+)
 from image_service.config import Settings
 from image_service.operations import OPERATIONS
 from image_service.operations.base import AnyOperation
+from image_service.providers import wavespeed
 from image_service.providers.base import Model, Provider, ProviderRequest, Quote, RefusedRequestError
 from image_service.providers.local import LocalProvider
+from image_service.providers.remote import Remote
 from image_service.routing import Route, Routes, Target
+
+REMOTES: Final[tuple[Remote, ...]] = (
+    wavespeed.REMOTE,
+)  # fmt: skip
 
 
 def build(settings: Settings) -> "Providers":
-    """All providers, by name. Raises ValueError where a route leads nowhere."""
-    return Providers(
-        (
-            LocalProvider(threads=settings.local_threads),
-        ),
-        settings.all_routes(),
-    )  # fmt: skip
+    """The local provider, and all that have a key. Raises ValueError where a route leads nowhere."""
+    remote = {one.name: one.made(settings) for one in REMOTES}
+    missing = {one.name: one.variable for one in REMOTES if remote[one.name] is None}
+    configured = [provider for provider in remote.values() if provider is not None]
+    return Providers((LocalProvider(threads=settings.local_threads), *configured), settings.all_routes(), missing)
 
 
 @dataclass(frozen=True)
@@ -59,12 +70,18 @@ class Selection:
 
 
 class Providers:
-    """The registry. Selecting is free for all; the provider itself is handed out by metering alone."""
+    """The registry. Selecting is free for all; the provider itself is handed out by metering alone.
 
-    def __init__(self, providers: Iterable[Provider], routes: Routes = ()) -> None:
+    ``missing``: providers that have no key, with the variable that it belongs into.
+    """
+
+    def __init__(
+        self, providers: Iterable[Provider], routes: Routes = (), missing: Mapping[str, str] | None = None
+    ) -> None:
         self._by_name = {provider.name: provider for provider in providers}
         self._routes = routes
         self._capable: dict[tuple[str, str], bool] = {}
+        self._missing = missing or {}
         for index, route in enumerate(routes):
             self._check_route(index, route)
 
@@ -85,7 +102,7 @@ class Providers:
         """The provider and model asked for, else those of the first route that fits, else the operation's default.
 
         Raises ProblemError: invalid_request, naming ``provider``, ``model`` or what a model cannot do, where they do
-        not exist or do not serve the request; provider_unavailable where all of them are down.
+        not exist or do not serve the request; provider_not_configured; provider_unavailable where all of them are down.
         """
         targets = self._targets(operation, provider, model, request.kind)
         candidates: list[Candidate] = []
@@ -114,6 +131,10 @@ class Providers:
 
     def _candidate(self, operation: AnyOperation, target: Target, request: ProviderRequest) -> Candidate:
         provider = self._by_name.get(target.provider)
+        if provider is None and target.provider in self._missing:
+            message = f"{target.provider} has no key here; {self._missing[target.provider]} is to be set"
+            broken = FieldError(field="provider", rule=PROVIDER_NOT_CONFIGURED.code, message=message)
+            raise ProblemError(PROVIDER_NOT_CONFIGURED, message, [broken])
         if provider is None:
             raise _wrong("provider", "unknown_provider", f"no such provider; known are {', '.join(self._by_name)}")
         entry = self._model(operation, provider, target.model, request.kind)
@@ -159,7 +180,10 @@ class Providers:
             provider = self._by_name.get(target.provider)
             if provider is None:
                 known = ", ".join(self._by_name)
-                raise ValueError(f"{place}.to[{number}].provider: there is no {target.provider}; known are {known}")
+                why = f"there is no {target.provider}; known are {known}"
+                if target.provider in self._missing:
+                    why = f"{target.provider} has no key; {self._missing[target.provider]} is to be set"
+                raise ValueError(f"{place}.to[{number}].provider: {why}")
             try:
                 self._model(operation, provider, target.model, route.kind)
             except ProblemError as error:

@@ -50,6 +50,7 @@ PINNED: dict[str, tuple[str, int, int | None]] = {
     "rate_limited": ("urn:usage-ledger:problem:rate-limited", 429, None),
     "operation_failed": ("urn:usage-ledger:problem:operation-failed", 502, None),
     "provider_unavailable": ("urn:usage-ledger:problem:provider-unavailable", 503, 10),
+    "provider_not_configured": ("urn:usage-ledger:problem:provider-not-configured", 422, None),
     "store_unavailable": ("urn:usage-ledger:problem:store-unavailable", 503, 1),
     "ledger_unavailable": ("urn:usage-ledger:problem:ledger-unavailable", 503, 1),
     "recording_unavailable": ("urn:usage-ledger:problem:recording-unavailable", 503, 5),
