@@ -108,16 +108,21 @@ class _AgainError(Exception):
 
 @dataclass(frozen=True)
 class Order:
-    """A request that may be billed. ``spool``: a success is written to a file, of at most ``bytes_max``."""
+    """A request that may be billed. ``spool``: a success is written to a file, of at most ``bytes_max``.
+
+    ``alone``: no other order of the same attempt is under way.
+    """
 
     path: str
     json: Mapping[str, Any] | None = None  # Any: JSON of the provider's own shape
+    #: Fields of a multipart form; with neither, and no JSON, the body is empty.
     form: Mapping[str, str] = field(default_factory=dict)
-    #: Name of the field, and file name, bytes, media type.
+    #: More of its fields: name, and file name, bytes, media type.
     files: tuple[tuple[str, tuple[str, bytes, str]], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     spool: bool = False
     bytes_max: int = ANSWER_BYTES_MAX
+    alone: bool = True
 
 
 class Channel:
@@ -180,7 +185,7 @@ class Channel:
         Raises ProviderError where nothing was started however often it was tried; OutcomeUnknownError where nobody
         knows; AnswerLostError where an answer began.
         """
-        was_sent = attempt.may_be_billed  # by an earlier order of the same attempt
+        was_sent = attempt.may_be_billed or not order.alone
 
         async def once(retries: int) -> Answer:
             await self._pace()
@@ -261,12 +266,13 @@ class Channel:
 
     async def _send(self, order: Order, attempt: Attempt, retries: int) -> Answer:
         timeout = httpx.Timeout(attempt.deadline_seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS)
+        # A field without a file name is a plain one: so a form without a file is multipart too.
+        fields = [(name, (None, value.encode(), None)) for name, value in order.form.items()]
         request = self._orders.build_request(
             "POST",
             order.path,
             json=order.json,
-            data=dict(order.form) or None,
-            files=list(order.files) or None,
+            files=[*fields, *order.files] or None,
             headers=dict(order.headers),
             timeout=timeout,
         )

@@ -1,7 +1,7 @@
 """Jobs at a provider: followed to their end by the call that started them, or by whoever finds them after a restart."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -154,9 +154,9 @@ class Finisher:
         self, job: Job, ended: list[Done | NotDone], attempt: Attempt, error: ProviderError | None = None
     ) -> ProviderResult:
         done = [one for one in ended if isinstance(one, Done)]
-        error = next((one.error for one in ended if isinstance(one, NotDone)), error)
-        if error is not None:
-            raise partly_billed(error, len(done), attempt)
+        failed = [one.error for one in ended if isinstance(one, NotDone)]
+        if error is not None or failed:
+            raise partly_billed([*failed, *([error] if error is not None else [])], len(done), attempt)
         artifacts = []
         for one in done:
             artifacts.extend(await self.artifacts(one, job, attempt))
@@ -193,14 +193,16 @@ class Finisher:
         return image_of_size(source, self._bounds, *job.size)
 
 
-def partly_billed(error: ProviderError, done: int, attempt: Attempt) -> ProviderError:
-    """Some of an order's jobs failed (with ``error``), ``done`` of them were billed: the operation failed, at the price
-    of those."""
-    if not done:
-        return error
-    attempt.used(quantity=done)
-    message = f"{error.message} ({done} of the images were made and billed)"
-    return ProviderError(error.code, message, cost_nanos=None, status_code=error.status_code)
+def partly_billed(errors: Sequence[ProviderError], done: int, attempt: Attempt) -> ProviderError:
+    """Of an order's jobs some failed, and ``done`` did not: the operation failed, at the price of all that was billed,
+    failed ones among it where their error says so."""
+    first = errors[0]
+    billed = done + sum(error.cost_nanos is None for error in errors)
+    if not billed or len(errors) + done == 1:
+        return first
+    attempt.used(quantity=billed)
+    message = f"{first.message} ({billed} of the images were billed)"
+    return ProviderError(first.code, message, cost_nanos=None, status_code=first.status_code)
 
 
 async def in_order(

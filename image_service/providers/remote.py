@@ -9,7 +9,7 @@ from image_service.config import Settings
 from image_service.images import Bounds
 from image_service.providers.base import Provider
 from image_service.providers.downloads import Downloads
-from image_service.providers.jobs import Finisher
+from image_service.providers.jobs import POLL_SECONDS_FIRST, POLL_SECONDS_MAX, Finisher
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,13 @@ def bounds_of(settings: Settings) -> Bounds:
     return Bounds(settings.pixels_max, settings.edge_pixels_max)
 
 
-def finisher_for(settings: Settings, result_hosts: tuple[str, ...]) -> Finisher:
-    """What fetches and checks the results of one provider."""
+def finisher_for(
+    settings: Settings,
+    result_hosts: tuple[str, ...],
+    poll_seconds: tuple[float, float] = (POLL_SECONDS_FIRST, POLL_SECONDS_MAX),
+) -> Finisher:
+    """What follows the jobs of one provider, and fetches and checks their results."""
     downloads = Downloads(
         (*result_hosts, *settings.result_hosts), settings.result_insecure_hosts, bytes_max=settings.result_bytes_max
     )
-    return Finisher(downloads, bounds_of(settings))
+    return Finisher(downloads, bounds_of(settings), poll_seconds=poll_seconds)

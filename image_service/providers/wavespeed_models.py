@@ -38,6 +38,7 @@ UPSCALER: Final = "wavespeed-ai/image-upscaler"
 ULTIMATE_UPSCALER: Final = "wavespeed-ai/ultimate-image-upscaler"
 HUNYUAN_3D: Final = "wavespeed-ai/hunyuan3d-v3/image-to-3d"
 WAN_480P: Final = "wavespeed-ai/wan-2.2/i2v-480p-ultra-fast"
+WAN_720P: Final = "wavespeed-ai/wan-2.1/i2v-720p"
 
 MODELS: Final = (
     Model(FLUX_DEV, "generate"),
@@ -51,6 +52,7 @@ MODELS: Final = (
     Model(UPSCALER, "upscale", kinds=frozenset({"fast", "conservative"})),
     Model(ULTIMATE_UPSCALER, "upscale", kinds=frozenset({"creative"})),
     Model(HUNYUAN_3D, "image_to_3d", unit="call", long=True),
+    Model(WAN_720P, "image_to_video", unit="second", long=True),
     Model(WAN_480P, "image_to_video", unit="second", long=True),
 )
 
@@ -58,7 +60,7 @@ MODELS: Final = (
 _FLUX_EDGES: Final = range(256, 1536 + 1)
 _SEEDREAM_EDGES: Final = range(1024, 4096 + 1)
 _FLUX_STEPS_MAX: Final = 50
-_SECONDS: Final = (5, 8)
+_CLIPS: Final = {WAN_720P: ("720p", (5, 10)), WAN_480P: ("480p", (5, 8))}
 #: The edge that target_resolution names.
 _RESOLUTIONS: Final = {"2k": 2048, "4k": 4096, "8k": 8192}
 
@@ -207,12 +209,14 @@ def _image_to_3d(model: str, request: ThreeDRequest, seed: int) -> Plan:
 
 
 def _image_to_video(model: str, request: VideoRequest, seed: int) -> Plan:
-    del model
-    if request.resolution != "480p":
-        raise RefusedRequestError("resolution", "480p")
-    if request.seconds not in _SECONDS:
-        raise RefusedRequestError("seconds", " or ".join(map(str, _SECONDS)))
-    body = {"prompt": request.prompt or "", "duration": request.seconds, "seed": seed}
+    resolution, lengths = _CLIPS[model]
+    if request.resolution != resolution:
+        raise RefusedRequestError("resolution", f"the model makes clips of {resolution}")
+    if request.seconds not in lengths:
+        raise RefusedRequestError("seconds", " or ".join(map(str, lengths)))
+    if request.prompt is None:
+        raise RefusedRequestError("prompt", "the model needs one")
+    body = {"prompt": request.prompt, "duration": request.seconds, "seed": seed}
     return Plan((request.image,), lambda urls, _: {**body, "image": urls[0]}, "mp4", seed=seed)
 
 

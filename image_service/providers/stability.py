@@ -1,0 +1,269 @@
+"""Stability: forms to /v2beta, answered with the image itself, or with the id of a job.
+
+Sources: see stability_models.py; https://kb.stability.ai/knowledge-base/api-key-rate-limit-information (150 requests in
+10 seconds). What is billed: "You will not be charged for failed generations", "your request was denied and you were not
+charged" (403); a result with finish-reason CONTENT_FILTERED was made, and comes blurred: it counts as billed.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import httpx
+from pydantic import SecretStr
+
+from image_service.providers.attempt import Attempt
+from image_service.providers.base import (
+    Model,
+    OutcomeUnknownError,
+    ProviderError,
+    ProviderRequest,
+    ProviderResult,
+    Quote,
+    StillRunning,
+)
+from image_service.providers.http import Answer, AnswerLostError, Channel, Order, Pace, TroubleError
+from image_service.providers.jobs import (
+    RESULT_UNUSABLE,
+    Done,
+    Finisher,
+    Job,
+    NotDone,
+    Running,
+    Seen,
+    partly_billed,
+)
+from image_service.providers.remote import Remote, finisher_for
+from image_service.providers.requests import (
+    ControlRequest,
+    EditRequest,
+    GenerateRequest,
+    ThreeDRequest,
+    UpscaleRequest,
+)
+from image_service.providers.stability_models import MODELS, Plan, plan, quote
+
+NAME: Final = "stability"
+PACE: Final = Pace(calls_max=64, requests_max=150, per_seconds=10.0)
+#: "Rate-limiting or other errors may occur if you poll more than once every 10 seconds."
+POLL_SECONDS: Final = (10.0, 10.0)
+RESULT_BYTES_MAX: Final = 256 * 1024 * 1024
+
+_JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_SEED: Final = re.compile(r"[0-9]{1,10}")
+_NAME: Final = re.compile(r"[a-z_]{1,60}")
+_REFUSALS: Final = {
+    400: "invalid_input",
+    401: "provider_credentials",
+    402: "provider_credit",
+    403: "provider_credentials",
+    404: "provider_no_model",
+    413: "invalid_input",
+    422: "invalid_input",
+}
+#: Names of errors that are about what is in the request, whatever their status.
+_FILTERED: Final = frozenset({"content_moderation", "public_figure"})
+_ELSEWHERE: Final = frozenset({"provider_credentials", "provider_credit", "provider_no_model"})
+
+
+def error_name(answer: Answer) -> str | None:
+    """The ``name`` of ``{id, name, errors}``. The texts in ``errors`` may repeat the prompt, so they are not used."""
+    try:
+        content = answer.json()
+    except ValueError:
+        return None
+    name = content.get("name") if isinstance(content, dict) else None
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else None
+
+
+def refusal(answer: Answer) -> ProviderError | None:
+    """What an answer means that started nothing and bills nothing; None where that is not certain, or a success."""
+    code = _REFUSALS.get(answer.status)
+    if code is None:
+        return None
+    name = error_name(answer)
+    if name in _FILTERED:
+        code = "content_filtered"
+    return ProviderError(
+        code,
+        f"{NAME} refused the request: {name or 'status'} ({answer.status})",
+        status_code=answer.status,
+        retry_count=answer.retries,
+        elsewhere=code in _ELSEWHERE,
+    )
+
+
+def is_result(headers: httpx.Headers) -> bool:
+    """Whether these are the headers of something that was made, and so is billed, whatever becomes of its bytes."""
+    media_type = str(headers.get("content-type", "")).partition(";")[0].strip().lower()
+    return media_type.startswith("image/") or media_type == "model/gltf-binary"
+
+
+def read_result(answer: Answer) -> Done:
+    """The result in an answer with status 200. Raises ProviderError, billed: it is held back by the filter;
+    OutcomeUnknownError: these are no words of Stability's."""
+    if not is_result(answer.headers) or answer.file is None:
+        raise OutcomeUnknownError(f"{NAME} answered with status 200, and no result")
+    if answer.headers.get("finish-reason", "SUCCESS") == "CONTENT_FILTERED":
+        raise ProviderError(
+            "content_filtered", f"{NAME} made it, and held it back as against its rules", cost_nanos=None,
+            status_code=200, retry_count=answer.retries,
+        )  # fmt: skip
+    seed = answer.headers.get("seed", "")
+    return Done((answer.file,), int(seed) if _SEED.fullmatch(seed) else None)
+
+
+def read_job_id(answer: Answer) -> str:
+    """Of ``{"id"}``. Raises OutcomeUnknownError."""
+    try:
+        content = answer.json()
+    except ValueError:
+        content = None
+    found = content.get("id") if isinstance(content, dict) else None
+    if not isinstance(found, str) or not _JOB_ID.fullmatch(found):
+        raise OutcomeUnknownError(f"{NAME} took a request, but its answer names no job")
+    return found
+
+
+class Stability:
+    name = NAME
+    models = MODELS
+
+    def __init__(self, url: str, key: SecretStr, finisher: Finisher, *, channel: Channel | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
+        self._channel = channel or Channel(NAME, url, headers, pace=PACE)
+        self._finisher = finisher
+
+    @property
+    def available(self) -> bool:
+        return self._channel.available
+
+    def quote(self, model: Model, request: ProviderRequest) -> Quote:
+        return quote(model, request)
+
+    async def generate(self, model: str, request: GenerateRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def edit(self, model: str, request: EditRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def upscale(self, model: str, request: UpscaleRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def control(self, model: str, request: ControlRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def image_to_3d(self, model: str, request: ThreeDRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
+        """Only jobs can be found again; what is answered with the image itself cannot."""
+        del model
+        return await self._finisher.look_once(Job.read(job_id), self._looking(attempt), attempt)
+
+    async def close(self) -> None:
+        await self._channel.close()
+        await self._finisher.close()
+
+    async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
+        planned = plan(model, request)
+        uploads = await asyncio.to_thread(_uploads, planned)
+        async with self._channel.turn():
+            if planned.is_job:
+                return await self._run_job(planned, uploads, attempt)
+            made = await asyncio.gather(
+                *(self._make(planned, form, uploads, attempt) for form in planned.forms), return_exceptions=True
+            )
+        return await self._finish(planned, made, attempt)
+
+    async def _make(self, planned: Plan, form: Mapping[str, str], uploads: "_Uploads", attempt: Attempt) -> Done:
+        accept = "image/*" if planned.gives == "image" else "*/*"
+        order = Order(
+            planned.path, form=form, files=uploads, headers={"Accept": accept}, spool=True, bytes_max=RESULT_BYTES_MAX,
+            alone=len(planned.forms) == 1,
+        )  # fmt: skip
+        return read_result(await self._order(order, attempt))
+
+    async def _order(self, order: Order, attempt: Attempt) -> Answer:
+        """The answer, which has status 200. Raises ProviderError, OutcomeUnknownError."""
+        try:
+            answer = await self._channel.order(order, attempt)
+        except AnswerLostError as error:
+            if not is_result(error.headers):
+                raise OutcomeUnknownError(f"{NAME} took a request, but its answer was cut off") from error
+            message = f"{NAME} made it, but {error}"
+            raise ProviderError(RESULT_UNUSABLE, message, cost_nanos=None, status_code=error.status) from error
+        refused = refusal(answer)
+        if refused is not None:
+            raise refused
+        if answer.status != 200:
+            raise OutcomeUnknownError(f"{NAME} answered with status {answer.status}; it may have been done")
+        return answer
+
+    async def _finish(self, planned: Plan, made: list[Done | BaseException], attempt: Attempt) -> ProviderResult:
+        for one in made:
+            if isinstance(one, BaseException) and not isinstance(one, ProviderError):
+                raise one  # not known of one: not known of the operation
+        done = [one for one in made if isinstance(one, Done)]
+        errors = [one for one in made if isinstance(one, ProviderError)]
+        if errors:
+            raise partly_billed(errors, len(done), attempt)
+        job = Job(ids=(), wanted=len(done), gives=planned.gives, size=planned.size)
+        artifacts = [artifact for one in done for artifact in await self._finisher.artifacts(one, job, attempt)]
+        return ProviderResult(tuple(artifacts), status_code=200, seed=done[0].seed)
+
+    async def _run_job(self, planned: Plan, uploads: "_Uploads", attempt: Attempt) -> ProviderResult:
+        headers = {"Accept": "application/json"}
+        order = Order(planned.path, form=planned.forms[0], files=uploads, headers=headers)
+        job = Job(ids=(read_job_id(await self._order(order, attempt)),), gives=planned.gives, size=planned.size)
+        await attempt.accepted(job.text())
+        return await self._finisher.follow(job, self._looking(attempt), attempt)
+
+    def _looking(self, attempt: Attempt) -> "_Looking":
+        return _Looking(self._channel, attempt)
+
+
+class _Looking:
+    """Looks at a job, with its result going to a file of the attempt."""
+
+    def __init__(self, channel: Channel, attempt: Attempt) -> None:
+        self._channel = channel
+        self._attempt = attempt
+
+    async def __call__(self, job_id: str) -> Seen:
+        path = f"/v2beta/results/{job_id}"
+        answer = await self._channel.look_spooled(path, self._attempt, RESULT_BYTES_MAX, {"Accept": "image/*"})
+        if answer.status == 202:
+            return Running("in-progress")
+        if answer.status == 404:
+            raise OutcomeUnknownError(f"{NAME} knows nothing of the job {job_id}")
+        refused = refusal(answer)
+        if refused is not None and refused.code == "content_filtered":
+            return NotDone(refused)
+        if answer.status != 200:
+            raise TroubleError(f"{NAME} answered with status {answer.status}")
+        try:
+            return read_result(answer)
+        except ProviderError as error:
+            return NotDone(error)
+        except OutcomeUnknownError as error:
+            raise TroubleError(str(error)) from error
+
+
+_Uploads = tuple[tuple[str, tuple[str, bytes, str]], ...]
+
+
+def _uploads(planned: Plan) -> _Uploads:
+    """Reads files: for a worker thread."""
+    return tuple(
+        (name, (f"{name}.{image.media_type.rpartition('/')[2]}", image.content.read(), image.media_type))
+        for name, image in planned.images.items()
+    )
+
+
+REMOTE: Final = Remote(
+    NAME,
+    "stability_key",
+    lambda settings, key: Stability(settings.stability_url, key, finisher_for(settings, (), POLL_SECONDS)),
+)
