@@ -48,7 +48,7 @@ class Downloads:
     ) -> None:
         self._hosts = tuple(host.lower() for host in hosts)
         self._insecure_hosts = frozenset(host.lower() for host in insecure_hosts)
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._wait_seconds = wait_seconds
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         # A connection belongs to an address, and must not be found again by another name with that address.
@@ -103,8 +103,8 @@ class Downloads:
                 with path.open("wb") as file:
                     async for portion in response.aiter_raw(256 * 1024):
                         received += len(portion)
-                        if received > self._bytes_max:
-                            raise DownloadError(f"it has more than {self._bytes_max} bytes")
+                        if received > self.bytes_max:
+                            raise DownloadError(f"it has more than {self.bytes_max} bytes")
                         await asyncio.to_thread(file.write, portion)
             finally:
                 await response.aclose()

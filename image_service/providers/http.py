@@ -224,7 +224,7 @@ class Channel:
         return await self._free(lambda: self._looks.get(path))
 
     async def look_spooled(self, path: str, attempt: Attempt, bytes_max: int, headers: Mapping[str, str]) -> Answer:
-        """The same, with a success written to a file."""
+        """The same, with a success written to a file. Raises AnswerLostError too, where that is too long."""
 
         async def once() -> Answer:
             async with self._looks.stream("GET", path, headers=dict(headers)) as response:

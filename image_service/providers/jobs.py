@@ -102,6 +102,11 @@ class Finisher:
         self._bounds = bounds
         self._poll_seconds_first, self._poll_seconds_max = poll_seconds
 
+    @property
+    def bytes_max(self) -> int:
+        """Of one result."""
+        return self._downloads.bytes_max
+
     async def close(self) -> None:
         await self._downloads.close()
 

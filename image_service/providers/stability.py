@@ -48,7 +48,6 @@ NAME: Final = "stability"
 PACE: Final = Pace(calls_max=64, requests_max=150, per_seconds=10.0)
 #: "Rate-limiting or other errors may occur if you poll more than once every 10 seconds."
 POLL_SECONDS: Final = (10.0, 10.0)
-RESULT_BYTES_MAX: Final = 256 * 1024 * 1024
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _SEED: Final = re.compile(r"[0-9]{1,10}")
@@ -126,6 +125,10 @@ def read_job_id(answer: Answer) -> str:
     return found
 
 
+def _lost(error: AnswerLostError) -> ProviderError:
+    return ProviderError(RESULT_UNUSABLE, f"{NAME} made it, but {error}", cost_nanos=None, status_code=error.status)
+
+
 class Stability:
     name = NAME
     models = MODELS
@@ -180,9 +183,14 @@ class Stability:
     async def _make(self, planned: Plan, form: Mapping[str, str], uploads: "_Uploads", attempt: Attempt) -> Done:
         accept = "image/*" if planned.gives == "image" else "*/*"
         order = Order(
-            planned.path, form=form, files=uploads, headers={"Accept": accept}, spool=True, bytes_max=RESULT_BYTES_MAX,
+            planned.path,
+            form=form,
+            files=uploads,
+            headers={"Accept": accept},
+            spool=True,
+            bytes_max=self._finisher.bytes_max,
             alone=len(planned.forms) == 1,
-        )  # fmt: skip
+        )
         return read_result(await self._order(order, attempt))
 
     async def _order(self, order: Order, attempt: Attempt) -> Answer:
@@ -192,8 +200,7 @@ class Stability:
         except AnswerLostError as error:
             if not is_result(error.headers):
                 raise OutcomeUnknownError(f"{NAME} took a request, but its answer was cut off") from error
-            message = f"{NAME} made it, but {error}"
-            raise ProviderError(RESULT_UNUSABLE, message, cost_nanos=None, status_code=error.status) from error
+            raise _lost(error) from error
         refused = refusal(answer)
         if refused is not None:
             raise refused
@@ -221,19 +228,23 @@ class Stability:
         return await self._finisher.follow(job, self._looking(attempt), attempt)
 
     def _looking(self, attempt: Attempt) -> "_Looking":
-        return _Looking(self._channel, attempt)
+        return _Looking(self._channel, attempt, self._finisher.bytes_max)
 
 
 class _Looking:
     """Looks at a job, with its result going to a file of the attempt."""
 
-    def __init__(self, channel: Channel, attempt: Attempt) -> None:
+    def __init__(self, channel: Channel, attempt: Attempt, bytes_max: int) -> None:
         self._channel = channel
         self._attempt = attempt
+        self._bytes_max = bytes_max
 
     async def __call__(self, job_id: str) -> Seen:
         path = f"/v2beta/results/{job_id}"
-        answer = await self._channel.look_spooled(path, self._attempt, RESULT_BYTES_MAX, {"Accept": "image/*"})
+        try:
+            answer = await self._channel.look_spooled(path, self._attempt, self._bytes_max, {"Accept": "image/*"})
+        except AnswerLostError as error:
+            return NotDone(_lost(error))
         if answer.status == 202:
             return Running("in-progress")
         if answer.status == 404:

@@ -1,0 +1,146 @@
+"""The real clients against the emulators: what is settled is what was billed, whatever goes wrong on the way."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.money import parse_nanos
+from tests.emulators import Emulators, running_emulators
+from tests.provider_orders import ALL, DEADLINE_SECONDS, Asked, Became, quick_providers, run
+
+#: Of every way in which a provider answers, one: several jobs, one with uploads, several answers that are the image, a
+#: job whose result is the answer.
+CHOSEN = [
+    asked
+    for asked in ALL
+    if asked.model in ("wavespeed-ai/flux-dev-ultra-fast", "wavespeed-ai/image-eraser", "stable-image-core",
+                       "replace-background-and-relight")
+    and asked.request.kind not in ("general", "inpaint")
+]  # fmt: skip
+
+#: Those that only a deadline ends, and that deadline.
+NEVER_ENDS, SOON = ("hangs beyond the deadline", "job is stuck"), 0.4
+ORDER, LOOK = "POST *", "GET *"
+#: Name of the fault: itself, and what it may lead to: "delivered", a known failure's code, "doubt".
+FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "nothing": ({"kind": "delay", "seconds": 0.01}, {"delivered"}),
+    "429": ({"kind": "status", "status": 429, "route": ORDER}, {"delivered"}),
+    "429 for a while": (
+        {"kind": "status", "status": 429, "route": ORDER, "times": 50}, {"provider_overloaded"}),
+    "429 for long": (
+        {"kind": "status", "status": 429, "route": ORDER, "retry_after": "600"}, {"provider_overloaded"}),
+    "400": ({"kind": "status", "status": 400, "route": ORDER}, {"invalid_input"}),
+    "401": ({"kind": "status", "status": 401, "route": ORDER}, {"provider_credentials"}),
+    "402": ({"kind": "status", "status": 402, "route": ORDER}, {"provider_credit"}),
+    "403": ({"kind": "status", "status": 403, "route": ORDER}, {"content_filtered", "provider_credentials"}),
+    "500 before": ({"kind": "status", "status": 500, "route": ORDER}, {"doubt"}),
+    "500 after": ({"kind": "status", "status": 500, "route": ORDER, "at": "after"}, {"doubt"}),
+    "504 after": ({"kind": "status", "status": 504, "route": ORDER, "at": "after"}, {"doubt"}),
+    "503 before": ({"kind": "status", "status": 503, "route": ORDER}, {"doubt"}),
+    "reset before": ({"kind": "reset", "route": ORDER}, {"doubt"}),
+    "reset after": ({"kind": "reset", "route": ORDER, "at": "after"}, {"doubt"}),
+    "close after": ({"kind": "close", "route": ORDER, "at": "after"}, {"doubt"}),
+    "hangs after": ({"kind": "hang", "route": ORDER, "at": "after", "seconds": 0.1}, {"doubt"}),
+    "hangs beyond the deadline": ({"kind": "hang", "route": ORDER, "at": "after", "seconds": 0.6}, {"doubt"}),
+    "order cut off": ({"kind": "truncate", "route": ORDER}, {"doubt", "result_unusable"}),
+    "order without a body": ({"kind": "empty", "route": ORDER, "at": "after"}, {"doubt"}),
+    "order answered by a web page": ({"kind": "wrong_content_type", "route": ORDER, "at": "after"}, {"doubt"}),
+    "order answered by no JSON": ({"kind": "malformed_json", "route": ORDER, "at": "after"}, {"doubt"}),
+    "redirected": ({"kind": "redirect", "route": ORDER, "url": "http://169.254.169.254/"}, {"doubt"}),
+    "looks fail": ({"kind": "status", "status": 503, "route": LOOK, "times": 3}, {"delivered"}),
+    "looks are reset": ({"kind": "reset", "route": LOOK, "times": 2}, {"delivered"}),
+    "looks are cut off": ({"kind": "truncate", "route": LOOK, "times": 2}, {"delivered"}),
+    "looks are no JSON": ({"kind": "malformed_json", "route": LOOK, "at": "after", "times": 2}, {"delivered"}),
+    "job fails": ({"kind": "job_fails", "route": ORDER}, {"job_failed", "doubt", "delivered"}),
+    "job is stuck": ({"kind": "job_stuck", "route": ORDER}, {"doubt"}),
+    "job is filtered": ({"kind": "job_filtered", "route": ORDER}, {"content_filtered", "delivered"}),
+    "job is forgotten": ({"kind": "job_forgotten", "route": ORDER}, {"doubt", "delivered"}),
+    "no output": ({"kind": "no_output", "route": ORDER}, {"result_unusable", "doubt"}),
+    "output elsewhere": (
+        {"kind": "output_url", "route": ORDER, "url": "http://169.254.169.254/x"}, {"result_unusable", "delivered"}),
+    "output empty": ({"kind": "output_empty", "route": ORDER}, {"result_unusable"}),
+    "output cut off": ({"kind": "output_truncated", "route": ORDER}, {"result_unusable"}),
+    "output too large": (
+        {"kind": "output_oversized", "route": ORDER, "size": 9 * 1024 * 1024}, {"result_unusable"}),
+    "output garbage": ({"kind": "output_garbage", "route": ORDER}, {"result_unusable"}),
+    "output a bomb": ({"kind": "output_bomb", "route": ORDER}, {"result_unusable"}),
+    "files fail": ({"kind": "status", "status": 503, "provider": "cdn", "times": 3}, {"delivered"}),
+    "files cut off": ({"kind": "truncate", "provider": "cdn", "times": 2}, {"delivered"}),
+    "files gone": ({"kind": "status", "status": 404, "provider": "cdn"}, {"result_unusable", "delivered"}),
+    "files redirect into a private network": (
+        {"kind": "redirect", "provider": "cdn", "url": "http://10.0.0.1/"}, {"result_unusable", "delivered"}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Emulators]:
+    with running_emulators() as emulators:
+        yield emulators
+
+
+@pytest.fixture
+def emulators(shared: Emulators) -> Iterator[Emulators]:
+    shared.pace(queue=0.01, run=0.01, wait=0.6)
+    yield shared
+    shared.forget()
+
+
+def billed(emulators: Emulators) -> int:
+    return parse_nanos(emulators.billed()["total"])
+
+
+def ended(became: Became) -> str:
+    if became.cost_nanos is None:
+        return "doubt"
+    return became.code or "delivered"
+
+
+async def test_every_operation_is_done_and_costs_what_was_billed(emulators: Emulators, tmp_path: Path) -> None:
+    wrong = []
+    async with quick_providers(emulators) as providers:
+        for asked in ALL:
+            before = billed(emulators)
+            became = await run(providers, asked, tmp_path)
+            if ended(became) != "delivered" or became.cost_nanos != billed(emulators) - before:
+                wrong.append((str(asked), became, billed(emulators) - before))
+    assert wrong == []
+    assert list(emulators.server.emulation.leaks) == []
+
+
+@pytest.mark.parametrize("asked", CHOSEN, ids=str)
+async def test_whatever_goes_wrong_what_is_settled_was_billed_and_the_rest_is_in_doubt(
+    emulators: Emulators, tmp_path: Path, asked: Asked
+) -> None:
+    wrong = []
+    async with quick_providers(emulators) as providers:
+        for name, (fault, allowed) in FAULTS.items():
+            emulators.forget()
+            emulators.pace(queue=0.01, run=0.01, wait=0.6)
+            emulators.server.emulation.clock = _clock_of_its_own()
+            emulators.fault(**{"provider": asked.provider, **_for_orders(fault, asked)})
+            became = await run(providers, asked, tmp_path, SOON if name in NEVER_ENDS else DEADLINE_SECONDS)
+            owed = billed(emulators)
+            is_right = owed <= became.held_nanos if became.cost_nanos is None else became.cost_nanos == owed
+            hit = bool(emulators.hits())
+            if not is_right or ended(became) not in (allowed if hit else {"delivered"}):
+                wrong.append((name, ended(became), became.cost_nanos, owed, hit))
+    assert wrong == []
+
+
+_moments = iter(range(1_000, 10_000_000, 1_000))
+
+
+def _clock_of_its_own() -> Any:
+    """Past every rate limit's time-out."""
+    begins, offset = time.monotonic(), next(_moments)
+    return lambda: offset + time.monotonic() - begins
+
+
+def _for_orders(fault: dict[str, Any], asked: Asked) -> dict[str, Any]:
+    """Uploads are POSTs as well."""
+    if fault.get("route") == ORDER and asked.provider == "wavespeed":
+        return {**fault, "route": f"POST /api/v3/{asked.model}"}
+    return fault
