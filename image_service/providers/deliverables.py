@@ -17,8 +17,9 @@ from image_service.images import BadImageError, Bounds, SourceImage, encode, exa
 
 GLB_HEADER: Final = struct.Struct("<4sII")
 BOXES_MAX: Final = 10_000
-#: How far a result's proportions may be from those that were asked for, to be cropped to them.
-PROPORTIONS_OFF_MAX: Final = 0.04
+#: How far a result's proportions may be from those that were asked for, to be cropped to them: providers that know
+#: proportions only make 1536 x 640 of 21:9, and are asked for what is close to it.
+PROPORTIONS_OFF_MAX: Final = 0.08
 
 
 class BadResultError(Exception):

@@ -1,0 +1,168 @@
+"""Breaker, pace, Retry-After, result URLs and what results have to be."""
+
+import struct
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.emulators import glb, mp4
+from image_service.images import Bounds
+from image_service.providers.breaker import Breaker
+from image_service.providers.deliverables import (
+    BadResultError,
+    decoded,
+    glb_from,
+    image_from,
+    image_of_size,
+    mp4_from,
+)
+from image_service.providers.downloads import BadResultUrlError, Downloads, is_public
+from image_service.providers.http import Pace, retry_after_seconds
+from tests.attempts import attempt_of
+from tests.emulators import picture
+
+BOUNDS = Bounds(pixels_max=1_000_000, edge_pixels_max=4_000)
+
+
+class TestBreaker:
+    def test_it_opens_after_failures_in_a_row_and_one_probe_closes_it(self) -> None:
+        now = 0.0
+        breaker = Breaker(3, 10.0, lambda: now)
+        for _ in range(2):
+            breaker.failed()
+        breaker.succeeded()
+        for _ in range(2):
+            breaker.failed()
+        assert breaker.available
+        breaker.failed()
+        assert not breaker.available
+        assert not breaker.enter()
+        now = 10.0
+        assert breaker.available
+        assert breaker.enter()
+        assert not breaker.available  # one at a time
+        assert not breaker.enter()
+        breaker.succeeded()
+        assert breaker.enter()
+        assert breaker.enter()
+
+    def test_a_probe_that_fails_opens_it_again_and_one_that_says_nothing_leaves_its_place(self) -> None:
+        now = 0.0
+        breaker = Breaker(1, 10.0, lambda: now)
+        breaker.failed()
+        now = 10.0
+        assert breaker.enter()
+        breaker.failed()
+        breaker.leave()
+        assert not breaker.available
+        now = 20.0
+        assert breaker.enter()
+        breaker.leave()
+        assert breaker.available
+
+
+def test_no_window_has_more_requests_than_allowed() -> None:
+    limiter = Pace(requests_max=150, per_seconds=10.0).limiter()
+    assert limiter is not None
+    assert limiter.max_rate + 10.0 * limiter.max_rate / limiter.time_period == pytest.approx(150)
+    assert Pace().limiter() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", None), ("5", 5.0), ("0", 0.0), ("-3", 0.0), ("soon", None), ("nan", None), ("inf", None), ("1, 2", None)],
+)
+def test_retry_after(text: str, seconds: float | None) -> None:
+    assert retry_after_seconds(httpx.Headers({"retry-after": text})) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    found = retry_after_seconds(httpx.Headers({"retry-after": when}))
+    assert found is not None
+    assert 25 < found < 31
+
+
+class TestResultUrls:
+    async def refused(self, url: str) -> str:
+        downloads = Downloads(("cdn.example.com", "*.media.example"), ("127.0.0.1:9",), bytes_max=100)
+        try:
+            with pytest.raises(BadResultUrlError) as error:
+                await downloads.fetch(url, attempt_of("generate"))
+            return str(error.value)
+        finally:
+            await downloads.close()
+
+    @pytest.mark.parametrize(
+        "url",
+        ["http://cdn.example.com/a.png", "https://cdn.example.com:8443/a.png", "https://evil.example/a.png",
+         "https://cdn.example.com.evil.example/", "https://user:word@cdn.example.com/", "ftp://cdn.example.com/",
+         "file:///etc/passwd", "https://media.example/a", "https://127.0.0.1/", "http://127.0.0.1:10/",
+         "https://[::1]/", "gopher://cdn.example.com", "https:///a", "x" * 10, "https://cdn.example.com/" + "a" * 9000],
+    )  # fmt: skip
+    async def test_not_on_the_list_not_https_or_no_url(self, url: str) -> None:
+        assert "word" not in await self.refused(url)
+
+    @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fd00::1"])
+    async def test_an_allowed_name_that_leads_into_a_private_network(
+        self, address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The one thing that is not real here: the machine's resolver.
+        import asyncio
+
+        async def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
+            return [(2, 1, 6, "", ("93.184.216.34", 443)), (2, 1, 6, "", (address, 443))]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
+        assert "private network" in await self.refused("https://a.media.example/x.png")
+
+    @pytest.mark.parametrize(
+        "address",
+        ["0.0.0.0", "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1",
+         "255.255.255.255", "::", "::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::a00:1",
+         "2002:0a00:0001::", "2001:db8::1", "no address"],
+    )  # fmt: skip
+    def test_addresses_that_are_not_public(self, address: str) -> None:
+        assert not is_public(address)
+
+    @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.216.34"])
+    def test_addresses_that_are(self, address: str) -> None:
+        assert is_public(address)
+
+
+class TestDeliverables:
+    def test_an_image_close_to_its_size_is_cut_to_it(self) -> None:
+        found = image_of_size(picture(110, 60), BOUNDS, 109, 60)
+        assert (found.width, found.height, found.media_type) == (109, 60, "image/png")
+
+    def test_an_image_of_other_proportions_is_not_what_was_asked_for(self) -> None:
+        with pytest.raises(BadResultError, match="110 x 60 pixels instead of 60 x 110"):
+            image_of_size(picture(110, 60), BOUNDS, 60, 110)
+
+    @pytest.mark.parametrize("content", [b"", b"<html>", picture(200, 200)[:-40], picture(4001, 2)])
+    def test_images_that_are_none(self, content: bytes) -> None:
+        with pytest.raises(BadResultError):
+            image_from(content, BOUNDS)
+
+    def test_a_whole_glb_and_none_that_is_cut_off(self, tmp_path: Path) -> None:
+        whole = glb.textured_quad(picture(form="JPEG"))
+        assert glb_from(whole).media_type == "model/gltf-binary"
+        for broken in (whole[:-1], whole + b"x", whole[:11], b"", b"GLTF" + whole[4:], whole[:4] + b"\1" + whole[5:]):
+            with pytest.raises(BadResultError):
+                glb_from(broken)
+
+    def test_a_whole_clip_with_its_length_and_none_that_is_cut_off(self) -> None:
+        whole = mp4.clip([picture(form="JPEG")] * 24, 64, 64, 2)
+        assert mp4_from(whole).duration_ms == 2000
+        endless = struct.pack(">I4s", 0, b"ftyp")
+        for broken in (whole[:-1], whole[: len(whole) // 2], b"", b"<html></html>", whole[8:], endless, b"\0" * 100):
+            with pytest.raises(BadResultError):
+                mp4_from(broken)
+
+    def test_base64_as_it_is_or_as_a_data_url(self) -> None:
+        assert decoded("aGk=") == decoded("data:image/png;base64,aGk=") == b"hi"
+        with pytest.raises(BadResultError):
+            decoded("no base64!")
