@@ -115,7 +115,7 @@ async def test_refusals_cost_nothing_and_doubt_is_listed_at_the_hold(
         for answer in (refused, lost):
             assert (answer.status_code, answer.json()["code"]) == (502, "operation_failed")
             assert secret not in answer.text
-            assert GENERATE["prompt"] not in answer.text
+            assert "a lighthouse" not in answer.text
     assert [(item["outcome"], item["cost"]) for item in log] == [("failed", "0.000000000"), ("failed", "0.005000000")]
     assert [item["error"]["code"] for item in log] == ["content_filtered", "outcome_unknown"]
     assert emulators.billed()["total"] == "0.005000000"

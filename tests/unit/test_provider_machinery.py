@@ -27,10 +27,17 @@ from tests.emulators import picture
 BOUNDS = Bounds(pixels_max=1_000_000, edge_pixels_max=4_000)
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class TestBreaker:
     def test_it_opens_after_failures_in_a_row_and_one_probe_closes_it(self) -> None:
-        now = 0.0
-        breaker = Breaker(3, 10.0, lambda: now)
+        clock = Clock()
+        breaker = Breaker(3, 10.0, clock)
         for _ in range(2):
             breaker.failed()
         breaker.succeeded()
@@ -38,27 +45,23 @@ class TestBreaker:
             breaker.failed()
         assert breaker.available
         breaker.failed()
-        assert not breaker.available
-        assert not breaker.enter()
-        now = 10.0
-        assert breaker.available
-        assert breaker.enter()
-        assert not breaker.available  # one at a time
-        assert not breaker.enter()
+        assert (breaker.available, breaker.enter()) == (False, False)
+        clock.now = 10.0
+        assert (breaker.available, breaker.enter()) == (True, True)
+        assert (breaker.available, breaker.enter()) == (False, False), "one at a time"
         breaker.succeeded()
-        assert breaker.enter()
-        assert breaker.enter()
+        assert [breaker.enter(), breaker.enter()] == [True, True]
 
     def test_a_probe_that_fails_opens_it_again_and_one_that_says_nothing_leaves_its_place(self) -> None:
-        now = 0.0
-        breaker = Breaker(1, 10.0, lambda: now)
+        clock = Clock()
+        breaker = Breaker(1, 10.0, clock)
         breaker.failed()
-        now = 10.0
+        clock.now = 10.0
         assert breaker.enter()
         breaker.failed()
         breaker.leave()
         assert not breaker.available
-        now = 20.0
+        clock.now = 20.0
         assert breaker.enter()
         breaker.leave()
         assert breaker.available
@@ -111,8 +114,6 @@ class TestResultUrls:
         self, address: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # The one thing that is not real here: the machine's resolver.
-        import asyncio
-
         async def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
             return [(2, 1, 6, "", ("93.184.216.34", 443)), (2, 1, 6, "", (address, 443))]
 
