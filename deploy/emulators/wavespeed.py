@@ -8,6 +8,7 @@ What it does, and where that stands:
   https://github.com/WaveSpeedAI/wavespeed-python/blob/main/tests/test_api.py has it
 - the parameters of a model, ``enable_base64_output`` ("naked base64, no data: prefix") among them: the llms.txt of each
   model, such as https://wavespeed.ai/models/wavespeed-ai/image-face-swap/llms.txt
+- uploads, which cost nothing: https://wavespeed.ai/docs-common-api/media-upload
 - billing: "Failed requests are automatically refunded" (https://wavespeed.ai/docs/troubleshooting-guide); a picture
   that the checker flags is delivered with ``has_nsfw_contents`` true, and is paid for
 
@@ -22,18 +23,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar, Final, Literal
 
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from deploy.emulators.emulation import REFUSED_WORD, Provider, Work, dollars, seed_of
+from deploy.emulators.emulation import REFUSED_WORD, Emulation, Provider, Work, dollars, seed_of
 from deploy.emulators.jobs import Job, State
-from deploy.emulators.media import Form, NotAnImageError, Result, Upload, read_reference
+from deploy.emulators.media import Form, NotAnImageError, Result, Upload, read_reference, read_upload
 
 SYNC_TIMED_OUT: Final = 5004
 EDGE_MIN: Final = 256
 EDGE_MAX: Final = 4096
 IMAGES_MAX: Final = 10
+UPLOADS_MAX: Final = 100
 _SIZE: Final = re.compile(r"([0-9]{2,5})\*([0-9]{2,5})")
 _RESOLUTIONS: Final = {"2k": 2048, "4k": 4096, "8k": 7680}
 
@@ -70,6 +73,7 @@ MODELS: Final[Mapping[str, Model]] = {
     "wavespeed-ai/image-eraser": Model("0.025", images=("image", "mask_image"), prompt=False),
     "wavespeed-ai/hunyuan3d-v3/image-to-3d": Model("0.25", images=("image",), form=Form.MODEL, prompt=False),
     "wavespeed-ai/wan-2.1/i2v-720p": Model({5: "0.30", 10: "0.45"}, images=("image",), form=Form.CLIP),
+    "wavespeed-ai/wan-2.2/i2v-480p-ultra-fast": Model({5: "0.05", 8: "0.08"}, images=("image",), form=Form.CLIP),
     "wavespeed-ai/wan-2.2/image-to-video": Model(
         {5: "0.30", 8: "0.48"}, images=("image",), takes="size", form=Form.CLIP
     ),
@@ -90,15 +94,36 @@ class WaveSpeed(Provider):
         for name, model in MODELS.items()
     }
 
+    def __init__(self, emulation: Emulation) -> None:
+        super().__init__(emulation)
+        self.uploaded: dict[str, bytes] = {}
+
     def routes(self) -> Sequence[BaseRoute]:
         return [
             Route("/api/v3/predictions/{job_id}/result", self.result),
             Route("/api/v3/predictions/{job_id}", self.result),
+            Route("/api/v3/media/upload/binary", self.upload, methods=["POST"]),
             Route("/api/v3/{model:path}", self.submit, methods=["POST"]),
         ]
 
     def error(self, status: int, message: str, code: str | None = None) -> Response:  # noqa: ARG002 - one form only
         return JSONResponse({"code": status, "message": message}, status)
+
+    async def upload(self, request: Request) -> Response:
+        """Keeps the file under a URL that a request may name. Costs nothing."""
+        if self.bearer(request) is None:
+            return self.error(401, "Unauthorized: invalid API key")
+        async with request.form() as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                return self.error(400, "file is required")
+            content = await file.read()
+        url = f"{self.emulation.cdn_origin}/media/{self.emulation.fresh(self.name)}.bin"
+        self.uploaded[url] = content
+        while len(self.uploaded) > UPLOADS_MAX:
+            del self.uploaded[next(iter(self.uploaded))]
+        data = {"type": "image", "download_url": url, "filename": file.filename, "size": len(content)}
+        return JSONResponse({"code": 200, "message": "success", "data": data})
 
     async def submit(self, request: Request) -> Response:
         key = self.bearer(request)
@@ -115,7 +140,7 @@ class WaveSpeed(Provider):
         if not isinstance(body, dict):
             return self.error(400, "invalid request body: not an object")
         try:
-            work = _work(name, model, body)
+            work = _work(name, model, body, self.uploaded)
         except RefusedError as error:
             return self.error(400, str(error))
         job = self.accept(request, key, work, waits=True)
@@ -171,14 +196,14 @@ class WaveSpeed(Provider):
         return JSONResponse({"code": 200, "message": "success", "data": data})
 
 
-def _work(name: str, model: Model, body: Mapping[str, object]) -> Work:
+def _work(name: str, model: Model, body: Mapping[str, object], uploaded: Mapping[str, bytes]) -> Work:
     """Raises RefusedError with what is wrong."""
     prompt = body.get("prompt", "")
     if not isinstance(prompt, str) or (model.prompt and not prompt.strip()):
         raise RefusedError("property 'prompt' is missing or no text")
     if REFUSED_WORD in prompt:
         raise RefusedError("content flagged as potentially sensitive, please try different prompts or images")
-    uploads = [upload for field in model.images for upload in _uploads(field, body.get(field))]
+    uploads = [upload for field in model.images for upload in _uploads(field, body.get(field), uploaded)]
     source = uploads[0] if uploads else None
     width, height = _size(model, body, source)
     seconds = _seconds(model, body)
@@ -205,13 +230,13 @@ def _work(name: str, model: Model, body: Mapping[str, object]) -> Work:
     return Work(name, parameters, dollars(price) * count, results, prompt, filtered_nanos=dollars(price) * count)
 
 
-def _uploads(field: str, value: object) -> list[Upload]:
+def _uploads(field: str, value: object, uploaded: Mapping[str, bytes]) -> list[Upload]:
     given: list[object] = value if isinstance(value, list) else [value]
     values = [one for one in given if isinstance(one, str) and one]
     if not values or len(values) < len(given):
         raise RefusedError(f"property '{field}' is missing or not an image")
     try:
-        return [read_reference(one) for one in values]
+        return [read_upload(uploaded[one]) if one in uploaded else read_reference(one) for one in values]
     except NotAnImageError as error:
         raise RefusedError(f"property '{field}': {error}") from error
 
