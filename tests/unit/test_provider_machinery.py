@@ -1,5 +1,6 @@
 """Breaker, pace, Retry-After, result URLs and what results have to be."""
 
+import asyncio
 import struct
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
