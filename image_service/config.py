@@ -1,5 +1,6 @@
 """All of the service's settings: read once, from the environment, at start."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Self
@@ -21,10 +22,12 @@ _Key = Annotated[SecretStr, Field(min_length=1)]
 
 
 def _split(text: object) -> object:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+    if not isinstance(text, str) or text.lstrip().startswith("["):
+        return json.loads(text) if isinstance(text, str) else text
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-#: As "a.example, *.b.example".
+#: As "a.example, *.b.example", or a JSON list.
 _Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from deploy.emulators import glb, mp4
+from image_service.config import Settings
 from image_service.images import Bounds
 from image_service.providers.breaker import Breaker
 from image_service.providers.deliverables import (
@@ -88,6 +89,18 @@ def test_retry_after_as_a_date() -> None:
     found = retry_after_seconds(httpx.Headers({"retry-after": when}))
     assert found is not None
     assert 25 < found < 31
+
+
+@pytest.mark.parametrize("text", ["a.example, *.b.example", '["a.example", "*.b.example"]', "a.example,*.b.example,"])
+def test_hosts_in_the_environment(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGE_RESULT_HOSTS", text)
+    assert Settings().result_hosts == ("a.example", "*.b.example")
+
+
+def test_keys_do_not_show() -> None:
+    settings = Settings.model_validate({"wavespeed_key": "ws-secret"})
+    assert "ws-secret" not in repr(settings)
+    assert "ws-secret" not in settings.model_dump_json()
 
 
 class TestResultUrls:
