@@ -21,8 +21,9 @@ CHOSEN = [
     and asked.request.kind not in ("general", "inpaint")
 ]  # fmt: skip
 
-#: Those that only a deadline ends, and that deadline.
-NEVER_ENDS, SOON = ("hangs beyond the deadline", "job is stuck"), 0.4
+#: Those that only a deadline ends, and that deadline. Of a job that failed, Stability's results say 500, which may be
+#: trouble of the moment as well.
+NEVER_ENDS, SOON = ("hangs beyond the deadline", "job is stuck", "job fails"), 0.4
 ORDER, LOOK = "POST *", "GET *"
 #: Name of the fault: itself, and what it may lead to: "delivered", a known failure's code, "doubt".
 FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
