@@ -74,6 +74,7 @@ log = structlog.get_logger()
 KEEP_ALIVE_SECONDS: Final = 75
 STARTUP_ATTEMPTS_MAX: Final = 60
 STARTUP_RETRY_SECONDS: Final = 0.5
+CANCEL_AGAIN_SECONDS: Final = 0.5
 STOP_SECONDS_MAX: Final = 10
 GC_ALLOCATIONS: Final = 50_000
 _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
@@ -233,9 +234,12 @@ def _run(stack: AsyncExitStack, *workers: Coroutine[object, None, None]) -> None
         task.add_done_callback(on_end)
 
     async def stop() -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # More than once: asyncio.wait_for of Python 3.11 drops a cancellation that comes just as it ends.
+        left = set(tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
 
     stack.push_async_callback(stop)
 
