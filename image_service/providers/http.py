@@ -93,7 +93,12 @@ class AnswerLostError(Exception):
 
 
 class TroubleError(Exception):
-    """What only looks at the provider did not work, though it was tried again and again. Says nothing about a job."""
+    """What only looks at the provider did not work, though it was tried again and again. Says nothing about a job, but
+    where the last ``answer`` has words of the provider's about it."""
+
+    def __init__(self, message: str, answer: Answer | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 class _AgainError(Exception):
@@ -262,7 +267,7 @@ class Channel:
         try:
             return await self._again(once)
         except _AgainError as error:
-            raise TroubleError(f"{self.name} {error}") from error.cause
+            raise TroubleError(f"{self.name} {error}", error.answer) from error.cause
 
     async def _send(self, order: Order, attempt: Attempt, retries: int) -> Answer:
         timeout = httpx.Timeout(attempt.deadline_seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS)

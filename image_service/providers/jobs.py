@@ -45,6 +45,8 @@ class Job(BaseModel):
     #: Of an image that has to have this size exactly, in pixels.
     size: tuple[int, int] | None = None
     seed: int | None = None
+    #: That one of the jobs is billed as, of what the model's price is for: its megapixels, say.
+    units: int = 1
 
     @classmethod
     def read(cls, job_id: str | None) -> "Job":
@@ -78,9 +80,10 @@ class Done:
 
 @dataclass(frozen=True)
 class NotDone:
-    """A job that failed."""
+    """A job that failed. ``units``: that it is billed as, where its error has it billed, but not as a result is."""
 
     error: ProviderError
+    units: int | None = None
 
 
 Seen = Running | Done | NotDone
@@ -159,9 +162,13 @@ class Finisher:
         self, job: Job, ended: list[Done | NotDone], attempt: Attempt, error: ProviderError | None = None
     ) -> ProviderResult:
         done = [one for one in ended if isinstance(one, Done)]
-        failed = [one.error for one in ended if isinstance(one, NotDone)]
+        failed = [one for one in ended if isinstance(one, NotDone)]
         if error is not None or failed:
-            raise partly_billed([*failed, *([error] if error is not None else [])], len(done), attempt)
+            errors = [*(one.error for one in failed), *([error] if error is not None else [])]
+            units = [one.units if isinstance(one, NotDone) and one.units is not None else job.units for one in ended
+                     if isinstance(one, Done) or one.error.cost_nanos is None]  # fmt: skip
+            at_start = int(error is not None and error.cost_nanos is None)
+            raise partly_billed(errors, len(done), attempt, sum(units) + at_start)
         artifacts = []
         for one in done:
             artifacts.extend(await self.artifacts(one, job, attempt))
@@ -198,14 +205,18 @@ class Finisher:
         return image_of_size(source, self._bounds, *job.size)
 
 
-def partly_billed(errors: Sequence[ProviderError], done: int, attempt: Attempt) -> ProviderError:
+def partly_billed(
+    errors: Sequence[ProviderError], done: int, attempt: Attempt, units: int | None = None
+) -> ProviderError:
     """Of an order's jobs some failed, and ``done`` did not: the operation failed, at the price of all that was billed,
-    failed ones among it where their error says so."""
+    failed ones among it where their error says so. ``units``: what those come to, where that is not one for each."""
     first = errors[0]
     billed = done + sum(error.cost_nanos is None for error in errors)
+    if billed and units is not None:
+        attempt.used(quantity=units)
     if not billed or len(errors) + done == 1:
         return first
-    attempt.used(quantity=billed)
+    attempt.used(quantity=billed if units is None else units)
     message = f"{first.message} ({billed} of the images were billed)"
     return ProviderError(first.code, message, cost_nanos=None, status_code=first.status_code)
 

@@ -14,7 +14,7 @@ from contracts.problems import (
 from image_service.config import Settings
 from image_service.operations import OPERATIONS
 from image_service.operations.base import AnyOperation
-from image_service.providers import gemini, openai, stability, wavespeed
+from image_service.providers import gemini, huggingface, openai, stability, wavespeed
 from image_service.providers.base import Model, Provider, ProviderRequest, Quote, RefusedRequestError
 from image_service.providers.local import LocalProvider
 from image_service.providers.remote import Remote
@@ -25,6 +25,7 @@ REMOTES: Final[tuple[Remote, ...]] = (
     stability.REMOTE,
     openai.REMOTE,
     gemini.REMOTE,
+    huggingface.REMOTE,
 )  # fmt: skip
 
 

@@ -1,0 +1,263 @@
+"""Hugging Face's inference router in front of fal: jobs in fal's queue, asked for through the router.
+
+The provider's name is `fal`, as in the price catalogue: the router passes its prices on as they are. Its key and URL
+are IMAGE_HUGGINGFACE_KEY and IMAGE_HUGGINGFACE_URL.
+
+Sources, read on 2026-11-23: https://huggingface.co/docs/inference-providers/providers/fal-ai and /pricing, and
+https://github.com/huggingface/huggingface_hub/blob/main/src/huggingface_hub/inference/_providers/fal_ai.py (the paths:
+/fal-ai/MODEL?_subdomain=queue; of the answer's response_url only the path is used, as that URL leads to fal itself, to
+whom the token is not to be sent); https://fal.ai/docs/api-reference/inference-api (IN_QUEUE, IN_PROGRESS, COMPLETED),
+https://fal.ai/docs/documentation/model-apis/errors ({"detail": [{"loc", "msg", "type"}]}), /request-errors
+({"detail", "error_type"}, X-Fal-Error-Type) and /faq: "Server errors (HTTP 500+) are never charged"; what the content checker refuses with 422 costs one unit. A result that it found to be
+not safe for work was made, and comes black: it counts as billed.
+"""
+
+import asyncio
+import base64
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+from pydantic import SecretStr
+
+from image_service.images import SourceImage
+from image_service.providers.attempt import Attempt
+from image_service.providers.base import (
+    SEED_MAX,
+    Model,
+    OutcomeUnknownError,
+    ProviderError,
+    ProviderRequest,
+    ProviderResult,
+    Quote,
+    StillRunning,
+)
+from image_service.providers.http import Answer, AnswerLostError, Channel, Order, Pace, TroubleError
+from image_service.providers.huggingface_models import MODELS, plan, quote
+from image_service.providers.jobs import Done, Finisher, Job, NotDone, Running, Seen, in_order
+from image_service.providers.remote import Remote, finisher_for
+from image_service.providers.requests import (
+    EditRequest,
+    GenerateRequest,
+    ThreeDRequest,
+    UpscaleRequest,
+    VideoRequest,
+)
+
+NAME: Final = "fal"
+RESULT_HOSTS: Final = ("fal.media", "*.fal.media")
+#: More requests at once than an account may have wait in fal's queue.
+PACE: Final = Pace(calls_max=64)
+QUEUE: Final = "?_subdomain=queue"
+#: Where outputs stand in a result, one or a list of them.
+_OUTPUTS: Final = ("images", "image", "model_mesh", "video")
+
+_RESPONSE_PATH: Final = re.compile(r"(/[A-Za-z0-9._-]{1,100}){2}/requests/[A-Za-z0-9-]{1,100}")
+_TYPE: Final = re.compile(r"[a-z_]{1,60}")
+_CHECKED: Final = "content_policy_violation"
+_REFUSALS: Final = {
+    400: "invalid_input",
+    401: "provider_credentials",
+    402: "provider_credit",
+    403: "provider_credentials",
+    404: "provider_no_model",
+    413: "invalid_input",
+    422: "invalid_input",
+}
+_ELSEWHERE: Final = frozenset({"provider_credentials", "provider_credit", "provider_no_model"})
+_RUNNING: Final = frozenset({"IN_QUEUE", "IN_PROGRESS"})
+
+
+def error_type(answer: Answer) -> str | None:
+    """The ``type`` of the first error. Its ``msg`` may repeat the prompt, so that is not used."""
+    try:
+        content = answer.json()
+    except ValueError:
+        return None
+    detail = content.get("detail") if isinstance(content, dict) else None
+    first = detail[0] if isinstance(detail, list) and detail else None
+    found = first.get("type") if isinstance(first, dict) else None
+    return found if isinstance(found, str) and _TYPE.fullmatch(found) else None
+
+
+def refusal(answer: Answer) -> NotDone | None:
+    """What an answer means that says that there is no result, and will be none; None where it is not certain, or a
+    success. Nothing is billed, but one unit for what the content checker refuses."""
+    code = _REFUSALS.get(answer.status)
+    if code is None:
+        return None
+    named = error_type(answer)
+    is_checked = answer.status == 422 and named == _CHECKED
+    if is_checked:
+        code = "content_filtered"
+    error = ProviderError(
+        code,
+        f"{NAME} refused the request: {named or 'status'} ({answer.status})",
+        cost_nanos=None if is_checked else 0,
+        status_code=answer.status,
+        retry_count=answer.retries,
+        elsewhere=code in _ELSEWHERE,
+    )
+    return NotDone(error, units=1)
+
+
+def failure(answer: Answer) -> NotDone | None:
+    """What a result with a status of 500 and more means: a job that failed, and costs nothing, where fal names the type
+    of the error, in its header or in a list of them; None where it may be the way there that fails."""
+    named = answer.headers.get("x-fal-error-type") or error_type(answer)
+    if answer.status < 500 or named is None or not _TYPE.fullmatch(named):
+        return None
+    return NotDone(ProviderError("job_failed", f"the job failed: {named} ({answer.status})", status_code=answer.status))
+
+
+def read_path(content: Any) -> str:  # Any: JSON
+    """The path of ``response_url``: the job's name. Raises ValueError."""
+    url = content.get("response_url") if isinstance(content, dict) else None
+    try:
+        path = httpx.URL(url).path if isinstance(url, str) else ""
+    except httpx.InvalidURL:
+        path = ""
+    if not _RESPONSE_PATH.fullmatch(path) or ".." in path:
+        raise ValueError("no URL of a result")
+    return path
+
+
+def read_status(content: Any) -> str:  # Any: JSON
+    """Raises ValueError."""
+    status = content.get("status") if isinstance(content, dict) else None
+    if status not in (*_RUNNING, "COMPLETED"):
+        raise ValueError("no status of a job")
+    return str(status)
+
+
+def read_result(content: Any) -> Seen:  # Any: JSON
+    """Raises ValueError."""
+    if not isinstance(content, dict):
+        raise ValueError("no result")
+    unsafe = content.get("has_nsfw_concepts")
+    if isinstance(unsafe, list) and any(one is True for one in unsafe):
+        message = f"{NAME} made it, and blackened it as not safe for work"
+        return NotDone(ProviderError("content_filtered", message, cost_nanos=None, status_code=200))
+    found: Any = next((content[name] for name in _OUTPUTS if content.get(name)), [])  # JSON
+    files = found if isinstance(found, list) else [found]
+    urls = tuple(str(one["url"]) for one in files if isinstance(one, dict) and isinstance(one.get("url"), str))
+    seed = content.get("seed")
+    return Done(urls, seed if isinstance(seed, int) and 0 <= seed <= SEED_MAX else None)
+
+
+class HuggingFace:
+    name = NAME
+    models = MODELS
+
+    def __init__(self, url: str, key: SecretStr, finisher: Finisher, *, channel: Channel | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
+        self._channel = channel or Channel(NAME, url, headers, pace=PACE)
+        self._finisher = finisher
+
+    @property
+    def available(self) -> bool:
+        return self._channel.available
+
+    def quote(self, model: Model, request: ProviderRequest) -> Quote:
+        return quote(model, request)
+
+    async def generate(self, model: str, request: GenerateRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def edit(self, model: str, request: EditRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def upscale(self, model: str, request: UpscaleRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def image_to_3d(self, model: str, request: ThreeDRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def image_to_video(self, model: str, request: VideoRequest, attempt: Attempt) -> ProviderResult:
+        return await self._run(model, request, attempt)
+
+    async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
+        del model
+        return await self._finisher.look_once(Job.read(job_id), self._look, attempt)
+
+    async def close(self) -> None:
+        await self._channel.close()
+        await self._finisher.close()
+
+    async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
+        planned = plan(model, request, secrets.randbelow(2**31))
+        urls = await asyncio.to_thread(_data_urls, planned.images)
+
+        def job(ids: tuple[str, ...]) -> Job:
+            return Job(ids=ids, wanted=planned.wanted, gives=planned.gives, size=planned.size, seed=planned.seed,
+                       units=planned.units)  # fmt: skip
+
+        async def start(index: int) -> str:
+            return await self._start(model, planned.body(urls, index), attempt)
+
+        async with self._channel.turn():
+            started, error = await in_order(start, job, planned.wanted, attempt)
+            return await self._finisher.follow(started, self._look, attempt, error)
+
+    async def _start(self, model: str, body: Mapping[str, Any], attempt: Attempt) -> str:  # Any: JSON
+        """The job's id. Raises ProviderError where none was started, OutcomeUnknownError where one may run."""
+        try:
+            answer = await self._channel.order(Order(f"/fal-ai/{model}{QUEUE}", json=body), attempt)
+        except AnswerLostError as error:
+            raise OutcomeUnknownError(f"{NAME} took a request, but its answer was cut off") from error
+        refused = refusal(answer)
+        if refused is not None:
+            if refused.error.cost_nanos is None:
+                attempt.used(quantity=refused.units)
+            raise refused.error
+        if answer.status >= 300:
+            raise OutcomeUnknownError(f"{NAME} answered with status {answer.status}; a job may have been started")
+        try:
+            return read_path(answer.json())
+        except ValueError as error:
+            raise OutcomeUnknownError(f"{NAME} took a request, but its answer names no job") from error
+
+    async def _look(self, job_id: str) -> Seen:
+        status = await self._asked(f"/fal-ai{job_id}/status{QUEUE}", job_id)
+        if isinstance(status, NotDone):
+            return status
+        try:
+            word = read_status(status.json())
+            if word in _RUNNING:
+                return Running(word)
+            result = await self._asked(f"/fal-ai{job_id}{QUEUE}", job_id)
+            return result if isinstance(result, NotDone) else read_result(result.json())
+        except TroubleError as error:
+            failed = None if error.answer is None else failure(error.answer)
+            if failed is None:
+                raise
+            return failed
+        except ValueError as error:
+            raise TroubleError(f"{NAME} answered with what says nothing of a job") from error
+
+    async def _asked(self, path: str, job_id: str) -> Answer | NotDone:
+        """Raises TroubleError; OutcomeUnknownError where there is no such job."""
+        answer = await self._channel.look(path)
+        if answer.status == 404:
+            raise OutcomeUnknownError(f"{NAME} knows nothing of the job {job_id}")
+        if answer.status == 422:
+            refused = refusal(answer)
+            assert refused is not None, "422 is among the refusals"
+            return refused
+        if answer.status not in (200, 202):
+            raise TroubleError(f"{NAME} answered with status {answer.status}")
+        return answer
+
+
+def _data_urls(images: tuple[SourceImage, ...]) -> list[str]:
+    """Reads files: for a worker thread."""
+    return [f"data:{one.media_type};base64,{base64.b64encode(one.content.read()).decode()}" for one in images]
+
+
+REMOTE: Final = Remote(
+    NAME,
+    "huggingface_key",
+    lambda settings, key: HuggingFace(settings.huggingface_url, key, finisher_for(settings, RESULT_HOSTS)),
+)
