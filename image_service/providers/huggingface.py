@@ -8,8 +8,9 @@ https://github.com/huggingface/huggingface_hub/blob/main/src/huggingface_hub/inf
 /fal-ai/MODEL?_subdomain=queue; of the answer's response_url only the path is used, as that URL leads to fal itself, to
 whom the token is not to be sent); https://fal.ai/docs/api-reference/inference-api (IN_QUEUE, IN_PROGRESS, COMPLETED),
 https://fal.ai/docs/documentation/model-apis/errors ({"detail": [{"loc", "msg", "type"}]}), /request-errors
-({"detail", "error_type"}, X-Fal-Error-Type) and /faq: "Server errors (HTTP 500+) are never charged"; what the content checker refuses with 422 costs one unit. A result that it found to be
-not safe for work was made, and comes black: it counts as billed.
+({"detail", "error_type"}, X-Fal-Error-Type) and /faq: "Server errors (HTTP 500+) are never charged"; what
+the content checker refuses with 422 costs one unit. A result that it found to be not safe for work was made, and comes
+black: it counts as billed.
 """
 
 import asyncio
