@@ -37,6 +37,7 @@ _CODE: Final = re.compile(r"[a-z_]{1,60}")
 _REFUSALS: Final = {
     400: "invalid_input",
     401: "provider_credentials",
+    402: "provider_credit",
     403: "provider_credentials",
     404: "provider_no_model",
     413: "invalid_input",
