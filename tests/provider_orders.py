@@ -13,13 +13,23 @@ from PIL import Image
 from pydantic import SecretStr
 
 from image_service.artifacts import Content
+from image_service.config import Settings
 from image_service.images import Bounds, SourceImage, examine
 from image_service.operations import OPERATIONS
-from image_service.providers.base import OutcomeUnknownError, Provider, ProviderError, ProviderResult, StillRunning
+from image_service.providers.base import (
+    Model,
+    OutcomeUnknownError,
+    Provider,
+    ProviderError,
+    ProviderResult,
+    RefusedRequestError,
+    StillRunning,
+)
 from image_service.providers.breaker import Breaker
 from image_service.providers.downloads import Downloads
-from image_service.providers.http import Channel, Pace
 from image_service.providers.jobs import Finisher
+from image_service.providers.registry import REMOTES
+from image_service.providers.remote import Remote
 from image_service.providers.requests import (
     CharacterRequest,
     ControlRequest,
@@ -37,8 +47,6 @@ from image_service.providers.requests import (
     UpscaleRequest,
     VideoRequest,
 )
-from image_service.providers.stability import Stability
-from image_service.providers.wavespeed import WaveSpeed
 from ledger_service.price_files import read_shipped
 from tests.attempts import attempt_of
 from tests.emulators import Emulators
@@ -68,6 +76,11 @@ class Asked:
     operation: str
     model: str
     request: Any
+
+    @property
+    def emulator(self) -> str:
+        """The emulators' name of the provider."""
+        return emulator_of(next(remote for remote in REMOTES if remote.name == self.provider))
 
     def __str__(self) -> str:
         return f"{self.provider} {self.operation} {self.model} {self.request.kind or ''}".strip()
@@ -117,32 +130,98 @@ def _stability() -> list[Asked]:
     return [Asked("stability", *one) for one in asked]
 
 
-ALL = _wavespeed() + _stability()
+#: Requests of every operation and kind, for providers without orders of their own: the first that a model takes.
+_LARGE = image_of(320, 240)
+_SAMPLES: dict[tuple[str, str | None], tuple[Any, ...]] = {
+    ("generate", None): (GenerateRequest("a cat", 256, 256, None, 2), GenerateRequest("a cat", 1024, 1024, None, 2)),
+    ("character", None): (CharacterRequest("a cat", (PICTURE, PICTURE), 1024, 1024, None, 1),),
+    ("edit", "general"): (GeneralEdit(PICTURE, "blue"),),
+    ("edit", "inpaint"): (Inpaint(PICTURE, MASK, "blue"),),
+    ("edit", "outpaint"): (Outpaint(PICTURE, 10, 0, 0, 20, "sea"),),
+    ("edit", "erase"): (Erase(PICTURE, MASK),),
+    ("edit", "remove_background"): (RemoveBackground(PICTURE),),
+    ("edit", "search_replace"): (SearchReplace(PICTURE, "a cat", "a dog"),),
+    ("edit", "search_recolor"): (SearchRecolor(PICTURE, "a cat", "blue"),),
+    ("edit", "relight"): (Relight(PICTURE, "the sea", None),),
+    ("face_swap", None): (FaceSwapRequest(PICTURE, PICTURE),),
+    ("upscale", "fast"): (UpscaleRequest(_LARGE, "fast", 640, 480),),
+    ("upscale", "conservative"): (UpscaleRequest(_LARGE, "conservative", 640, 480),),
+    ("upscale", "creative"): (UpscaleRequest(_LARGE, "creative", 640, 480),),
+    ("control", "sketch"): (ControlRequest(PICTURE, "sketch", "a cat", 256, 256),),
+    ("control", "structure"): (ControlRequest(PICTURE, "structure", "a cat", 256, 256),),
+    ("control", "style"): (ControlRequest(PICTURE, "style", "a cat", 512, 512),),
+    ("image_to_3d", None): (ThreeDRequest(PICTURE, 1024), ThreeDRequest(PICTURE, 512)),
+    ("image_to_video", None): tuple(VideoRequest(PICTURE, "it moves", 5, name) for name in ("480p", "720p", "1080p")),
+}
+
+
+def emulator_of(remote: Remote) -> str:
+    return remote.key.removesuffix("_key")
+
+
+def _remote(remote: Remote, url: str, key: str) -> Provider:
+    """The provider's client, as the service makes it."""
+    settings = Settings.model_validate({remote.key: SecretStr(key), f"{emulator_of(remote)}_url": url})
+    made = remote.made(settings)
+    assert made is not None
+    return made
+
+
+def sample(provider: Provider, model: Model, kind: str | None) -> Any:
+    """Raises AssertionError where the model takes none of the samples: it needs an order of its own, then."""
+    for request in _SAMPLES[model.operation, kind]:
+        try:
+            provider.quote(model, request)
+        except RefusedRequestError:
+            continue
+        return request
+    raise AssertionError(f"{provider.name} {model.name}: no sample of {model.operation} {kind or ''} fits")
+
+
+def _sampled() -> list[Asked]:
+    """Every model and kind of every provider that has no orders above."""
+    asked = []
+    for remote in REMOTES:
+        if remote.name not in _OWN:
+            provider = _remote(remote, "http://127.0.0.1:1", "none")
+            asked += [
+                Asked(remote.name, model.operation, model.name, sample(provider, model, kind))
+                for model in provider.models
+                for kind in sorted(model.kinds) or [None]
+            ]
+    return asked
+
+
+_OWN = {"wavespeed": _wavespeed(), "stability": _stability()}
+ALL = [asked for orders in _OWN.values() for asked in orders] + _sampled()
 
 
 @asynccontextmanager
 async def quick_providers(emulators: Emulators, *, patient: bool = False) -> AsyncIterator[dict[str, Provider]]:
-    """The real clients, in a hurry, and without a limit of their own on requests."""
+    """The clients of the registry, in a hurry, and without a limit of their own on requests."""
+    keys = emulators.http.get(f"{emulators.server.control_url}/").json()["providers"]
     made: dict[str, Provider] = {}
-    for name, maker, key in (("wavespeed", WaveSpeed, "ws-emulator-key"), ("stability", Stability, "sk-emulator-key")):
-        downloads = Downloads(
-            (), (f"127.0.0.1:{emulators.server.cdn_port}",), bytes_max=8 * 1024 * 1024, wait_seconds=BACKOFF_SECONDS
-        )
-        channel = Channel(
-            name,
-            emulators.url(name),
-            {"Authorization": f"Bearer {key}"},
-            pace=Pace(calls_max=16),
-            breaker=None if patient else Breaker(failures_max=1_000_000),
-            backoff_seconds=BACKOFF_SECONDS,
-        )
-        finisher = Finisher(downloads, BOUNDS, poll_seconds=POLL_SECONDS)
-        made[name] = maker(emulators.url(name), SecretStr(key), finisher, channel=channel)
+    for remote in REMOTES:
+        name = emulator_of(remote)
+        made[remote.name] = _remote(remote, emulators.url(name), keys[name]["keys"][0])
+        hurry(made[remote.name], emulators, patient=patient)
     try:
         yield made
     finally:
         for provider in made.values():
             await provider.close()
+
+
+def hurry(provider: Any, emulators: Emulators, *, patient: bool) -> None:  # Any: what every client has inside
+    """What a client waits for is settled where it is made, which is no concern of the service's settings."""
+    downloads = Downloads(
+        (), (f"127.0.0.1:{emulators.server.cdn_port}",), bytes_max=8 * 1024 * 1024, wait_seconds=BACKOFF_SECONDS
+    )
+    provider._finisher = Finisher(downloads, BOUNDS, poll_seconds=POLL_SECONDS)
+    channel = provider._channel
+    channel._backoff_seconds, channel._limiter = BACKOFF_SECONDS, None
+    if not patient:
+        channel._breaker = Breaker(failures_max=1_000_000)
 
 
 @dataclass(frozen=True)
@@ -167,8 +246,9 @@ async def run(
         if (one.name, one.operation) == (asked.model, asked.operation) and asked.request.kind in (None, *one.kinds)
     )
     quote = provider.quote(model, asked.request)
-    price = price_of(asked, quote.attributes)
-    held = price * quote.quantity
+    # A provider that knows its own cost reports it too.
+    price = price_of(asked, quote.attributes) if quote.cost_nanos is None else 0
+    held = price * quote.quantity if quote.cost_nanos is None else quote.cost_nanos
     attempt = attempt_of(asked.operation, spool_folder=folder, deadline_seconds=deadline_seconds)
 
     def cost(reported: int | None) -> int:
