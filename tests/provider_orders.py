@@ -187,7 +187,7 @@ def _sampled() -> list[Asked]:
             asked += [
                 Asked(remote.name, model.operation, model.name, sample(provider, model, kind))
                 for model in provider.models
-                for kind in sorted(model.kinds) or [None]
+                for kind in (sorted(model.kinds) if model.kinds else (None,))
             ]
     return asked
 

@@ -45,8 +45,8 @@ class Job(BaseModel):
     #: Of an image that has to have this size exactly, in pixels.
     size: tuple[int, int] | None = None
     seed: int | None = None
-    #: That one of the jobs is billed as, of what the model's price is for: its megapixels, say.
-    units: int = 1
+    #: That one of the jobs is billed as, where it is not one: its megapixels, say.
+    units: int | None = None
 
     @classmethod
     def read(cls, job_id: str | None) -> "Job":
@@ -165,10 +165,7 @@ class Finisher:
         failed = [one for one in ended if isinstance(one, NotDone)]
         if error is not None or failed:
             errors = [*(one.error for one in failed), *([error] if error is not None else [])]
-            units = [one.units if isinstance(one, NotDone) and one.units is not None else job.units for one in ended
-                     if isinstance(one, Done) or one.error.cost_nanos is None]  # fmt: skip
-            at_start = int(error is not None and error.cost_nanos is None)
-            raise partly_billed(errors, len(done), attempt, sum(units) + at_start)
+            raise partly_billed(errors, len(done), attempt, _billed_units(job, ended, error))
         artifacts = []
         for one in done:
             artifacts.extend(await self.artifacts(one, job, attempt))
@@ -203,6 +200,18 @@ class Finisher:
         if job.size is None:
             return image_from(source, self._bounds)
         return image_of_size(source, self._bounds, *job.size)
+
+
+def _billed_units(job: Job, ended: Sequence[Done | NotDone], error: ProviderError | None) -> int | None:
+    if job.units is None:
+        return None
+    units = 1 if error is not None and error.cost_nanos is None else 0
+    for one in ended:
+        if isinstance(one, Done):
+            units += job.units
+        elif one.error.cost_nanos is None:
+            units += job.units if one.units is None else one.units
+    return units
 
 
 def partly_billed(
