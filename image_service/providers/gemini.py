@@ -223,7 +223,7 @@ class Gemini:
         made = [one for one in ended if isinstance(one, Made)]
         cost = sum(most(model, planned) if one.tokens is None else cost_nanos(model, one.tokens) for one in made)
         errors = [one for one in ended if isinstance(one, ProviderError)]
-        errors += [ProviderError(one.code, f"{NAME}: {one.reason}", status_code=200) for one in made if not one.image]
+        errors += [ProviderError(one.code, one.reason, status_code=200) for one in made if not one.image]
         if errors:
             first = errors[0]
             raise ProviderError(

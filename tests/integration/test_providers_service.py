@@ -11,11 +11,13 @@ import pytest
 
 from contracts.money import format_nanos, parse_nanos
 from image_service.config import Settings
+from image_service.providers.registry import REMOTES
 from image_service.routing import Route
 from ledger_service.price_loading import follow_shipped
 from tests.builders import limit
 from tests.emulators import Emulators, running_emulators
 from tests.integration.image_harness import eventually, image_service, make_settings, picture, upload
+from tests.provider_orders import emulator_of
 from tests.servers import Ledger
 
 GENERATE = {"prompt": "a lighthouse", "width": 512, "height": 512}
@@ -45,16 +47,21 @@ async def priced(ledger: Ledger, database_url: str) -> Ledger:
     return ledger
 
 
+def keys_and_urls(emulators: Emulators) -> dict[str, str]:
+    """Of every provider of the registry."""
+    told = emulators.http.get(f"{emulators.server.control_url}/").json()["providers"]
+    names = {remote.key: emulator_of(remote) for remote in REMOTES}
+    keys = {key: told[name]["keys"][0] for key, name in names.items()}
+    return keys | {f"{name}_url": told[name]["url"] for name in names.values()}
+
+
 def settings_for(folder: Path, ledger: Ledger, emulators: Emulators, nats_url: str, **other: Any) -> Settings:
     return make_settings(
         folder,
         ledger.url,
         **{
             "nats_url": nats_url,
-            "wavespeed_key": "ws-emulator-key",
-            "wavespeed_url": emulators.url("wavespeed"),
-            "stability_key": "sk-emulator-key",
-            "stability_url": emulators.url("stability"),
+            **keys_and_urls(emulators),
             "result_insecure_hosts": f"127.0.0.1:{emulators.server.cdn_port}",
             "ledger_timeout_seconds": 10.0,
             **other,
@@ -100,6 +107,37 @@ async def test_what_the_ledger_has_is_what_the_providers_billed(
     assert format_nanos(spent(log)) == format_nanos(told) == emulators.billed()["total"]
     usage = await priced.usage()
     assert {name: of["cost"] for name, of in usage["by_provider"].items()} == emulators.billed()["by_provider"]
+
+
+async def test_providers_that_bill_tokens_or_megapixels_are_settled_at_what_they_billed(
+    priced: Ledger, emulators: Emulators, nats_url: str, tmp_path: Path
+) -> None:
+    """A blocked prompt's tokens and the unit that a refusal costs among it; names are those of the price catalogue."""
+    square = {"prompt": "a lighthouse", "width": 1024, "height": 1024}
+    async with image_service(settings_for(tmp_path, priced, emulators, nats_url)) as client:
+        done = await asyncio.gather(
+            client.post("/v1/images/generate", json={**square, "provider": "openai", "quality": "low"}),
+            client.post("/v1/images/generate", json={**square, "provider": "google", "variations": 2}),
+            client.post("/v1/images/generate", json={**square, "provider": "fal", "width": 1300, "variations": 2}),
+            edit(client, provider="openai", kind="general", prompt="make it blue"),
+            edit(client, provider="google", kind="general", prompt="make it blue"),
+            edit(client, provider="fal", kind="remove_background"),
+        )
+        assert [answer.status_code for answer in done] == [200] * 6, [answer.text[:300] for answer in done]
+        for provider in ("openai", "google", "fal"):
+            refused = await client.post(
+                "/v1/images/generate", json={**square, "prompt": "[refused] it", "provider": provider}
+            )
+            assert refused.json()["code"] == "operation_failed", refused.text[:300]
+        log = await recorded(priced, 9)
+    book = emulators.billed()
+    assert format_nanos(spent(log)) == book["total"]
+    by_provider = {name: of["cost"] for name, of in (await priced.usage())["by_provider"].items()}
+    names = {remote.name: emulator_of(remote) for remote in REMOTES}
+    assert {names[name]: cost for name, cost in by_provider.items()} == book["by_provider"]
+    refusals = {item["provider"]: parse_nanos(item["cost"]) for item in log if item["outcome"] == "failed"}
+    assert refusals["openai"] == 0
+    assert min(refusals["google"], refusals["fal"]) > 0
 
 
 async def test_refusals_cost_nothing_and_doubt_is_listed_at_the_hold(
