@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.money import parse_nanos
+from image_service.providers.requests import GenerateRequest
 from tests.emulators import Emulators, running_emulators
 from tests.provider_orders import ALL, DEADLINE_SECONDS, Asked, Became, quick_providers, run
 
@@ -110,6 +111,21 @@ async def test_every_operation_is_done_and_costs_what_was_billed(emulators: Emul
                 wrong.append((str(asked), became, billed(emulators) - before))
     assert wrong == []
     assert list(emulators.server.emulation.leaks) == []
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_the_checker_refuses_is_a_unit_each_and_what_is_blackened_the_whole_price(
+    emulators: Emulators, tmp_path: Path, count: int
+) -> None:
+    """Of images with two megapixels, which are two units each."""
+    async with quick_providers(emulators) as providers:
+        for prompt, units in (("[refused] a cat", 1), ("[filtered] a cat", 2)):
+            emulators.forget()
+            emulators.pace(queue=0.01, run=0.01)
+            request = GenerateRequest(prompt, 1536, 1024, None, count)
+            became = await run(providers, Asked("fal", "generate", "fal-ai/flux/dev", request), tmp_path)
+            assert (became.code, became.cost_nanos) == ("content_filtered", units * count * 25_000_000)
+            assert became.cost_nanos == billed(emulators) <= became.held_nanos
 
 
 @pytest.mark.parametrize("asked", CHOSEN, ids=str)
