@@ -46,7 +46,7 @@ def format_nanos(nanos: int) -> str:
     return f"{'-' if nanos < 0 else ''}{dollars}.{rest:09d}"
 
 
-_MONEY_SCHEMA: Final[dict[str, object]] = {
+MONEY_SCHEMA: Final[dict[str, object]] = {
     "type": "string",
     "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?([eE][+-]?[0-9]{1,2})?$",
     "description": "decimal dollars, at most nine decimals",
@@ -59,7 +59,7 @@ CostNanos = Annotated[
     Field(ge=0, le=COST_NANOS_MAX),
     BeforeValidator(parse_nanos),
     PlainSerializer(format_nanos, return_type=str, when_used="json"),
-    WithJsonSchema(_MONEY_SCHEMA),
+    WithJsonSchema(MONEY_SCHEMA),
 ]
 
 #: The same for sums and balances: unbounded, may be negative, only ever written by us, and read by our clients.
@@ -67,5 +67,5 @@ TotalNanos = Annotated[
     int,
     BeforeValidator(lambda value: value if isinstance(value, int) else parse_nanos(value)),
     PlainSerializer(format_nanos, return_type=str, when_used="json"),
-    WithJsonSchema(_MONEY_SCHEMA),
+    WithJsonSchema(MONEY_SCHEMA),
 ]

@@ -21,6 +21,7 @@ from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
 from ledger_service.api import (
     accounts,
+    adjustments,
     backtests,
     changes,
     checks,
@@ -81,7 +82,7 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, usage, seals, backtests, reports, dead_letters,
-    changes, tokens, health, metrics,
+    adjustments, changes, tokens, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")

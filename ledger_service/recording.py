@@ -1,6 +1,6 @@
 """One batch of events into the log and its projections, in one transaction. The heart of ingest."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -124,8 +124,12 @@ async def append_events(connection: Connection, submissions: Sequence[Submission
 
 async def _project(connection: Connection, appended: Iterable[Submission]) -> None:
     accounts = {submission.event.subject for submission in appended if submission.event.outcome is not None}
-    if not accounts:
-        return
+    if accounts:
+        await project(connection, accounts)
+
+
+async def project(connection: Connection, accounts: Collection[str]) -> None:
+    """Folds what is staged, and new to the log, into the projections; ``accounts`` are those of its outcomes."""
     for apply_sql in _BEFORE_LOCK:
         await connection.execute(apply_sql)
     await lock_accounts(connection, accounts)

@@ -64,6 +64,10 @@ def _usage_log_item(row: "asyncpg.Record") -> Json:
     item["metadata"] = orjson.loads(row["metadata"]) if row["metadata"] else None
     code, message = item.pop("error_code"), item.pop("error_message")
     item["error"] = {"code": code, "message": message} if code else None
+    calls, failures, adjustment = (item.pop(name) for name in ("adjusted_calls", "adjusted_failures", "adjustment"))
+    if adjustment is not None:
+        amounts = {"calls": calls, "units": row["quantity"], "failures": failures}
+        item["adjustment"] = {**orjson.loads(adjustment), **amounts}
     return item
 
 

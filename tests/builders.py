@@ -52,6 +52,17 @@ def check(**fields: Any) -> Body:
     return {name: value for name, value in body.items() if value is not ABSENT}
 
 
+def adjustment(kind: str = "adjustment", of: Body | str | None = None, **fields: Any) -> Body:
+    """``adjustment(cost="-1")``; ``of``, an event or another adjustment's id: ``adjustment("void", event)``."""
+    body = {"adjustment_id": new_id(), "account_id": ACCOUNT, "kind": kind, "reason": "was wrong", **fields}
+    if isinstance(of, str):
+        body["reference"] = {"adjustment_id": of}
+    elif of is not None:
+        body["reference"] = {"operation_id": of["data"]["operation_id"]}
+        body["account_id"] = of["data"]["account_id"]
+    return body
+
+
 _ENVELOPE = {"id", "source", "sourcesequence", "time", "specversion", "type"}
 _OF_CHECK = ("operation_id", "account_id", "user_id", "project_id", "api_key_id", "operation", "provider", "model")
 

@@ -109,6 +109,26 @@ class Operation:
         return max(0, asked(meter, self.check) - sum(drawn))
 
 
+_METERS = ("calls", "units", "failures", "cost")
+
+
+@dataclass
+class Correction:
+    """An adjustment that was recorded: what it adds, and the facts of what it is about."""
+
+    asked: Body
+    adds: dict[str, int]
+    facts: Body
+    occurred_at: datetime
+    counted_at: datetime
+
+    @property
+    def about(self) -> str | None:
+        reference = self.asked.get("reference", {})
+        about: str | None = reference.get("operation_id") or reference.get("adjustment_id")
+        return about
+
+
 @dataclass
 class Terms:
     limits: list[Body] = field(default_factory=list)
@@ -122,6 +142,7 @@ class Oracle:
     def __init__(self) -> None:
         self.events: dict[tuple[str, str], Body] = {}
         self.operations: dict[tuple[str, str], Operation] = defaultdict(Operation)
+        self.corrections: dict[tuple[str, str], Correction] = {}
 
     # facts
 
@@ -143,6 +164,67 @@ class Oracle:
                     lease.drawn.append(event)
         self.events[key] = event
         return "accepted"
+
+    def adjustment(self, asked: Body, now: datetime) -> str:
+        """What becomes of an adjustment: recorded, same, conflict, unknown, voided, or wrong."""
+        key = (asked["account_id"], asked["adjustment_id"])
+        if key in self.corrections:
+            return "same" if self.corrections[key].asked == asked else "conflict"
+        reference = asked.get("reference")
+        if reference is None:
+            at = moment(asked["occurred_at"]) if "occurred_at" in asked else now
+            kinds = {name: asked.get(name, "adjustment") for name in ("operation", "provider", "model")}
+            self.corrections[key] = Correction(asked, _free(asked), {**asked, **kinds}, at, at)
+            return "recorded"
+        target = reference.get("operation_id") or reference.get("adjustment_id")
+        operation = self.operations.get((key[0], target)) if "operation_id" in reference else None
+        corrected = self.corrections.get((key[0], target)) if "adjustment_id" in reference else None
+        if corrected is None and (operation is None or operation.outcome is None):
+            return "unknown"
+        if corrected is not None and (corrected.asked["kind"] != "adjustment" or asked["kind"] == "rerate"):
+            return "wrong"
+        root = target if corrected is None else self._root(key[0], target)
+        if self._is_voided(key[0], root) or self._is_voided(key[0], target):
+            return "voided"
+        adds = _free(asked)
+        if asked["kind"] == "rerate":
+            adds = {**_free({}), "cost": nanos(asked["cost"]) - self.comes_to(key[0], root)["cost"]}
+        if asked["kind"] == "void":
+            whole = self.comes_to(key[0], root) if target == root else self.corrections[key[0], target].adds
+            adds = {meter: -amount for meter, amount in whole.items()}
+        if corrected is not None:
+            facts, times = corrected.facts, (corrected.occurred_at, corrected.counted_at)
+        else:
+            assert operation is not None
+            assert operation.outcome is not None
+            data = operation.outcome["data"]
+            facts = {**data, "provider": data["actual_provider"]}
+            times = (moment(operation.outcome["time"]), operation.counted_at)
+        self.corrections[key] = Correction(asked, adds, facts, *times)
+        return "recorded"
+
+    def _root(self, account_id: str, entry_id: str) -> str:
+        while (found := self.corrections.get((account_id, entry_id))) is not None and found.about is not None:
+            entry_id = found.about
+        return entry_id
+
+    def _is_voided(self, account_id: str, entry_id: str) -> bool:
+        return any(one.asked["kind"] == "void" and one.about == entry_id for one in self.corrected(account_id))
+
+    def corrected(self, account_id: str) -> list[Correction]:
+        return [one for (account, _), one in self.corrections.items() if account == account_id]
+
+    def comes_to(self, account_id: str, root: str) -> dict[str, int]:
+        """What an operation, or a free adjustment about none, counts with all that was corrected of it."""
+        total = dict.fromkeys(_METERS, 0)
+        operation = self.operations.get((account_id, root))
+        if operation is not None and operation.outcome is not None:
+            total = {**{meter: _used(meter, operation.outcome) for meter in ("calls", "units", "cost")}}
+            total["failures"] = int(is_failed(operation.outcome))
+        for (account, entry_id), one in self.corrections.items():
+            if account == account_id and self._root(account_id, entry_id) == root:
+                total = {meter: total[meter] + one.adds[meter] for meter in total}
+        return total
 
     def decided(self, check: Body, allowed: bool, decided_at: str | datetime) -> None:
         operation = self.operations[check["account_id"], check["operation_id"]]
@@ -187,6 +269,10 @@ class Oracle:
             else:
                 found["calls"] += 1
                 found["units"] += data["quantity"]
+        for one in self.corrected(account_id):
+            if f"{one.occurred_at:%Y-%m}" == month and all(one.facts[name] == value for name, value in only.items()):
+                for meter, amount in one.adds.items():
+                    found["cost_nanos" if meter == "cost" else meter] += amount
         return found
 
     def counter(
@@ -208,6 +294,9 @@ class Oracle:
                 assert operation.decided_at is not None
                 if start <= operation.decided_at < end and _concerns(scope_key, selector, operation.check):
                     held += operation.held(meter)
+        for one in self.corrected(account_id):
+            if start <= one.counted_at < end and _concerns(scope_key, selector, one.facts):
+                settled += one.adds[meter]
         return settled, held
 
     def limit(self, limit: Body, account_id: str, scope_key: str, terms: Terms, now: datetime) -> tuple[int, int, int]:
@@ -262,6 +351,10 @@ def _used(meter: str, outcome: Body) -> int:
     if is_failed(outcome):
         return cost if meter == "cost" else 0
     return {"calls": 1, "units": int(outcome["data"]["quantity"]), "cost": cost}[meter]
+
+
+def _free(asked: Body) -> dict[str, int]:
+    return {**{meter: asked.get(meter, 0) for meter in _METERS}, "cost": nanos(asked.get("cost"))}
 
 
 def scope_key_of(limit: Body, check: Body) -> str | None:

@@ -141,6 +141,17 @@ async def _operations(ledger: Client, account_id: str) -> None:
     await eventually(expired, "holds expire")
     await ledger.send(completed(late, cost="0.2"))
     await ledger.send(completed(back, cost="0.2"))
+    gift = builders.adjustment(cost="-0.25", calls=-1, account_id=account_id, user_id="bob")
+    for one in (
+        builders.adjustment("rerate", early, cost="0.123456789"),
+        builders.adjustment("void", early),
+        builders.adjustment("adjustment", {"data": {**settled}}, units=-1, reason='why: "\u2713"'),
+        gift,
+        builders.adjustment("void", gift["adjustment_id"], account_id=account_id),
+        builders.adjustment(failures=2, account_id=account_id, occurred_at="2026-02-28T23:59:59.999999-01:00"),
+    ):
+        answer = await ledger.http.post("/v1/adjustments", json=one)
+        assert answer.status_code == 200, answer.text
 
 
 async def _leases(ledger: Client, account_id: str) -> None:

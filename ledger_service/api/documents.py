@@ -5,6 +5,7 @@ from typing import Final
 from contracts.access.guard import ACCESS_PROBLEMS
 from contracts.http_documents import Own
 from contracts.problems import (
+    ALREADY_VOIDED,
     CONFLICT,
     DEAD_LETTER_CLOSED,
     LEASE_CLOSED,
@@ -40,6 +41,7 @@ OWN: Final[Own] = {
     ("DELETE", f"{_ACCOUNT}/credit-grants/{{grant_id}}"): (NOT_FOUND,),
     ("GET", "/v1/prices/{provider}/{operation}/{model}"): (NOT_FOUND,),
     ("POST", "/v1/limits:backtest"): (NOT_FOUND, OVERLOADED),
+    ("POST", "/v1/adjustments"): (NOT_FOUND, CONFLICT, ALREADY_VOIDED),
     ("POST", "/v1/tokens"): (CONFLICT,),
     ("DELETE", "/v1/tokens/{token_id}"): (NOT_FOUND,),
     ("GET", "/v1/seals"): (NOT_FOUND,),

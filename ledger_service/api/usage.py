@@ -74,11 +74,14 @@ async def list_usage_log(
     user_id: Name | None = None,
     project_id: Name | None = None,
     api_key_id: Name | None = None,
-    outcome: Literal["completed", "failed"] | None = None,
+    outcome: Literal["completed", "failed", "adjustment"] | None = None,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
-    """The account's finished operations, newest first. ``next_cursor`` goes on where a page ended."""
+    """The account's finished operations, and adjustments, newest first. ``next_cursor`` goes on where a page ended.
+
+    An adjustment stands at the time of what it corrects; ``adjustment`` says what that is, who corrected it, and why.
+    """
     chosen = UsageLogFilter(
         start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome
     )

@@ -4,9 +4,9 @@
 -- made; an insert that always conflicts is an update that is driven by its source, for the same reason.
 with finished as materialized (
     select i.account_id, i.operation_id, i.user_id, i.project_id, i.api_key_id, i.operation, i.provider, i.model,
-           (i.outcome = 'completed')::int::bigint as calls,
-           case when i.outcome = 'completed' then i.quantity else 0 end as units, i.cost_nanos,
-           i.quantity, coalesce(l.decided_at, d.decided_at, i.occurred_at) as counted_at, d as decision, l as lease
+           counted_calls(i.outcome, i.adjusted_calls) as calls, counted_units(i.outcome, i.quantity) as units,
+           i.cost_nanos, i.quantity, coalesce(l.decided_at, d.decided_at, i.counted_at, i.occurred_at) as counted_at,
+           d as decision, l as lease
     from incoming i
     left join lateral (
         select * from decisions d
@@ -143,8 +143,8 @@ spans as (
 ),
 shares as not materialized (
     select account_id, k.scope_key, operation, provider, model, counted_at as at,
-           (outcome = 'completed')::int::bigint as calls,
-           case when outcome = 'completed' then quantity else 0 end as units, cost_nanos, false as held
+           counted_calls(outcome, adjusted_calls) as calls, counted_units(outcome, quantity) as units, cost_nanos,
+           false as held
     from rebuilt_usage_log
     cross join lateral unnest(scope_keys(user_id, project_id, api_key_id)) as k (scope_key)
     where k.scope_key is not null

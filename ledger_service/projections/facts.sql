@@ -14,12 +14,13 @@ select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_
        coalesce(d.user_id, (e.c).user_id) as user_id, coalesce(d.project_id, (e.c).project_id) as project_id,
        coalesce(d.api_key_id, (e.c).api_key_id) as api_key_id, coalesce(d.operation, (e.c).operation) as operation,
        coalesce(d.provider, (e.c).provider) as provider, d.actual_provider, coalesce(d.model, (e.c).model) as model,
-       coalesce(d.quantity, (e.c).quantity) as quantity, (e.c).calls,
+       coalesce(d.quantity, (e.c).quantity, d.units) as quantity, (e.c).calls,
        (coalesce(d.cost, (d.decision).estimated_cost)::numeric * 1000000000)::bigint as cost_nanos,
        event_moment(d.requested_at) as requested_at, d.duration_ms, d.status_code, d.retry_count, d.request_bytes,
        d.response_bytes, d.endpoint, d.error, with_nul(d.metadata) as metadata,
        substring(sha256(convert_to(d."check"::text, 'UTF8')) for 16) as request_digest,
-       coalesce(d.expires_at, ((d.decision).reservation).expires_at) as expires_at
+       coalesce(d.expires_at, ((d.decision).reservation).expires_at) as expires_at, d.calls as adjusted_calls,
+       d.failures as adjusted_failures, d.counted_at, d.adjustment
 from (
     select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_at, e.recorded_at,
            e.transaction_id, e.position, (e.b).leaseid, (e.b).data,
@@ -42,11 +43,14 @@ left join lateral (
 
 -- name: outcomes
 select account_id, operation_id, event_id, occurred_at, recorded_at, effect_position, took_effect_at, lease_id,
-       case type when 'usage.operation.completed.v1' then 'completed' when 'usage.operation.failed.v1' then 'failed' end
-           as outcome,
-       user_id, project_id, api_key_id, operation, provider as requested_provider, actual_provider as provider, model,
-       quantity, cost_nanos, requested_at, duration_ms, status_code, retry_count, request_bytes, response_bytes,
-       endpoint, error, metadata
+       case type when 'usage.operation.completed.v1' then 'completed' when 'usage.operation.failed.v1' then 'failed'
+                 when 'ledger.adjustment.recorded.v1' then 'adjustment' end as outcome,
+       user_id, project_id, api_key_id, operation, provider as requested_provider,
+       coalesce(actual_provider, provider) as provider, model, quantity, cost_nanos,
+       -- Of what an operation alone has, an adjustment has none.
+       coalesce(requested_at, occurred_at) as requested_at, coalesce(duration_ms, 0) as duration_ms, status_code,
+       coalesce(retry_count, 0) as retry_count, coalesce(request_bytes, 0) as request_bytes, response_bytes, endpoint,
+       error, metadata, adjusted_calls, adjusted_failures, counted_at, adjustment
 from facts
 where terminal
 

@@ -1,10 +1,10 @@
 -- name: apply
 insert into usage_summary as s (account_id, period, operation, provider, model, calls, units, cost_nanos, failures)
 select account_id, date_trunc('month', occurred_at at time zone 'UTC')::date, operation, provider, model,
-       count(*) filter (where outcome = 'completed'),
-       coalesce(sum(quantity) filter (where outcome = 'completed'), 0),
+       count(*) filter (where outcome = 'completed') + coalesce(sum(adjusted_calls), 0),
+       coalesce(sum(quantity) filter (where outcome <> 'failed'), 0),
        sum(cost_nanos),
-       count(*) filter (where outcome = 'failed')
+       count(*) filter (where outcome = 'failed') + coalesce(sum(adjusted_failures), 0)
 from incoming
 where outcome is not null
 group by 1, 2, 3, 4, 5
@@ -15,9 +15,9 @@ set calls = s.calls + excluded.calls, units = s.units + excluded.units,
 
 -- name: rebuild
 select account_id, date_trunc('month', occurred_at at time zone 'UTC')::date as period, operation, provider, model,
-       count(*) filter (where outcome = 'completed') as calls,
-       coalesce(sum(quantity) filter (where outcome = 'completed'), 0)::bigint as units,
+       sum(counted_calls(outcome, adjusted_calls))::bigint as calls,
+       sum(counted_units(outcome, quantity))::bigint as units,
        sum(cost_nanos)::bigint as cost_nanos,
-       count(*) filter (where outcome = 'failed') as failures
+       sum(counted_failures(outcome, adjusted_failures))::bigint as failures
 from outcomes
 group by 1, 2, 3, 4, 5

@@ -12,6 +12,7 @@ select count(*)
 from accounts a
 cross join lateral (
     select 1 from usage_log u where u.account_id = a.account_id and u.counted_at >= $1 and u.counted_at < $2
+        and u.outcome <> 'adjustment'
     offset 0
 ) u
 where $3::text is null or a.account_id = $3
@@ -34,8 +35,8 @@ select n.account_id, n.counter_id, u.scope_key, u.amount
 from json_populate_recordset(null::counters, $1::json) as n
 cross join lateral (
     select k.scope_key,
-           sum(meter_amount(n.meter, (u.outcome = 'completed')::int::bigint,
-                            case when u.outcome = 'completed' then u.quantity else 0 end, u.cost_nanos))::bigint as amount
+           sum(meter_amount(n.meter, counted_calls(u.outcome, u.adjusted_calls),
+                            counted_units(u.outcome, u.quantity), u.cost_nanos))::bigint as amount
     from usage_log u
     cross join lateral unnest(scope_keys(u.user_id, u.project_id, u.api_key_id)) as k (scope_key)
     where u.account_id = n.account_id and u.counted_at >= n.period_start and u.counted_at < $2
@@ -46,6 +47,7 @@ cross join lateral (
 ) u
 
 -- name: operations
+-- Operations as they were recorded; what was corrected of them is in the openings alone.
 -- Account by account, each in order of admission; whoever reads it checks that. An order by around it all would sort
 -- everything before the first row comes.
 select u.*
@@ -54,7 +56,7 @@ cross join lateral (
     select u.account_id, u.operation_id, u.user_id, u.project_id, u.api_key_id, u.operation, u.requested_provider,
            u.provider, u.model, u.quantity, u.cost_nanos, u.held_cost_nanos, u.outcome, u.counted_at, u.occurred_at
     from usage_log u
-    where u.account_id = a.account_id and u.counted_at >= $2 and u.counted_at < $3
+    where u.account_id = a.account_id and u.counted_at >= $2 and u.counted_at < $3 and u.outcome <> 'adjustment'
     order by u.counted_at, u.operation_id
     offset 0
 ) u
@@ -67,7 +69,7 @@ cross join lateral (
     select u.account_id, u.operation_id, u.user_id, u.project_id, u.api_key_id, u.operation, u.requested_provider,
            u.provider, u.model, u.quantity, u.cost_nanos, u.held_cost_nanos, u.outcome, u.counted_at, u.occurred_at
     from usage_log u
-    where u.account_id = a.account_id and u.counted_at >= $2 and u.counted_at < $3
+    where u.account_id = a.account_id and u.counted_at >= $2 and u.counted_at < $3 and u.outcome <> 'adjustment'
     union all
     select d.account_id, d.operation_id, d.user_id, d.project_id, d.api_key_id, d.operation, d.provider, d.provider,
            d.model, d.quantity, d.estimated_cost_nanos, null, d.state, d.decided_at, d.decided_at

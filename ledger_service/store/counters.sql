@@ -17,8 +17,8 @@ insert into counters
 select n.account_id, n.scope_key, n.period_end, n.period_start, n.counter_id, n.meter, n.operations, n.providers,
        n.models,
        coalesce((
-           select sum(meter_amount(n.meter, (u.outcome = 'completed')::int::bigint,
-                                   case when u.outcome = 'completed' then u.quantity else 0 end, u.cost_nanos))
+           select sum(meter_amount(n.meter, counted_calls(u.outcome, u.adjusted_calls),
+                                   counted_units(u.outcome, u.quantity), u.cost_nanos))
            from usage_log u
            where u.account_id = n.account_id and u.counted_at >= n.period_start and u.counted_at < n.period_end
              and n.scope_key = any (scope_keys(u.user_id, u.project_id, u.api_key_id))

@@ -48,12 +48,15 @@ def incoming_row(ordinal: int, event: UsageEvent, body: str) -> tuple[object, ..
     )  # fmt: skip
 
 
-async def append_incoming(connection: "Connection", rows: Sequence[tuple[object, ...]]) -> set[int]:
+async def append_incoming(
+    connection: "Connection", rows: Sequence[tuple[object, ...]], columns: Sequence[str] = _COLUMNS
+) -> set[int]:
     """Stages a batch and appends it to the log. Answers the ordinals that were not appended, and unstages them.
 
-    Within a batch, no two rows may share an event id or an operation's outcome: see domain.batches.
+    Within a batch, no two rows may share an event id or an operation's outcome: see domain.batches. ``columns`` begin
+    with ordinal, account_id and event_id.
     """
-    await connection.copy_records_to_table("incoming", records=rows, columns=_COLUMNS)
+    await connection.copy_records_to_table("incoming", records=rows, columns=columns)
     [answer] = await connection.fetch(SQL["append"], len(rows))
     if answer["event_ids"] is None:
         return set()

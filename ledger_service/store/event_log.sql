@@ -31,6 +31,10 @@ create temp table if not exists incoming (
     error_message      text,
     has_metadata       boolean,
     lease_id           uuid,
+    counted_at         timestamptz,
+    adjusted_calls     bigint,
+    adjusted_failures  bigint,
+    corrects           uuid,
     recorded_at        timestamptz default now()
 ) on commit delete rows
 

@@ -71,6 +71,16 @@ def at(path: str, **body: Any) -> Callable[[Account], Exchange]:
     return exchange
 
 
+def gift(account_id: str) -> dict[str, Any]:
+    return {
+        "adjustment_id": new_id(),
+        "account_id": account_id,
+        "kind": "adjustment",
+        "reason": "no reason",
+        "cost": "-1",
+    }
+
+
 #: Written anew, and not taken from the services' own tables: a wrong line there is to be seen.
 LEDGER = {
     ("POST", "/v1/limit-checks"): Route(
@@ -128,6 +138,7 @@ LEDGER = {
         PRICES, "nobody", at("/v1/prices:rate", json={"provider": "a", "operation": "edit", "model": "b"})
     ),
     ("GET", "/v1/changes"): Route("admin", "own", at("/v1/changes?account_id={id}")),
+    ("POST", "/v1/adjustments"): Route("admin", "own", at("/v1/adjustments", json=lambda of: gift(of.id))),
     ("GET", "/v1/dead-letters"): Route("admin", "all", at("/v1/dead-letters")),
     ("GET", "/v1/dead-letters/{dead_letter_id}"): Route("admin", "all", at("/v1/dead-letters/1")),
     ("POST", "/v1/dead-letters/{dead_letter_id}:redrive"): Route(

@@ -6,7 +6,7 @@ import asyncpg
 import orjson
 
 from contracts.money import format_nanos
-from tests.oracle import Body, Oracle, is_failed, moment, nanos
+from tests.oracle import Body, Correction, Oracle, is_failed, moment, nanos
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -31,6 +31,8 @@ async def replayed(database: Connection, account_ids: set[str]) -> Oracle:
             assert oracle.event(event) == "accepted"
         elif row["type"] in (PLACED, DENIED):
             oracle.decided(data["check"], row["type"] == PLACED, data["decision"]["decided_at"])
+        elif row["type"] == "ledger.adjustment.recorded.v1":
+            assert oracle.adjustment(data["request"], moment(event["time"])) == "recorded"
         elif row["type"] in ENDED:
             oracle.closed(data["account_id"], data["operation_id"], ENDED[row["type"]])
     return oracle
@@ -50,11 +52,35 @@ async def _usage_log_agrees(database: Connection, oracle: Oracle, account_id: st
         """
         select event_id::text, operation_id::text, outcome, user_id, project_id, api_key_id, operation, provider,
                requested_provider, model, quantity, cost_nanos, occurred_at, counted_at, error_code
-        from usage_log where account_id = $1 order by occurred_at desc, operation_id desc
+        from usage_log where account_id = $1 and outcome <> 'adjustment' order by occurred_at desc, operation_id desc
         """,
         account_id,
     )
     assert [dict(row) for row in rows] == [_usage_log_row(oracle, event) for event in oracle.usage_log(account_id)]
+    rows = await database.fetch(
+        """
+        select operation_id::text, user_id, project_id, api_key_id, operation, provider, model, occurred_at, counted_at,
+               adjusted_calls as calls, quantity as units, adjusted_failures as failures, cost_nanos as cost,
+               adjustment ->> 'kind' as kind, adjustment ->> 'reason' as reason
+        from usage_log where account_id = $1 and outcome = 'adjustment' order by position, operation_id
+        """,
+        account_id,
+    )
+    found = {row["operation_id"]: dict(row) for row in rows}
+    assert found == {one.asked["adjustment_id"]: _adjustment_row(one) for one in oracle.corrected(account_id)}
+
+
+def _adjustment_row(one: Correction) -> Body:
+    return {
+        "operation_id": one.asked["adjustment_id"],
+        "kind": one.asked["kind"],
+        "reason": one.asked["reason"],
+        **{name: one.facts.get(name) for name in ("user_id", "project_id", "api_key_id")},
+        **{name: one.facts[name] for name in ("operation", "provider", "model")},
+        **one.adds,
+        "occurred_at": one.occurred_at,
+        "counted_at": one.counted_at,
+    }
 
 
 def _usage_log_row(oracle: Oracle, event: Body) -> Body:
@@ -92,6 +118,9 @@ async def _usage_summary_agrees(database: Connection, oracle: Oracle, account_id
         (f"{moment(event['time']):%Y-%m}", data["operation"], data["actual_provider"], data["model"])
         for event in oracle.usage_log(account_id)
         for data in (event["data"],)
+    } | {
+        (f"{one.occurred_at:%Y-%m}", one.facts["operation"], one.facts["provider"], one.facts["model"])
+        for one in oracle.corrected(account_id)
     }
     assert set(found) == cells
     for month, operation, provider, model in cells:

@@ -234,6 +234,35 @@ class History(RuleBasedStateMachine):
         answer = self.run(self.client.send(*events))
         assert (answer["accepted"], answer["duplicates"]) == (0, expected.count("duplicate"))
 
+    @rule(
+        kind=st.sampled_from(["adjustment", "void", "rerate"]),
+        pick=picks,
+        of_adjustment=st.booleans(),
+        calls=st.integers(-2, 2),
+        cost=st.sampled_from(["0", "0.5", "0.000000001"]),
+    )
+    def correct(self, kind: str, pick: int, of_adjustment: bool, calls: int, cost: str) -> None:
+        made = self.oracle.corrected(self.account_id)
+        known: list[Body | str] = [one.asked["adjustment_id"] for one in made] if of_adjustment else [*self.events]
+        of = known[pick % len(known)] if known else None
+        amounts: Body = {"cost": cost} if kind == "rerate" else {}
+        if kind == "adjustment":
+            amounts = {"calls": calls, "cost": f"-{cost}"}
+        if (kind == "adjustment" and not calls and not float(cost)) or (kind != "adjustment" and of is None):
+            return
+        body = builders.adjustment(kind, of, **{"account_id": self.account_id, **amounts})
+        if made and pick % 7 == 0:
+            body = made[pick % len(made)].asked
+        answer = self.run(self.client.http.post("/v1/adjustments", json=body))
+        said = answer.json()
+        now = datetime.fromisoformat(said["occurred_at"]) if answer.status_code == 200 else datetime.now(UTC)
+        expected = self.oracle.adjustment(body, now)
+        code = {"recorded": 200, "same": 200, "voided": "already_voided", "wrong": "invalid_request"}[expected]
+        assert said.get("code", 200) == code, said
+        if code == 200:
+            # What is taken back leaves room that was admitted to nobody, and what is added fills what was.
+            self.roomy = set()
+
     @precondition(lambda self: self.checks)
     @rule(pick=picks)
     def release(self, pick: int) -> None:

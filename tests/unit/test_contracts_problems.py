@@ -44,6 +44,7 @@ PINNED: dict[str, tuple[str, int, int | None]] = {
     "lease_invalid": ("urn:usage-ledger:problem:lease-invalid", 403, None),
     "lease_closed": ("urn:usage-ledger:problem:lease-closed", 409, None),
     "dead_letter_closed": ("urn:usage-ledger:problem:dead-letter-closed", 409, None),
+    "already_voided": ("urn:usage-ledger:problem:already-voided", 409, None),
     "not_sealed_yet": ("urn:usage-ledger:problem:not-sealed-yet", 409, 10),
     "seal_mismatch": ("urn:usage-ledger:problem:seal-mismatch", 409, None),
     "limit_exceeded": ("urn:usage-ledger:problem:limit-exceeded", 429, None),
