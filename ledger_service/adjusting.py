@@ -38,7 +38,15 @@ from ledger_service.domain.adjustments import (
 from ledger_service.domain.ledger_events import ADJUSTMENT_RECORDED, ledger_event
 from ledger_service.recording import ATTEMPTS_MAX, project
 from ledger_service.store.accounts import lock_accounts
-from ledger_service.store.adjustments import Cell, Counted, append_adjustments, find_counted, read_chains, reserve_cells
+from ledger_service.store.adjustments import (
+    Cell,
+    Counted,
+    append_adjustments,
+    find_counted,
+    give_back_cells,
+    read_chains,
+    reserve_cells,
+)
 from ledger_service.store.event_log import clear_incoming, find_events
 from ledger_service.store.pool import REFUSED, RETRYABLE, Connection
 
@@ -126,7 +134,7 @@ async def _record(
     targets, now = await _targets(connection, account_id, wanted), datetime.now(UTC)
     abouts = {one.adjustment.adjustment_id: _about(one.adjustment, targets, now) for one in wanted}
     # What they are about never changes, but what it comes to does: only that is read under the lock.
-    await reserve_cells(connection, account_id, {_cell(about) for about in abouts.values()})
+    empty = await reserve_cells(connection, account_id, {_cell(about) for about in abouts.values()})
     await lock_accounts(connection, [account_id])
     earlier = await find_events(connection, [(account_id, id_) for id_ in abouts])
     roots = {about.corrects for about in abouts.values() if about.corrects is not None}
@@ -158,6 +166,7 @@ async def _record(
             raise ProblemError(CONFLICT, f"the log has {lost.adjustment_id} as the id of something else")
         await project(connection, [account_id])
         await clear_incoming(connection)
+    await give_back_cells(connection, account_id, empty - {_cell(abouts[stored.adjustment_id]) for stored, _ in made})
     return answers
 
 

@@ -8,6 +8,7 @@ from ledger_service.commands.lazily import lazy_group
 
 #: Each command's module is read when the command is called: most need little of what the others do.
 COMMANDS: Final = {
+    "adjust": "corrections:adjust",
     "backtest": "backtests:backtest",
     "close-gap": "gaps:close_gap",
     "dead-letters": "dead_letters:app",
@@ -15,6 +16,7 @@ COMMANDS: Final = {
     "prices": "prices:app",
     "rebuild": "rebuilds:rebuild",
     "report": "reports:app",
+    "reprice": "corrections:reprice",
     "seals": "seals:app",
     "tokens": "tokens:app",
     "verify": "rebuilds:verify",

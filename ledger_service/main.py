@@ -34,6 +34,7 @@ from ledger_service.api import (
     metrics,
     prices,
     reports,
+    repricings,
     seals,
     tokens,
     usage,
@@ -41,7 +42,6 @@ from ledger_service.api import (
 from ledger_service.api.access import RULES
 from ledger_service.api.bodies import body_bytes_max
 from ledger_service.api.documents import EVERYWHERE, OWN
-from ledger_service.backtest_streams import Backtests
 from ledger_service.calls import STORE_ERRORS, Calls, store_unavailable
 from ledger_service.config import Settings
 from ledger_service.database_url import is_safe
@@ -49,6 +49,7 @@ from ledger_service.event_intake import EventIntake
 from ledger_service.ingest import Ingest
 from ledger_service.leases import Leases
 from ledger_service.limit_checks import LimitChecks
+from ledger_service.line_streams import Backtests, Repricings
 from ledger_service.logs import configure_logs
 from ledger_service.metrics import Metrics
 from ledger_service.reservations import Reservations
@@ -82,7 +83,7 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, usage, seals, backtests, reports, dead_letters,
-    adjustments, changes, tokens, health, metrics,
+    adjustments, repricings, changes, tokens, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")
@@ -170,6 +171,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         calls=calls,
         event_intake=event_intake,
         backtests=Backtests(url),
+        repricings=Repricings(url),
         terms=TermsCache(),
         prices=CatalogueCache(),
         metrics=told,

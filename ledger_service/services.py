@@ -6,9 +6,9 @@ from fastapi import Request
 from nats.aio.client import Client
 
 from contracts.access.authenticator import Authenticator, NoAccessControl
-from ledger_service.backtest_streams import Backtests
 from ledger_service.calls import Calls
 from ledger_service.event_intake import EventIntake
+from ledger_service.line_streams import Backtests, Repricings
 from ledger_service.metrics import Metrics
 from ledger_service.sealing import SealChain
 from ledger_service.service_tokens import ServiceTokens
@@ -29,6 +29,7 @@ class Services:
     calls: Calls
     event_intake: EventIntake
     backtests: Backtests
+    repricings: Repricings
     terms: TermsCache
     prices: CatalogueCache
     metrics: Metrics

@@ -3,8 +3,6 @@
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from contracts.access.errors import Forbidden
 from contracts.access.guard import bound_account
@@ -12,35 +10,18 @@ from contracts.access.rules import not_your_account
 from contracts.backtests import Backtest, BacktestLine
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, read_model
-from ledger_service.backtest_streams import BacktestStream
+from ledger_service.api.lines import LinesResponse
 from ledger_service.services import services
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["what-if"])
 
-CONTENT_TYPE: Final = "application/x-ndjson"
 BODY_BYTES_MAX: Final = 1024 * 1024
-
-
-class _Lines(StreamingResponse):
-    """Stops the backtest however the response ends: read to its end, given up by the client, or by the server."""
-
-    media_type = CONTENT_TYPE
-
-    def __init__(self, stream: BacktestStream) -> None:
-        super().__init__(stream.lines())
-        self._stream = stream
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._stream.stop()
 
 
 @router.post(
     "/limits:backtest",
     status_code=200,
-    response_class=_Lines,
+    response_class=LinesResponse,
     responses={200: {"model": BacktestLine}},
     openapi_extra=json_body(Backtest),
 )
@@ -52,7 +33,7 @@ async def backtest_limits(request: Request) -> Response:
     """
     wanted = _within(await read_model(request, Backtest, BODY_BYTES_MAX), bound_account(request))
     wired = await services(request)
-    return _Lines(await wired.backtests.start(wanted))
+    return LinesResponse(await wired.backtests.start(wanted))
 
 
 def _within(wanted: Backtest, only: str | None) -> Backtest:

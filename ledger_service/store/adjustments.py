@@ -81,10 +81,17 @@ def _counted(row: "asyncpg.Record") -> Counted:
     )  # fmt: skip
 
 
-async def reserve_cells(connection: "Connection", account_id: str, cells: Collection[Cell]) -> None:
+async def reserve_cells(connection: "Connection", account_id: str, cells: Collection[Cell]) -> set[Cell]:
     """Takes the rows of the usage summary that adjustments will change, before the account is locked: as ingest does,
-    so that neither waits for the other for ever."""
-    await connection.execute(SQL["reserve_cells"], account_id, *zip(*sorted(cells), strict=True))
+    so that neither waits for the other for ever. Answers those that there were not: they are empty now."""
+    rows = await connection.fetch(SQL["reserve_cells"], account_id, *zip(*sorted(cells), strict=True))
+    return {Cell(*row[:4]) for row in rows if row["is_new"]}
+
+
+async def give_back_cells(connection: "Connection", account_id: str, cells: Collection[Cell]) -> None:
+    """Removes empty cells that were reserved for nothing."""
+    if cells:
+        await connection.execute(SQL["give_back_cells"], account_id, *zip(*sorted(cells), strict=True))
 
 
 async def append_adjustments(

@@ -32,3 +32,10 @@ select distinct on (period, operation, provider, model) $1, period, operation, p
 from unnest($2::date[], $3::text[], $4::text[], $5::text[]) as k (period, operation, provider, model)
 order by period, operation, provider, model
 on conflict (account_id, period, operation, provider, model) do update set calls = usage_summary.calls
+returning period, operation, provider, model, xmax = 0 as is_new
+
+-- name: give_back_cells
+delete from usage_summary s
+using unnest($2::date[], $3::text[], $4::text[], $5::text[]) as k (period, operation, provider, model)
+where s.account_id = $1 and s.period = k.period and s.operation = k.operation and s.provider = k.provider
+  and s.model = k.model

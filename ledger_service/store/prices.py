@@ -167,3 +167,8 @@ class CatalogueCache:
         # Both belong together, and several may be here at once: what is kept is never less than its version says.
         self._version, self._catalogue = version, catalogue
         return catalogue
+
+    @property
+    def version(self) -> int:
+        """Grows with every change of a price."""
+        return self._version

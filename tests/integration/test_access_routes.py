@@ -57,6 +57,7 @@ READ_OR_ADMIN = f"{READ} admin"
 PRICES = f"limits:check {READ_OR_ADMIN}"
 PRICE = {"unit": "image", "valid_from": "2026-01-01T00:00:00Z", "variants": [{"when": {}, "price": "0.01"}]}
 DAYS = {"from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z", "limits": []}
+REPRICE = {"from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z", "reason": "no reason"}
 BECAUSE = {"author": "tests", "reason": "no reason"}
 OVERRIDE = {"meter": "calls", "window": "day", "maximum": 9}
 
@@ -139,6 +140,9 @@ LEDGER = {
     ),
     ("GET", "/v1/changes"): Route("admin", "own", at("/v1/changes?account_id={id}")),
     ("POST", "/v1/adjustments"): Route("admin", "own", at("/v1/adjustments", json=lambda of: gift(of.id))),
+    ("POST", "/v1/repricings"): Route(
+        "admin", "own", at("/v1/repricings", json=lambda of: {**REPRICE, "repricing_id": new_id(), "account_id": of.id})
+    ),
     ("GET", "/v1/dead-letters"): Route("admin", "all", at("/v1/dead-letters")),
     ("GET", "/v1/dead-letters/{dead_letter_id}"): Route("admin", "all", at("/v1/dead-letters/1")),
     ("POST", "/v1/dead-letters/{dead_letter_id}:redrive"): Route(
