@@ -111,5 +111,7 @@ class AdjustmentStored(BaseModel):
     model: str
     occurred_at: datetime
     counted_at: datetime
+    #: The month (UTC) in whose totals it is: that of ``occurred_at``, or, where that is closed, the first open one.
+    booked_period: str
     repricing_id: UUID | None = None
     price: AppliedPrice | None = None

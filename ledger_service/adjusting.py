@@ -1,7 +1,7 @@
 """Adjustments: decided under the account's lock, then recorded the way that outcomes are."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final, NamedTuple, TypeVar, assert_never
 from uuid import UUID
 
@@ -48,6 +48,7 @@ from ledger_service.store.adjustments import (
     reserve_cells,
 )
 from ledger_service.store.event_log import clear_incoming, find_events
+from ledger_service.store.periods import hold_periods
 from ledger_service.store.pool import REFUSED, RETRYABLE, Connection
 
 Answer = TypeVar("Answer")
@@ -134,7 +135,9 @@ async def _record(
     targets, now = await _targets(connection, account_id, wanted), datetime.now(UTC)
     abouts = {one.adjustment.adjustment_id: _about(one.adjustment, targets, now) for one in wanted}
     # What they are about never changes, but what it comes to does: only that is read under the lock.
-    empty = await reserve_cells(connection, account_id, {_cell(about) for about in abouts.values()})
+    booked = await hold_periods(connection, account_id, {_month(about) for about in abouts.values()})
+    cells = {id_: _cell(about, booked[_month(about)]) for id_, about in abouts.items()}
+    empty = await reserve_cells(connection, account_id, set(cells.values()))
     await lock_accounts(connection, [account_id])
     earlier = await find_events(connection, [(account_id, id_) for id_ in abouts])
     roots = {about.corrects for about in abouts.values() if about.corrects is not None}
@@ -150,7 +153,7 @@ async def _record(
         about = abouts[adjustment_id]
         chain = None if about.corrects is None else chains[about.corrects]
         try:
-            stored = _decided(one, about, chain)
+            stored = _decided(one, about, chain, booked[_month(about)])
         except VoidedError:
             if leave_out:
                 continue
@@ -166,7 +169,7 @@ async def _record(
             raise ProblemError(CONFLICT, f"the log has {lost.adjustment_id} as the id of something else")
         await project(connection, [account_id])
         await clear_incoming(connection)
-    await give_back_cells(connection, account_id, empty - {_cell(abouts[stored.adjustment_id]) for stored, _ in made})
+    await give_back_cells(connection, account_id, empty - {cells[stored.adjustment_id] for stored, _ in made})
     return answers
 
 
@@ -227,12 +230,15 @@ def _about(wanted: Adjustment, targets: Mapping[UUID, Counted], now: datetime) -
     )  # fmt: skip
 
 
-def _cell(about: _About) -> Cell:
-    month = about.occurred_at.astimezone(UTC).date().replace(day=1)
-    return Cell(month, about.operation, about.provider, about.model)
+def _month(about: _About) -> date:
+    return about.occurred_at.astimezone(UTC).date().replace(day=1)
 
 
-def _decided(asked: Asked, about: _About, chain: Chain | None) -> AdjustmentStored:
+def _cell(about: _About, booked: date) -> Cell:
+    return Cell(booked, about.operation, about.provider, about.model)
+
+
+def _decided(asked: Asked, about: _About, chain: Chain | None, booked: date) -> AdjustmentStored:
     wanted = asked.adjustment
     free = Amounts(wanted.calls or 0, wanted.units or 0, wanted.failures or 0, wanted.cost or 0)
     amounts = free if chain is None else _amounts(wanted, chain, free)
@@ -253,6 +259,7 @@ def _decided(asked: Asked, about: _About, chain: Chain | None) -> AdjustmentStor
         cost_after=None if before is None else before + amounts.cost_nanos,
         repricing_id=asked.repricing_id,
         price=asked.price,
+        booked_period=f"{booked:%Y-%m}",
         **about._asdict(),
     )
 

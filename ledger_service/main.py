@@ -32,6 +32,7 @@ from ledger_service.api import (
     leases,
     limits,
     metrics,
+    periods,
     prices,
     reports,
     repricings,
@@ -83,7 +84,7 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, usage, seals, backtests, reports, dead_letters,
-    adjustments, repricings, changes, tokens, health, metrics,
+    adjustments, repricings, periods, changes, tokens, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")

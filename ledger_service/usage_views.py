@@ -65,6 +65,9 @@ def _usage_log_item(row: "asyncpg.Record") -> Json:
     code, message = item.pop("error_code"), item.pop("error_message")
     item["error"] = {"code": code, "message": message} if code else None
     calls, failures, adjustment = (item.pop(name) for name in ("adjusted_calls", "adjusted_failures", "adjustment"))
+    booked = item.pop("booked_period")
+    if booked is not None:
+        item["booked_period"] = f"{booked:%Y-%m}"
     if adjustment is not None:
         amounts = {"calls": calls, "units": row["quantity"], "failures": failures}
         item["adjustment"] = {**orjson.loads(adjustment), **amounts}

@@ -67,6 +67,7 @@ async def something_of_everything(ledger: Client) -> None:
         await _leases(ledger, account_id)
     # Seen in an event, in a check that was denied, and in a dry run alone.
     await ledger.send(completed(account_id="stray", cost="0.01"))
+    await _closings(ledger)
     assert not (await ledger.check(check(account_id="unknown")))["allowed"]
     await ledger.check(check(account_id="dry", dry_run=True))
     await _sources(ledger)
@@ -152,6 +153,16 @@ async def _operations(ledger: Client, account_id: str) -> None:
     ):
         answer = await ledger.http.post("/v1/adjustments", json=one)
         assert answer.status_code == 200, answer.text
+
+
+async def _closings(ledger: Client) -> None:
+    """For one account, then for all, and what comes before, between and after."""
+    late = [completed(account_id="apex", time=f"2026-0{month}-15T12:00:00Z") for month in (1, 2, 3, 4, 5)]
+    await ledger.send(late[0])
+    for number, path in enumerate(("/v1/accounts/apex/periods/2026-02:close", "/v1/periods/2026-03:close")):
+        await _put(ledger, path, {"reason": "the books"})
+        await ledger.send(*late[1 + 2 * number : 3 + 2 * number])
+    await ledger.http.post("/v1/adjustments", json=builders.adjustment("void", late[0]))
 
 
 async def _leases(ledger: Client, account_id: str) -> None:

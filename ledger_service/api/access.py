@@ -48,6 +48,8 @@ RULES: Final[Rules] = {
     # Who changed what: an account's own, or what is for all of them.
     ("GET", "/v1/changes"): needs(About.QUERY, Scope.ADMIN),
     ("POST", "/v1/adjustments"): needs(About.BODY, Scope.ADMIN),
+    ("PUT", "/v1/periods/{period}:close"): _CHANGE_ALL,
+    ("PUT", "/v1/accounts/{account_id}/periods/{period}:close"): _CHANGE,
     ("POST", "/v1/repricings"): needs(About.BODY, Scope.ADMIN),
     # What could not enter the log may be anybody's.
     ("GET", "/v1/dead-letters"): _CHANGE_ALL,

@@ -81,6 +81,7 @@ async def list_usage_log(
     """The account's finished operations, and adjustments, newest first. ``next_cursor`` goes on where a page ended.
 
     An adjustment stands at the time of what it corrects; ``adjustment`` says what that is, who corrected it, and why.
+    What came for a month that was closed already has ``booked_period``: the month in whose totals it is.
     """
     chosen = UsageLogFilter(
         start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome

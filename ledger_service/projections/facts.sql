@@ -54,6 +54,33 @@ select account_id, operation_id, event_id, occurred_at, recorded_at, effect_posi
 from facts
 where terminal
 
+-- name: closings
+-- Of these accounts, and of all.
+select account_id, (data ->> 'period')::date as period, position
+from administration
+where type = 'ledger.period.closed.v1'
+union
+select account_id, (body -> 'data' ->> 'period')::date, position
+from event_log
+where account_id = '' and type = 'ledger.period.closed.v1' and operation_id is null
+
+-- name: closed_months
+-- Each month with the position of what closed it: the first closing of it, or of a later one.
+select account_id, month::date as month, position
+from (select *, lag(period) over (partition by account_id order by period) as previous from closings) c
+cross join lateral generate_series(coalesce(previous + interval '1 month', '2000-01-01'), period, interval '1 month') month
+
+-- name: booked_outcomes
+-- With the month in which they are booked, where their own was closed when they took effect.
+select o.*,
+       case when m.position < o.effect_position or a.position < o.effect_position then
+           ((select max(c.period) from closings c
+             where c.account_id in (o.account_id, '') and c.position < o.effect_position) + interval '1 month')::date
+       end as booked_period
+from outcomes o
+left join closed_months m on m.account_id = o.account_id and m.month = own_period(o.occurred_at)
+left join closed_months a on a.account_id = '' and a.month = own_period(o.occurred_at)
+
 -- name: checks
 -- Limit checks, allowed and denied; a lease is one for several calls.
 select account_id, operation_id, event_id, type = 'ledger.reservation.placed.v1' as allowed, request_digest, user_id,

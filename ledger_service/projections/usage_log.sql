@@ -7,14 +7,17 @@ insert into usage_log
     (account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
      requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, counted_at, recorded_at, duration_ms,
      status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message, metadata,
-     held_cost_nanos, lease_id, position, adjusted_calls, adjusted_failures, corrects, adjustment)
+     held_cost_nanos, lease_id, position, adjusted_calls, adjusted_failures, corrects, adjustment,
+     booked_period)
 select i.account_id, i.operation_id, i.event_id, i.outcome, i.user_id, i.project_id, i.api_key_id, i.operation,
        i.provider, i.requested_provider, i.model, i.quantity, i.cost_nanos, i.requested_at, i.occurred_at,
        coalesce(l.decided_at, d.decided_at, i.counted_at, i.occurred_at), i.recorded_at, i.duration_ms, i.status_code, i.retry_count,
        i.request_bytes, i.response_bytes, i.endpoint, i.error_code, i.error_message,
        case when i.has_metadata then with_nul(without_nul(i.body) -> 'data' -> 'metadata') end,
        case when l.decided_at is null then d.estimated_cost_nanos end, i.lease_id, effect.position, i.adjusted_calls,
-       i.adjusted_failures, i.corrects, case when i.outcome = 'adjustment' then i.body -> 'data' -> 'adjustment' end
+       i.adjusted_failures, i.corrects, case when i.outcome = 'adjustment' then i.body -> 'data' -> 'adjustment' end,
+       case when i.occurred_at < ((select max(period) from period_closings) + interval '1 month') at time zone 'UTC'
+            then nullif(booked_period(i.account_id, own_period(i.occurred_at)), own_period(i.occurred_at)) end
 from incoming i
 cross join effect
 left join lateral (
@@ -42,7 +45,7 @@ select o.account_id, o.operation_id, o.event_id, o.outcome, o.user_id, o.project
        o.error ->> 'message' as error_message, o.metadata,
        case when l.decided_at is null then d.cost_nanos end as held_cost_nanos, o.lease_id,
        o.effect_position as position, o.adjusted_calls, o.adjusted_failures,
-       (o.adjustment ->> 'corrects')::uuid as corrects, o.adjustment
-from outcomes o
+       (o.adjustment ->> 'corrects')::uuid as corrects, o.adjustment, o.booked_period
+from booked_outcomes o
 left join checks d on d.account_id = o.account_id and d.operation_id = o.operation_id and d.allowed and not d.is_lease
 left join leased l on l.account_id = o.account_id and l.operation_id = o.operation_id

@@ -41,6 +41,7 @@ create temp table if not exists incoming (
 -- name: append
 -- Sorted, so that two writers with the same events wait for each other instead of deadlocking. Answers null when all
 -- $1 were appended, else those that were; the others, or another outcome of their operation, are in the log already.
+-- From here on no period closes until this transaction ends: see store/periods.sql.
 with appended as (
     insert into event_log
         (account_id, event_id, type, operation_id, terminal, source, source_sequence, occurred_at, body)
@@ -51,7 +52,8 @@ with appended as (
     returning account_id, event_id
 )
 select case when count(*) = $1::integer then null else coalesce(array_agg(account_id), '{}') end as account_ids,
-       case when count(*) = $1::integer then null else coalesce(array_agg(event_id), '{}') end as event_ids
+       case when count(*) = $1::integer then null else coalesce(array_agg(event_id), '{}') end as event_ids,
+       pg_advisory_xact_lock_shared(7205759403792797) as gate
 from appended
 
 -- name: drop_incoming

@@ -9,7 +9,7 @@ order by operation, provider, model
 select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
        requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, counted_at, recorded_at, duration_ms,
        status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message,
-       metadata::text as metadata, adjusted_calls, adjusted_failures, adjustment::text as adjustment
+       metadata::text as metadata, adjusted_calls, adjusted_failures, adjustment::text as adjustment, booked_period
 from usage_log
 where account_id = $1
   and ($2::timestamptz is null or occurred_at >= $2)

@@ -58,6 +58,7 @@ PRICES = f"limits:check {READ_OR_ADMIN}"
 PRICE = {"unit": "image", "valid_from": "2026-01-01T00:00:00Z", "variants": [{"when": {}, "price": "0.01"}]}
 DAYS = {"from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z", "limits": []}
 REPRICE = {"from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z", "reason": "no reason"}
+CLOSE = {"reason": "no reason"}
 BECAUSE = {"author": "tests", "reason": "no reason"}
 OVERRIDE = {"meter": "calls", "window": "day", "maximum": 9}
 
@@ -140,6 +141,10 @@ LEDGER = {
     ),
     ("GET", "/v1/changes"): Route("admin", "own", at("/v1/changes?account_id={id}")),
     ("POST", "/v1/adjustments"): Route("admin", "own", at("/v1/adjustments", json=lambda of: gift(of.id))),
+    ("PUT", "/v1/periods/{period}:close"): Route("admin", "all", at("/v1/periods/2020-01:close", json=CLOSE)),
+    ("PUT", "/v1/accounts/{account_id}/periods/{period}:close"): Route(
+        "admin", "own", at("/v1/accounts/{id}/periods/2020-01:close", json=CLOSE)
+    ),
     ("POST", "/v1/repricings"): Route(
         "admin", "own", at("/v1/repricings", json=lambda of: {**REPRICE, "repricing_id": new_id(), "account_id": of.id})
     ),
