@@ -37,6 +37,7 @@ from ledger_service.api import (
     reports,
     repricings,
     seals,
+    statements,
     tokens,
     usage,
 )
@@ -84,7 +85,7 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, usage, seals, backtests, reports, dead_letters,
-    adjustments, repricings, periods, changes, tokens, health, metrics,
+    adjustments, repricings, periods, statements, changes, tokens, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")

@@ -42,6 +42,7 @@ OWN: Final[Own] = {
     ("GET", "/v1/prices/{provider}/{operation}/{model}"): (NOT_FOUND,),
     ("POST", "/v1/limits:backtest"): (NOT_FOUND, OVERLOADED),
     ("POST", "/v1/adjustments"): (NOT_FOUND, CONFLICT, ALREADY_VOIDED),
+    ("GET", f"{_ACCOUNT}/statements/{{period}}"): (NOT_FOUND,),
     ("PUT", f"{_ACCOUNT}/periods/{{period}}:close"): (NOT_FOUND,),
     ("POST", "/v1/repricings"): (NOT_FOUND, CONFLICT, OVERLOADED),
     ("POST", "/v1/tokens"): (CONFLICT,),

@@ -109,6 +109,9 @@ LEDGER = {
     ("GET", "/v1/accounts/{account_id}/usage"): Route(READ, "own", at("/v1/accounts/{id}/usage")),
     ("GET", "/v1/accounts/{account_id}/usage-log"): Route(READ, "own", at("/v1/accounts/{id}/usage-log")),
     ("GET", "/v1/accounts/{account_id}/alerts"): Route(READ, "own", at("/v1/accounts/{id}/alerts")),
+    ("GET", "/v1/accounts/{account_id}/statements/{period}"): Route(
+        READ, "own", at("/v1/accounts/{id}/statements/2026-01")
+    ),
     ("POST", "/v1/limits:backtest"): Route(
         READ, "own", at("/v1/limits:backtest", json=lambda of: {**DAYS, "account_id": of.id})
     ),

@@ -1,0 +1,74 @@
+"""What a statement says, in one snapshot."""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Final
+
+from contracts.statements import ENTRIES_MAX, EntryKind, Figures, Statement, StatementEntry, StatementLine
+from ledger_service.store.periods import find_closing
+from ledger_service.store.queries import load
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from ledger_service.store.pool import Connection
+
+SQL: Final = load(__name__)
+
+
+async def read_statement(connection: "Connection", account_id: str, month: date) -> Statement:
+    """The account's statement of a month in UTC (its first day)."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        closed = await find_closing(connection, account_id, month)
+        opening = await connection.fetchrow(SQL["opening"], account_id, month)
+        lines = await connection.fetch(SQL["lines"], account_id, month)
+        sections = {row["section"]: row for row in await connection.fetch(SQL["sections"], account_id, month)}
+        entries = await connection.fetch(SQL["entries"], account_id, month, ENTRIES_MAX)
+    assert opening is not None, "a sum has one row"
+    before, total = Figures(**_figures(opening)), _sum(_figures(row) for row in lines)
+    return Statement(
+        account_id=account_id,
+        period=f"{month:%Y-%m}",
+        closed=closed,
+        opening=before,
+        **{name: _of(sections.get(name)) for name in ("usage", "late", "corrections")},
+        total=total,
+        closing=_sum([before.model_dump(), total.model_dump()]),
+        lines=[
+            StatementLine(operation=row["operation"], provider=row["provider"], model=row["model"], **_figures(row))
+            for row in lines
+        ],
+        entries=[_entry(row) for row in entries],
+        entries_in_all=sum(sections[name]["rows"] for name in ("late", "corrections") if name in sections),
+    )
+
+
+def _entry(row: "asyncpg.Record") -> StatementEntry:
+    return StatementEntry(
+        kind=EntryKind(row["kind"] or EntryKind.LATE),
+        id=row["operation_id"],
+        reference=row["reference"],
+        author=row["author"],
+        reason=row["reason"],
+        operation=row["operation"],
+        provider=row["provider"],
+        model=row["model"],
+        occurred_at=row["occurred_at"],
+        recorded_at=row["recorded_at"],
+        **_figures(row),
+    )
+
+
+def _figures(row: "asyncpg.Record") -> dict[str, int]:
+    return {"calls": row["calls"], "units": row["units"], "failures": row["failures"], "cost": row["cost_nanos"]}
+
+
+def _of(section: "asyncpg.Record | None") -> Figures:
+    return Figures() if section is None else Figures(**_figures(section))
+
+
+def _sum(some: Iterable[Mapping[str, int]]) -> Figures:
+    total = dict.fromkeys(Figures.model_fields, 0)
+    for one in some:
+        total = {name: total[name] + one[name] for name in total}
+    return Figures(**total)

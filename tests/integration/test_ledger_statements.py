@@ -1,0 +1,148 @@
+"""Statements: the same figures in every format, and of a closed period for ever."""
+
+import csv
+import io
+from html.parser import HTMLParser
+
+from contracts.money import parse_nanos
+from tests.builders import Body, adjustment, completed, failed
+from tests.servers import Ledger
+
+EVIL = "=cmd|'/c calc'!A1 <script>alert(1)</script>"
+
+
+async def statement(ledger: Ledger, period: str) -> Body:
+    answer = await ledger.http.get(f"/v1/accounts/acme/statements/{period}")
+    assert answer.status_code == 200, answer.text
+    found: Body = answer.json()
+    return found
+
+
+def amounts(figures: Body) -> tuple[int, int, int, int]:
+    return figures["calls"], figures["units"], figures["failures"], parse_nanos(figures["cost"])
+
+
+def plus(*some: Body) -> tuple[int, ...]:
+    return tuple(sum(column) for column in zip(*map(amounts, some), strict=True))
+
+
+async def books(ledger: Ledger) -> list[Body]:
+    events = [
+        completed(time="2026-08-15T12:00:00Z", cost="1"),
+        completed(time="2026-09-15T12:00:00Z", cost="0.04", quantity=3, model="a/b"),
+        failed(time="2026-09-30T23:59:59.999999Z", cost="0.01"),
+    ]
+    await ledger.send(*events)
+    for one in (adjustment("rerate", events[1], cost="0.05"), adjustment("void", events[0], reason=EVIL)):
+        if one["kind"] == "void":
+            closed = await ledger.http.put("/v1/periods/2026-08:close", json={"reason": "the <books>"})
+            assert closed.status_code == 200, closed.text
+        answer = await ledger.http.post("/v1/adjustments", json=one)
+        assert answer.status_code == 200, answer.text
+    await ledger.send(completed(time="2026-08-31T23:59:59Z", cost="0.5"))
+    return events
+
+
+async def test_figures_add_up_and_say_where_they_come_from(ledger: Ledger) -> None:
+    events = await books(ledger)
+    august, september = await statement(ledger, "2026-08"), await statement(ledger, "2026-09")
+    assert (august["closed"]["period"], september["closed"]) == ("2026-08", None)
+    assert amounts(august["total"]) == (1, 1, 0, 10**9)
+    assert amounts(september["opening"]) == amounts(august["closing"]) == (1, 1, 0, 10**9)
+    assert amounts(september["usage"]) == (1, 3, 1, 50_000_000)
+    assert amounts(september["late"]) == (1, 1, 0, 500_000_000)
+    assert amounts(september["corrections"]) == (-1, -1, 0, -990_000_000)
+    assert plus(*(september[name] for name in ("usage", "late", "corrections"))) == amounts(september["total"])
+    assert plus(*september["lines"]) == amounts(september["total"])
+    assert plus(september["opening"], september["total"]) == amounts(september["closing"])
+    assert amounts((await ledger.usage(period="2026-09"))["totals"]) == amounts(september["total"])
+    assert [(one["kind"], one["reference"], one["author"]) for one in september["entries"]] == [
+        ("rerate", events[1]["data"]["operation_id"], "tests"),
+        ("void", events[0]["data"]["operation_id"], "tests"),
+        ("late", None, None),
+    ]
+    assert september["entries"][1]["occurred_at"] == "2026-08-15T12:00:00Z"
+    assert september["entries_in_all"] == 3
+
+
+async def test_of_a_closed_period_every_format_stays_as_it_was(ledger: Ledger) -> None:
+    await books(ledger)
+    assert (await ledger.http.put("/v1/periods/2026-09:close", json={"reason": "x"})).status_code == 200
+
+    async def all_formats() -> list[bytes]:
+        answers = [
+            await ledger.http.get(f"/v1/accounts/acme/statements/2026-09?format={name}")
+            for name in ("json", "csv", "html")
+        ]
+        assert {answer.status_code for answer in answers} == {200}
+        return [answer.content for answer in answers]
+
+    before = await all_formats()
+    late = completed(time="2026-09-15T12:00:00Z")
+    await ledger.send(late, completed(time="2026-10-15T12:00:00Z"))
+    answer = await ledger.http.post("/v1/adjustments", json=adjustment("void", late))
+    assert answer.json()["booked_period"] == "2026-10"
+    assert await all_formats() == before
+
+
+class Texts(HTMLParser):
+    """The cells of a page's tables, and every element that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.rows: list[list[str]] = []
+        self.in_cell = False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+
+async def test_csv_and_html_say_the_same_and_run_nothing(ledger: Ledger) -> None:
+    await books(ledger)
+    said = await statement(ledger, "2026-09")
+    answer = await ledger.http.get("/v1/accounts/acme/statements/2026-09?format=csv")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    for name in ("opening", "usage", "late", "corrections", "total", "closing"):
+        shown = next(row for row in rows if row["section"] == name)
+        assert (int(shown["calls"]), shown["cost"]) == (said[name]["calls"], said[name]["cost"])
+    assert [row["id"] for row in rows if row["id"]] == [one["id"] for one in said["entries"]]
+    assert [row["reason"] for row in rows if row["section"] == "void"] == [f"'{EVIL}"]
+    assert [row["model"] for row in rows if row["section"] == "line"] == [one["model"] for one in said["lines"]]
+
+    answer = await ledger.http.get("/v1/accounts/acme/statements/2026-09?format=html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = Texts()
+    page.feed(answer.text)
+    assert "script" not in page.tags
+    cells = {row[0]: row[1:] for row in page.rows if len(row) == 5}
+    for name in ("Opening", "Usage", "Late", "Corrections", "Total", "Closing"):
+        figures = said[name.lower()]
+        assert cells[name] == [
+            str(figures["calls"]), str(figures["units"]), str(figures["failures"]), figures["cost"],
+        ]  # fmt: skip
+    assert any(EVIL in row for row in page.rows)
+
+
+async def test_what_there_is_no_statement_of(ledger: Ledger) -> None:
+    await ledger.send(completed())
+    for path, status in (
+        ("/v1/accounts/nobody/statements/2026-09", 404),
+        ("/v1/accounts/acme/statements/2026-9", 422),
+        ("/v1/accounts/acme/statements/2026-09?format=xls", 422),
+    ):
+        assert (await ledger.http.get(path)).status_code == status
+    empty = await statement(ledger, "2001-01")
+    assert (empty["lines"], amounts(empty["closing"])) == ([], (0, 0, 0, 0))
