@@ -26,7 +26,7 @@ async def test_the_guides_commands_do_what_it_says(
     token = tmp_path / "dev-token"
     token.write_text(AUTHORIZED["Authorization"].removeprefix("Bearer "))
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "deploy/guides/corrections.md").read_text(), re.M | re.S)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     script = "\n".join(blocks).replace("curl -sS", "curl -sS --fail-with-body -w '\\n'")
     for written, real in (
         (
