@@ -15,6 +15,7 @@ from contracts.adjustments import (
     AppliedPrice,
     Reference,
 )
+from contracts.changes import Author
 from contracts.money import COST_NANOS_MAX
 from contracts.problems import (
     ALREADY_VOIDED,
@@ -25,6 +26,7 @@ from contracts.problems import (
     ProblemError,
     broken_rule,
 )
+from ledger_service.authorship import author_now
 from ledger_service.domain.adjustments import (
     Amounts,
     Chain,
@@ -142,6 +144,7 @@ async def _record(
     earlier = await find_events(connection, [(account_id, id_) for id_ in abouts])
     roots = {about.corrects for about in abouts.values() if about.corrects is not None}
     chains = await read_chains(connection, account_id, roots) if roots else {}
+    author = await author_now(connection)
     answers, made = [], []
     for one in wanted:
         adjustment_id = one.adjustment.adjustment_id
@@ -163,7 +166,7 @@ async def _record(
         if chain is not None:
             chains[chain.root.entry_id] = chain._replace(corrections=(*chain.corrections, _entry(stored)))
         answers.append(stored)
-        made.append((stored, _event(one.adjustment, stored)))
+        made.append((stored, _event(one.adjustment, stored, author)))
     if made:
         for lost in await append_adjustments(connection, made):
             raise ProblemError(CONFLICT, f"the log has {lost.adjustment_id} as the id of something else")
@@ -297,11 +300,11 @@ _OF_CORRECTION: Final = frozenset(
 )
 
 
-def _event(wanted: Adjustment, stored: AdjustmentStored) -> bytes:
+def _event(wanted: Adjustment, stored: AdjustmentStored, author: Author) -> bytes:
     data = stored.model_dump(mode="json", exclude=set(_OF_CORRECTION))
     data["adjustment"] = stored.model_dump(mode="json", include=set(_OF_CORRECTION))
     data["request"] = _request(wanted)
-    return ledger_event(stored.adjustment_id, ADJUSTMENT_RECORDED, stored.account_id, stored.occurred_at, data)
+    return ledger_event(stored.adjustment_id, ADJUSTMENT_RECORDED, stored.account_id, stored.occurred_at, data, author)
 
 
 def _request(wanted: Adjustment) -> object:

@@ -5,6 +5,7 @@ from datetime import UTC, date
 from contracts.identifiers import uuid7
 from contracts.periods import PeriodClosing, first_day
 from contracts.problems import NOT_FOUND, ProblemError, broken_rule
+from ledger_service.authorship import author_now
 from ledger_service.domain.ledger_events import NO_ACCOUNT, PERIOD_CLOSED, ledger_event
 from ledger_service.store.accounts import find_account
 from ledger_service.store.event_log import append_one
@@ -35,7 +36,7 @@ async def close_period(
             account_id=account_id, period=period, author=author, reason=reason, closed_at=now, event_id=uuid7()
         )
         data = {"account_id": account_id, "period": month, "author": author, "reason": reason}
-        body = ledger_event(made.event_id, PERIOD_CLOSED, account, now, data)
+        body = ledger_event(made.event_id, PERIOD_CLOSED, account, now, data, await author_now(connection))
         # Its position is drawn under the lock: outcomes with lower ones are in the month, those with higher ones not.
         await append_one(connection, account, made.event_id, PERIOD_CLOSED, None, now, body)
         await add_closing(connection, made, month)

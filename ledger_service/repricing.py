@@ -11,6 +11,7 @@ from contracts.adjustments import Adjustment, AdjustmentKind, AppliedPrice, Refe
 from contracts.problems import CONFLICT, NOT_FOUND, FieldError, ProblemError
 from contracts.repricings import Repricing, RepricingProgress, RepricingResult
 from ledger_service.adjusting import Asked, rerate_all, retrying
+from ledger_service.authorship import author_now
 from ledger_service.domain.ledger_events import NO_ACCOUNT, REPRICING_STARTED, ledger_event
 from ledger_service.domain.rating import Catalogue
 from ledger_service.domain.repricing import Completed, Kept, Rated, Report, rate, rerating_id
@@ -78,7 +79,8 @@ async def _begin(connection: Connection, wanted: Repricing, author: str, catalog
     if body is None:
         now = datetime.now(UTC)
         data = {"repricing": request, "author": author, "catalogue_version": catalogue_version}
-        event = ledger_event(wanted.repricing_id, REPRICING_STARTED, NO_ACCOUNT, now, data)
+        made_by = await author_now(connection)
+        event = ledger_event(wanted.repricing_id, REPRICING_STARTED, NO_ACCOUNT, now, data, made_by)
         await append_one(connection, NO_ACCOUNT, wanted.repricing_id, REPRICING_STARTED, None, now, event)
         return
     known = orjson.loads(body)

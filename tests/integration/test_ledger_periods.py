@@ -46,6 +46,9 @@ async def test_what_comes_late_is_booked_in_the_open_period_and_both_are_seen(
         "the books",
     )
 
+    [change] = (await ledger.http.get("/v1/changes?type=ledger.period.closed.v1")).json()["items"]
+    assert (change["author"]["name"], change["data"]["period"]) == ("tests", "2026-09-01")
+
     late = of(9)
     await ledger.send(late, of(10), of(8))
     voided = await ledger.http.post("/v1/adjustments", json=adjustment("void", first))
