@@ -12,7 +12,7 @@ from tests import builders
 from tests.builders import Body, adjustment, check, completed, failed, limit, new_id
 from tests.property.projections import assert_projections_agree, replayed
 from tests.rebuilds import assert_agrees_with_the_log, everything, rebuilt
-from tests.servers import Client, Ledger
+from tests.servers import Client, Ledger, eventually
 
 Database = asyncpg.Connection
 
@@ -179,6 +179,24 @@ async def test_corrections_race_with_ingest_and_both_count(
     assert (await ledger.usage(period="2026-03"))["totals"]["calls"] == 24 * 4 + 8
     await assert_projections_agree(database, await replayed(database, {"acme"}), {"acme"})
     await assert_agrees_with_the_log(database_url, "acme")
+
+
+async def test_corrections_take_totals_before_the_account_as_ingest_does(ledger: Ledger, database_url: str) -> None:
+    """The other way round, each would wait for what the other has."""
+    event = completed()
+    await ledger.send(event)
+    ingest, watching = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    try:
+        async with ingest.transaction():
+            await ingest.execute("update usage_summary set calls = calls")
+            correcting = asyncio.create_task(adjust(ledger, adjustment("void", event)))
+            waits = "select exists (select from pg_locks where not granted)"
+            await eventually(lambda: watching.fetchval(waits), "the correction waits for the totals")
+            await ingest.execute("select from accounts where account_id = 'acme' for no key update nowait")
+        await correcting
+    finally:
+        await ingest.close()
+        await watching.close()
 
 
 @pytest.mark.parametrize(
