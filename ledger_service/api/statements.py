@@ -1,5 +1,6 @@
 """Statements of accounts."""
 
+import asyncio
 from enum import StrEnum
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from contracts.problems import NOT_FOUND, ProblemError
 from contracts.statements import Statement
 from ledger_service.api.access import LedgerRoute
 from ledger_service.services import Services, services
-from ledger_service.statement_views import statement_csv, statement_html
+from ledger_service.statement_views import statement_csv, statement_html, statement_pdf
 from ledger_service.store.accounts import find_account
 from ledger_service.store.statements import read_statement
 
@@ -24,18 +25,21 @@ class Format(StrEnum):
     JSON = "json"
     CSV = "csv"
     HTML = "html"
+    PDF = "pdf"
 
 
 @router.get(
     "/statements/{period}",
     response_model=Statement,
-    responses={200: {"content": {"text/csv": {}, "text/html": {}}, "description": "The statement"}},
+    responses={
+        200: {"content": {"text/csv": {}, "text/html": {}, "application/pdf": {}}, "description": "The statement"}
+    },
 )
 async def read_account_statement(
     account_id: Name,
     period: Month,
     wired: Wired,
-    wanted: Annotated[Format, Query(alias="format", description="json, csv, or html to print")] = Format.JSON,
+    wanted: Annotated[Format, Query(alias="format", description="json, csv, html, or pdf")] = Format.JSON,
 ) -> Response:
     """What the account used in a month (UTC), what came late for others, and every correction, with who and why.
 
@@ -45,7 +49,7 @@ async def read_account_statement(
         if await find_account(connection, account_id) is None:
             raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
         statement = await read_statement(connection, account_id, first_day(period))
-    # Both may be opened by a browser: nothing in them is to run.
+    # They may be opened by a browser: nothing in them is to run.
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
     match wanted:
         case Format.JSON:
@@ -55,3 +59,7 @@ async def read_account_statement(
             return Response(statement_csv(statement), media_type="text/csv", headers=headers)
         case Format.HTML:
             return Response(statement_html(statement), media_type="text/html", headers=headers)
+        case Format.PDF:
+            headers["Content-Disposition"] = f'inline; filename="statement-{period}.pdf"'
+            written = await asyncio.to_thread(statement_pdf, statement)
+            return Response(written, media_type="application/pdf", headers=headers)

@@ -2,9 +2,14 @@
 
 import csv
 import io
+import re
+import zlib
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
-from contracts.money import parse_nanos
+from contracts.money import format_nanos, parse_nanos
+from contracts.statements import Statement
+from ledger_service.statement_views import statement_pdf
 from tests.builders import Body, adjustment, completed, failed
 from tests.servers import Ledger
 
@@ -72,7 +77,7 @@ async def test_of_a_closed_period_every_format_stays_as_it_was(ledger: Ledger) -
     async def all_formats() -> list[bytes]:
         answers = [
             await ledger.http.get(f"/v1/accounts/acme/statements/2026-09?format={name}")
-            for name in ("json", "csv", "html")
+            for name in ("json", "csv", "html", "pdf")
         ]
         assert {answer.status_code for answer in answers} == {200}
         return [answer.content for answer in answers]
@@ -134,6 +139,25 @@ async def test_csv_and_html_say_the_same_and_run_nothing(ledger: Ledger) -> None
             str(figures["calls"]), str(figures["units"]), str(figures["failures"]), figures["cost"],
         ]  # fmt: skip
     assert any(EVIL in row for row in page.rows)
+
+
+async def test_a_pdf_has_the_figures_whatever_the_reason_says(ledger: Ledger) -> None:
+    await books(ledger)
+    gift = adjustment(cost="-0.25", reason="Entschädigung 賠償 " + "x" * 900)
+    await ledger.http.post("/v1/adjustments", json=gift)
+    said = Statement.model_validate((await ledger.http.get("/v1/accounts/acme/statements/2026-09")).json())
+    answer = await ledger.http.get("/v1/accounts/acme/statements/2026-09?format=pdf")
+    assert (answer.headers["content-type"], answer.content[:5]) == ("application/pdf", b"%PDF-")
+    # Texts of a page are compressed; what is in them is as it was drawn.
+    drawn = b"".join(
+        zlib.decompress(part) for part in re.findall(rb"stream\n(x.*?)\nendstream", answer.content, re.DOTALL)
+    )
+    assert answer.content == statement_pdf(said)
+    for figures in (said.opening, said.late, said.corrections, said.total, said.closing):
+        assert f"({format_nanos(figures.cost)})".encode() in drawn
+    month = f"{datetime.now(UTC):%Y-%m}"
+    own = await ledger.http.get(f"/v1/accounts/acme/statements/{month}?format=pdf")
+    assert own.status_code == 200
 
 
 async def test_what_there_is_no_statement_of(ledger: Ledger) -> None:
