@@ -178,7 +178,8 @@ def _show(result: RepricingResult) -> None:
 
 
 def _table(title: str, rows: Sequence[tuple[tuple[str, ...], Difference]]) -> Table:
-    table = Table(title)
+    table = Table()
+    table.add_column(title, overflow="fold")
     for column in ("operations", "before $", "after $", "difference $"):
         table.add_column(column, justify="right")
     for names, one in rows:
