@@ -9,7 +9,7 @@ import structlog
 
 from contracts.client import LedgerClient, LedgerRefused, LedgerUnavailable, Operation
 from contracts.identifiers import uuid7
-from contracts.limits import LimitCheck
+from contracts.limits import Decision, LimitCheck
 from contracts.money import format_nanos
 from contracts.problems import ProblemError
 from image_service.calls import Call
@@ -24,6 +24,7 @@ from image_service.watching import Watch
 INTERRUPTED: Final = "interrupted"
 TIMED_OUT: Final = "provider_timeout"
 PROVIDER_TROUBLE: Final = "provider_error"
+UNPRICED_MODEL: Final = "unpriced_model"
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -101,6 +102,8 @@ class Attempts:
     async def _call(self, call: Call, operation: Operation, candidate: Candidate, attempt: Attempt) -> ProviderResult:
         found = self._providers.find(candidate.provider)
         assert found is not None, "selections are made from the same registry"
+        if candidate is call.selection.first and _has_no_price(candidate, operation.decision):
+            raise ProviderError(UNPRICED_MODEL, f"no price of {candidate.model.name} is known", elsewhere=True)
         provider = call.operation.capability(found)
         deadline = self._times.deadline(candidate)
         extending = None
@@ -165,7 +168,7 @@ class Attempts:
                     _log.warning("no_fallback", operation_id=str(call.operation_id), reason=str(error))
                     return False
                 share = Share(candidate.quote.quantity, tried.estimated_cost or 0)
-                if has_room_for(operation.decision, tried, held, share):
+                if not _has_no_price(candidate, tried) and has_room_for(operation.decision, tried, held, share):
                     return True
             candidates.pop(0)
         return False
@@ -192,6 +195,13 @@ class Attempts:
             candidate.provider, call.operation.name, candidate.model.name, quantity, attributes
         )
         return (operation.requested.data.estimated_cost if cost is None else cost), quantity
+
+
+def _has_no_price(candidate: Candidate, decision: Decision) -> bool:
+    """Whether nothing is held for it because nobody knows what it costs: it would be run, billed, and settled at
+    nothing. With a price in the catalogue, or a plan's ceiling for what has none, it is held at that."""
+    own = candidate.quote.cost_nanos if candidate.quote.cost_nanos is not None else candidate.model.price_per_unit_nanos
+    return own is None and decision.estimated_cost is None
 
 
 def _check_fields(call: Call, candidate: Candidate) -> dict[str, object]:

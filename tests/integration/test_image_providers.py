@@ -113,6 +113,13 @@ class TestCost:
         await ask(settings, ScriptedProvider(otherwise=unheard_of), **PAID)
         assert outcome(settings).data.cost == 40_000_000
 
+    async def test_what_has_no_price_is_not_called(self, ledger, settings) -> None:
+        ledger.otherwise = allowed
+        provider = ScriptedProvider()
+        answer = await ask(settings, provider, **PAID)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "unpriced_model")
+        assert (provider.calls, outcome(settings).data.cost) == (0, 0)
+
     @pytest.mark.parametrize(("cost_nanos", "settled"), [(0, 0), (5_000_000, 5_000_000), (None, 40_000_000)])
     async def test_a_refusal_costs_what_the_provider_bills_for_it(self, settings, cost_nanos, settled) -> None:
         refusal = ProviderError("content_filter", "refused", cost_nanos=cost_nanos, status_code=403)
@@ -264,8 +271,9 @@ class TestRoutes:
         # 25 of 25 are used, with this operation's own: the dry run alone would be denied.
         state = {"limit_id": "images", "scope": "account", "meter": "calls", "window": "month", "period": "2026-11"}
         full = {**state, "maximum": 25, "settled": 24, "held": 1, "available": 0}
+        priced = {"estimated_cost": "0.040000000"}
         ledger.script.append(allowed_at(1, limits=[full]))
-        ledger.script.append(lambda check: JSONResponse({**json_of(denied(check)), "limits": [full]}))
+        ledger.script.append(lambda check: JSONResponse({**json_of(denied(check)), "limits": [full], **priced}))
         first, second = ScriptedProvider("first", otherwise=raising(DOWN)), ScriptedProvider("second")
         answer = await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
         assert (answer.status_code, second.calls) == (200, 1)
