@@ -101,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.access = app.state.services.access
             yield
 
-    app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan, strict_content_type=False)
+    app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan)
     app.add_middleware(BoundedBodies, bytes_max=body_bytes_max)
     for module in _ROUTES:
         # Not include_router(), which makes every route anew: that was half of a start, and there is nothing to add.

@@ -158,6 +158,7 @@ async def _operations(ledger: Client, account_id: str) -> None:
 async def _closings(ledger: Client) -> None:
     """For one account, then for all, and what comes before, between and after."""
     late = [completed(account_id="apex", time=f"2026-0{month}-15T12:00:00Z") for month in (1, 2, 3, 4, 5)]
+    await _put(ledger, "/v1/accounts/apex/periods/2025-12:close", {"reason": "the books"})
     await ledger.send(late[0])
     for number, path in enumerate(("/v1/accounts/apex/periods/2026-02:close", "/v1/periods/2026-03:close")):
         await _put(ledger, path, {"reason": "the books"})

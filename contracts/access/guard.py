@@ -41,13 +41,17 @@ class Access(Protocol):
         ...
 
 
-def guarded(rules: Rules) -> type[APIRoute]:
-    """The class of routes under these rules. Making one that they do not name raises LookupError."""
+def guarded(rules: Rules, *, strict_content_type: bool = True) -> type[APIRoute]:
+    """The class of routes under these rules. Making one that they do not name raises LookupError.
+
+    Without ``strict_content_type`` a JSON body is one whatever its Content-Type says.
+    """
 
     class GuardedRoute(APIRoute):
         RULES: ClassVar = rules
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # Any: as FastAPI has it
+            self.strict_content_type = strict_content_type
             handler = super().get_route_handler()
             rule = rule_of(rules, self.path_format, self.methods or ())
             return handler if rule is OPEN else _guard(rule, handler)

@@ -31,7 +31,7 @@ OTHERWISE = {
     "integer": "coalesce({0}, 0) + 7",
     "boolean": "not {0}",
     "bytea": "'\\x00'",
-    "date": "{0} + 1",
+    "date": "coalesce({0}, '2026-01-01') + 1",
     "json": '\'{{"zz": "\\u0000"}}\'',
     "text[]": "array ['zz']",
     "timestamp with time zone": "coalesce({0}, now()) + interval '1 day'",

@@ -90,6 +90,6 @@ def copied(folder: Path) -> Path:
     (copy / "image_service" / "providers" / "tiler.py").write_text(PROVIDER, encoding="utf-8")
     insert(copy / "contracts" / "operations.py", ")\n", '    "mosaic",\n')
     registry = copy / "image_service" / "providers" / "registry.py"
-    insert(registry, "            LocalProvider(", "            TilerProvider(),\n")
+    insert(registry, "LocalProvider(threads=", "TilerProvider(), ")
     insert(registry, "from image_service.routing import", "from image_service.providers.tiler import TilerProvider\n")
     return copy
