@@ -9,7 +9,7 @@ import structlog
 
 from contracts.client import LedgerClient, LedgerRefused, LedgerUnavailable, Operation
 from contracts.identifiers import uuid7
-from contracts.limits import Decision, LimitCheck
+from contracts.limits import Decision, LimitCheck, Meter
 from contracts.money import format_nanos
 from contracts.problems import ProblemError
 from image_service.calls import Call
@@ -71,10 +71,11 @@ class Attempts:
         Whatever it raises, the operation has heard what is to be recorded, or nothing, which is doubt.
         """
         billed_nanos, retries = 0, 0
+        held_nanos = operation.requested.data.estimated_cost
         candidates = list(call.selection.candidates)
         while True:
             candidate = candidates.pop(0)
-            attempt = self._attempt(call, operation, watch, candidate, billed_nanos)
+            attempt = self._attempt(call, operation, watch, candidate, billed_nanos, held_nanos)
             try:
                 result = await self._call(call, operation, candidate, attempt)
             except ProviderError as error:
@@ -82,10 +83,12 @@ class Attempts:
                 cost, _ = await self._cost(error.cost_nanos, call, operation, candidate, attempt)
                 billed_nanos += cost
                 retries += error.retry_count
-                if error.elsewhere and await self._next_may_try(call, operation, candidates):
+                next_nanos = await self._next_may_try(call, operation, candidates) if error.elsewhere else None
+                if next_nanos is not None:
+                    held_nanos = next_nanos
                     watch.progress(None, f"{candidate.provider} failed: {candidates[0].provider} tries")
                     retries += 1
-                    await self._note(operation, candidates[0], None, billed_nanos)
+                    await self._note(operation, candidates[0], None, billed_nanos, held_nanos)
                     continue
                 _say_failed(operation, candidate, error, billed_nanos, retries)
                 raise
@@ -94,7 +97,7 @@ class Attempts:
                 if not attempt.may_be_billed:
                     _say_trouble(operation, candidate, error, billed_nanos, self._times.deadline(candidate))
                 elif operation.noted is None:
-                    await asyncio.shield(self._note(operation, candidate, None, billed_nanos))
+                    await asyncio.shield(self._note(operation, candidate, None, billed_nanos, held_nanos))
                 raise
             cost, quantity = await self._cost(result.cost_nanos, call, operation, candidate, attempt)
             return Delivery(candidate, result, attempt, billed_nanos + cost, quantity, retries + result.retry_count)
@@ -127,10 +130,16 @@ class Attempts:
                 _log.warning("hold_not_extended", operation_id=str(operation.operation_id), reason=str(error))
 
     def _attempt(
-        self, call: Call, operation: Operation, watch: Watch, candidate: Candidate, billed_nanos: int
+        self,
+        call: Call,
+        operation: Operation,
+        watch: Watch,
+        candidate: Candidate,
+        billed_nanos: int,
+        held_nanos: int,
     ) -> Attempt:
         async def keep_job(job_id: str) -> None:
-            await self._note(operation, candidate, job_id, billed_nanos)
+            await self._note(operation, candidate, job_id, billed_nanos, held_nanos)
 
         return Attempt(
             call.operation_id,
@@ -141,9 +150,15 @@ class Attempts:
             on_progress=watch.progress,
         )
 
-    async def _note(self, operation: Operation, candidate: Candidate, job_id: str | None, billed_nanos: int) -> None:
+    async def _note(
+        self, operation: Operation, candidate: Candidate, job_id: str | None, billed_nanos: int, held_nanos: int
+    ) -> None:
         note = CallNote(
-            provider=candidate.provider, model=candidate.model.name, job_id=job_id, billed_nanos=billed_nanos
+            provider=candidate.provider,
+            model=candidate.model.name,
+            job_id=job_id,
+            billed_nanos=billed_nanos,
+            held_nanos=held_nanos,
         )
         try:
             await operation.note(note.model_dump_json(exclude_none=True))
@@ -151,8 +166,9 @@ class Attempts:
             # The job runs, and its answer is waited for: only a crash now would leave it in doubt.
             _log.error("call_not_noted", operation_id=str(operation.operation_id), reason=str(error))
 
-    async def _next_may_try(self, call: Call, operation: Operation, candidates: list[Candidate]) -> bool:
-        """Whether there is another candidate, and its own limits have room for the operation; drops those without."""
+    async def _next_may_try(self, call: Call, operation: Operation, candidates: list[Candidate]) -> int | None:
+        """What the next candidate whose own limits have room would be held at, in nano-dollars; drops those without.
+        None where there is no other."""
         first = call.selection.first
         held = Share(first.quote.quantity, operation.requested.data.estimated_cost)
         while candidates:
@@ -166,12 +182,12 @@ class Attempts:
                     tried = await self._ledger.check(check)
                 except (LedgerUnavailable, LedgerRefused) as error:
                     _log.warning("no_fallback", operation_id=str(call.operation_id), reason=str(error))
-                    return False
+                    return None
                 share = Share(candidate.quote.quantity, tried.estimated_cost or 0)
                 if not _has_no_price(candidate, tried) and has_room_for(operation.decision, tried, held, share):
-                    return True
+                    return share.of(Meter.COST)
             candidates.pop(0)
-        return False
+        return None
 
     async def _cost(
         self, reported: int | None, call: Call, operation: Operation, candidate: Candidate, attempt: Attempt

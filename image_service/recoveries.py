@@ -28,7 +28,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class CallNote(BaseModel):
-    """What the journal keeps with the intent: who was called last, which job it is, what earlier attempts billed."""
+    """What the journal keeps with the intent: who was called last, which job it is, what earlier attempts billed, and
+    what this one is held at (None: at the operation's estimate)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,6 +37,7 @@ class CallNote(BaseModel):
     model: str
     job_id: str | None = None
     billed_nanos: int = 0
+    held_nanos: int | None = None
 
 
 class Recoveries:
@@ -65,7 +67,7 @@ class Recoveries:
         call = _call_of(requested, note)
         provider = self._providers.find(call.provider)
         if provider is None:
-            return InDoubt(f"the provider {call.provider} is no longer configured")
+            return _doubt(f"the provider {call.provider} is no longer configured", requested, call)
         data = requested.data
         is_left_over = self._watches.find(data.operation_id) is None
         watch = self._watches.open(data.operation_id, data.account_id, data.operation)
@@ -110,7 +112,7 @@ class Recoveries:
                 cost = await self._cost(error.cost_nanos, requested, call, attempt)
                 return RecoveredFailure(error.code, error.message, cost + call.billed_nanos, call.provider, call.model)
             except OutcomeUnknownError as error:
-                return InDoubt(str(error))
+                return _doubt(str(error), requested, call)
             except Exception as error:  # noqa: BLE001  the provider's trouble of the moment, whatever it is
                 _log.warning("recovery_delayed", operation_id=str(attempt.operation_id), reason=repr(error))
                 why = f"its provider could not be asked ({type(error).__name__})"
@@ -121,7 +123,7 @@ class Recoveries:
                 pause, trouble, why = found.ask_again_seconds, TROUBLE_SECONDS_FIRST, "the job had not ended"
             left = deadline - time.monotonic()
             if left <= 0:
-                return InDoubt(f"{why} {self._doubt_seconds:g} s after the request")
+                return _doubt(f"{why} {self._doubt_seconds:g} s after the request", requested, call)
             await asyncio.sleep(min(pause, left))
 
     async def _delivered(
@@ -171,7 +173,16 @@ class Recoveries:
             attempt.used_quantity or data.quantity,
             attempt.used_attributes or {},
         )
-        return data.estimated_cost if cost is None else cost
+        return _held(requested, call) if cost is None else cost
+
+
+def _doubt(message: str, requested: OperationRequested, call: CallNote) -> InDoubt:
+    """A fallback may be dearer than the provider that the operation was held for."""
+    return InDoubt(message, _held(requested, call) + call.billed_nanos, call.provider, call.model)
+
+
+def _held(requested: OperationRequested, call: CallNote) -> int:
+    return requested.data.estimated_cost if call.held_nanos is None else call.held_nanos
 
 
 def read_note(note: str | None) -> CallNote | None:

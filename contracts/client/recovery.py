@@ -32,9 +32,13 @@ class RecoveredFailure:
 
 @dataclass(frozen=True)
 class InDoubt:
-    """Nobody can say whether the operation was done and billed: it is costed at its estimate, for reconciliation."""
+    """Nobody can say whether the operation was done and billed: it is costed at the most that it may have come to, in
+    nano-dollars, for reconciliation. None: at its estimate."""
 
     message: str
+    cost_nanos: int | None = None
+    actual_provider: str | None = None
+    actual_model: str | None = None
 
 
 Recovery = RecoveredCompletion | RecoveredFailure | InDoubt

@@ -107,7 +107,7 @@ def operation_failed(
 
 
 def outcome_of(recovery: Recovery, requested: OperationRequested) -> Completion | Failure:
-    """What a recovery comes to: what is known as it is; doubt is costed at the estimate, for reconciliation."""
+    """What a recovery comes to: what is known as it is; doubt at the most that it may have come to."""
     match recovery:
         case RecoveredCompletion():
             return Completion(
@@ -123,7 +123,8 @@ def outcome_of(recovery: Recovery, requested: OperationRequested) -> Completion 
                 recovery.code, recovery.message, recovery.cost_nanos, recovery.actual_provider, recovery.actual_model
             )
         case InDoubt():
-            return Failure(OUTCOME_UNKNOWN, recovery.message, requested.data.estimated_cost)
+            cost = requested.data.estimated_cost if recovery.cost_nanos is None else recovery.cost_nanos
+            return Failure(OUTCOME_UNKNOWN, recovery.message, cost, recovery.actual_provider, recovery.actual_model)
 
 
 def error_code(code: str) -> str:

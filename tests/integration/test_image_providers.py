@@ -278,6 +278,22 @@ class TestRoutes:
         answer = await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
         assert (answer.status_code, second.calls) == (200, 1)
 
+    async def test_a_fallback_in_doubt_costs_what_it_would_be_held_at_and_what_was_billed_before(
+        self, ledger, settings
+    ) -> None:
+        ledger.script += [allowed_at(40_000_000), allowed_at(90_000_000)]
+        billed = ProviderError("unavailable", "down", elsewhere=True, cost_nanos=5_000_000)
+        first = ScriptedProvider("first", otherwise=raising(billed))
+
+        async def nobody_knows(job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
+            raise OutcomeUnknownError("lost")
+
+        second = ScriptedProvider("second", otherwise=raising(TimeoutError()), look=nobody_knows)
+        await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
+        event = outcome(settings)
+        assert error_code(settings) == "outcome_unknown"
+        assert (event.data.cost, event.data.actual_provider) == (95_000_000, "second")
+
     async def test_one_that_is_down_is_skipped_before_the_hold(self, ledger, settings) -> None:
         first, second = ScriptedProvider("first", available=False), ScriptedProvider("second")
         await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
