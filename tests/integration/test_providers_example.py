@@ -16,7 +16,7 @@ from image_service.images import Bounds
 from image_service.providers.downloads import Downloads
 from image_service.providers.jobs import Finisher
 from image_service.providers.registry import Providers
-from tests.integration.image_harness import ScriptedLedger, image_service, make_settings, picture, serving
+from tests.integration.image_harness import ScriptedLedger, allowed_at, image_service, make_settings, picture, serving
 
 GUIDE = Path(__file__).parents[2] / "deploy" / "guides" / "providers.md"
 ASKED = {"prompt": "a hill", "width": 48, "height": 32, "provider": "easel"}
@@ -47,7 +47,7 @@ async def test_it_serves_requests_meters_them_and_stays_honest(tmp_path: Path) -
         image = base64.b64encode(picture((width, height))).decode()
         return JSONResponse({"images": [image], "cost": "0.07"}, next(statuses))
 
-    ledger = ScriptedLedger()
+    ledger = ScriptedLedger(otherwise=allowed_at(90_000_000))
     downloads = Downloads((), bytes_max=1_000_000)
     finisher = Finisher(downloads, Bounds(1_000_000, 4_000))
     async with (
