@@ -352,7 +352,15 @@ class Ledger(Client):
     url: str
 
 
-class _Server(uvicorn.Server):
+class QuickServer(uvicorn.Server):
+    async def main_loop(self) -> None:
+        # As uvicorn's own, which looks only ten times a second whether it is to end: most tests end sooner.
+        await self.on_tick(0)
+        while not self.should_exit:  # noqa: ASYNC110  uvicorn has a flag
+            await asyncio.sleep(POLL_SECONDS)
+
+
+class _Server(QuickServer):
     """Leaves signals to us. A worker that dies asks for SIGTERM: then the test fails, and pytest lives."""
 
     died = False

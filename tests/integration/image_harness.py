@@ -31,14 +31,14 @@ from starlette.routing import Route
 from image_service.config import Settings
 from image_service.main import create_app
 from image_service.providers.registry import Providers
-from tests.servers import TLS
+from tests.servers import TLS, QuickServer
 from tests.tokens import AUTHORIZED, TOKEN, introspected
 
 CALLER = {**AUTHORIZED, "X-Account-Id": "acme", "X-User-Id": "ann"}
 GENERATE = {"prompt": "a lighthouse at dusk", "width": 48, "height": 32, "seed": 7}
 
 
-class _Server(uvicorn.Server):
+class _Server(QuickServer):
     def capture_signals(self):
         return nullcontext()
 
