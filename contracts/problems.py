@@ -58,6 +58,13 @@ DEAD_LETTER_CLOSED: Final = ProblemType("dead_letter_closed", 409, "The dead let
 ALREADY_VOIDED: Final = ProblemType("already_voided", 409, "It was taken back already")
 NOT_SEALED_YET: Final = ProblemType("not_sealed_yet", 409, "The row is not sealed yet", retry_after_seconds=10)
 SEAL_MISMATCH: Final = ProblemType("seal_mismatch", 409, "The log is not what was sealed")
+POSITION_UNKNOWN: Final = ProblemType("position_unknown", 409, "The ledger was never at this position")
+POSITION_NOT_REACHED: Final = ProblemType(
+    "position_not_reached", 503, "The ledger is not at this position yet", retry_after_seconds=1
+)
+MOMENT_UNSETTLED: Final = ProblemType(
+    "moment_unsettled", 503, "What was recorded until then is not final yet", retry_after_seconds=1
+)
 LIMIT_EXCEEDED: Final = ProblemType("limit_exceeded", 429, "A limit has no room for this operation")
 RATE_LIMITED: Final = ProblemType("rate_limited", 429, "Too many requests")
 OPERATION_FAILED: Final = ProblemType("operation_failed", 502, "The provider did not do the operation")

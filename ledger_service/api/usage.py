@@ -9,6 +9,7 @@ from contracts.events import Moment
 from contracts.identifiers import ModelName, Name, OperationType
 from contracts.problems import NOT_FOUND, ProblemError
 from ledger_service.api.access import LedgerRoute
+from ledger_service.api.moments import Demanded, reading
 from ledger_service.domain.decide import claims_of_account, limit_state, standing
 from ledger_service.services import Services, services
 from ledger_service.store.accounts import find_account, lock_accounts
@@ -64,6 +65,7 @@ async def _limits(connection: Connection, wired: Services, account_id: str, mome
 async def list_usage_log(
     account_id: Name,
     wired: Wired,
+    demand: Demanded,
     start: Annotated[Moment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
     end: Annotated[Moment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
     counted_from: Annotated[Moment | None, Query(description="counted_at: which windows of limits, inclusive")] = None,
@@ -87,6 +89,6 @@ async def list_usage_log(
         start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome
     )
     after = decode_cursor(cursor) if cursor else None
-    async with wired.reads.acquire() as connection:
-        rows = await read_usage_log(connection, account_id, chosen, after, limit)
-    return json_response(usage_log_view(rows, limit))
+    async with reading(wired, demand) as read:
+        rows = await read_usage_log(read.connection, account_id, chosen, after, limit, read.as_of)
+    return read.tell(json_response(usage_log_view(rows, limit)))

@@ -1,0 +1,94 @@
+"""Of which moment an answer is: what every read takes (as_of, min_position) and tells (Ledger-* headers).
+
+A route of its own::
+
+    async def read_it(…, wired: Wired, demand: Demanded, response: Response) -> Model:
+        async with reading(wired, demand) as read:
+            rows = await read_rows(read.connection, …, read.as_of)  # None: all that is recorded
+        read.tell(response)  # or the response that it makes itself, or its headers=read.headers
+
+Whatever is in the answer is read from ``read.connection``: one snapshot, which the headers are about.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+from fastapi import Depends, Query, Response
+
+from contracts.events import Moment
+from contracts.problems import broken_rule
+from ledger_service.services import Services
+from ledger_service.store.moments import POSITION_MAX, Demand, Snapshot, snapshot
+from ledger_service.store.pool import Connection
+
+WAIT_SECONDS_DEFAULT: Final = 2.0
+WAIT_SECONDS_MAX: Final = 30.0
+
+POSITION: Final = "Ledger-Position"
+READ_AT: Final = "Ledger-Read-At"
+AS_OF: Final = "Ledger-As-Of"
+#: What they say, for the documents.
+HEADERS: Final = {
+    POSITION: "The log position that the answer reflects: all that was committed as this one or an earlier one.",
+    READ_AT: "When it was read, by the ledger's clock.",
+    AS_OF: "Where as_of was given: nothing that was recorded later is in the answer.",
+}
+
+
+async def demanded(
+    as_of: Annotated[
+        Moment | None,
+        Query(description="What the ledger knew at that moment: recorded_at until then. The same answer, ever after."),
+    ] = None,
+    min_position: Annotated[
+        str | None,
+        Query(pattern=r"^[0-9]{1,20}$", description="A Ledger-Position that the answer must reflect; waited for."),
+    ] = None,
+    wait_seconds: Annotated[
+        float, Query(ge=0, le=WAIT_SECONDS_MAX, description="How long to wait for min_position and as_of.")
+    ] = WAIT_SECONDS_DEFAULT,
+) -> Demand:
+    """FastAPI dependency: of which moment the answer is to be."""
+    position = None if min_position is None else int(min_position)
+    if position is not None and position > POSITION_MAX:
+        raise broken_rule("query.min_position", "position", f"a position is at most {POSITION_MAX}")
+    return Demand(None if as_of is None else as_of.astimezone(UTC), position, wait_seconds)
+
+
+Demanded = Annotated[Demand, Depends(demanded)]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A read that sees one state of the ledger. ``as_of``: what was recorded later is to be left out; None: nothing."""
+
+    connection: Connection
+    as_of: datetime | None
+    snapshot: Snapshot
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the answer says of itself."""
+        headers = {POSITION: str(self.snapshot.position), READ_AT: _rfc3339(self.snapshot.read_at)}
+        if self.as_of is not None:
+            headers[AS_OF] = _rfc3339(self.as_of)
+        return headers
+
+    def tell(self, response: Response) -> Response:
+        """The response, with the headers."""
+        response.headers.update(self.headers)
+        return response
+
+
+@asynccontextmanager
+async def reading(wired: Services, demand: Demand) -> AsyncIterator[Read]:
+    """A read-only transaction in which the demand is met. Raises ProblemError where that is not so in time."""
+    async with snapshot(wired.reads, demand) as (connection, seen):
+        yield Read(connection, demand.as_of, seen)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
