@@ -17,11 +17,9 @@ import asyncio
 import base64
 import re
 import secrets
-from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
-from pydantic import SecretStr
 
 from image_service.images import SourceImage
 from image_service.providers.attempt import Attempt
@@ -35,17 +33,12 @@ from image_service.providers.base import (
     Quote,
     StillRunning,
 )
-from image_service.providers.http import Answer, AnswerLostError, Channel, Order, Pace, TroubleError
+from image_service.providers.client import STARTED, RemoteProvider
+from image_service.providers.http import Answer, Order, Pace, TroubleError
 from image_service.providers.huggingface_models import MODELS, plan, quote
-from image_service.providers.jobs import Done, Finisher, Job, NotDone, Running, Seen, in_order
+from image_service.providers.jobs import Done, Job, NotDone, Running, Seen, in_order
+from image_service.providers.refusals import FILTERED, Refusals, word, word_at
 from image_service.providers.remote import Remote, finisher_for
-from image_service.providers.requests import (
-    EditRequest,
-    GenerateRequest,
-    ThreeDRequest,
-    UpscaleRequest,
-    VideoRequest,
-)
 
 NAME: Final = "fal"
 RESULT_HOSTS: Final = ("fal.media", "*.fal.media")
@@ -56,59 +49,29 @@ QUEUE: Final = "?_subdomain=queue"
 _OUTPUTS: Final = ("images", "image", "model_mesh", "video")
 
 _RESPONSE_PATH: Final = re.compile(r"(/[A-Za-z0-9._-]{1,100}){2}/requests/[A-Za-z0-9-]{1,100}")
-_TYPE: Final = re.compile(r"[a-z_]{1,60}")
+#: Where the type of the first error stands.
+_TYPE_AT: Final = ("detail", 0, "type")
 _CHECKED: Final = "content_policy_violation"
-_REFUSALS: Final = {
-    400: "invalid_input",
-    401: "provider_credentials",
-    402: "provider_credit",
-    403: "provider_credentials",
-    404: "provider_no_model",
-    413: "invalid_input",
-    422: "invalid_input",
-}
-_ELSEWHERE: Final = frozenset({"provider_credentials", "provider_credit", "provider_no_model"})
+_REFUSALS: Final = Refusals(NAME, invalid=frozenset({422}), word_at=_TYPE_AT)
 _RUNNING: Final = frozenset({"IN_QUEUE", "IN_PROGRESS"})
-
-
-def error_type(answer: Answer) -> str | None:
-    """The ``type`` of the first error. Its ``msg`` may repeat the prompt, so that is not used."""
-    try:
-        content = answer.json()
-    except ValueError:
-        return None
-    detail = content.get("detail") if isinstance(content, dict) else None
-    first = detail[0] if isinstance(detail, list) and detail else None
-    found = first.get("type") if isinstance(first, dict) else None
-    return found if isinstance(found, str) and _TYPE.fullmatch(found) else None
 
 
 def refusal(answer: Answer) -> NotDone | None:
     """What an answer means that says that there is no result, and will be none; None where it is not certain, or a
     success. Nothing is billed, but one unit for what the content checker refuses."""
-    code = _REFUSALS.get(answer.status)
-    if code is None:
+    error = _REFUSALS(answer)
+    if error is None:
         return None
-    named = error_type(answer)
-    is_checked = answer.status == 422 and named == _CHECKED
-    if is_checked:
-        code = "content_filtered"
-    error = ProviderError(
-        code,
-        f"{NAME} refused the request: {named or 'status'} ({answer.status})",
-        cost_nanos=None if is_checked else 0,
-        status_code=answer.status,
-        retry_count=answer.retries,
-        elsewhere=code in _ELSEWHERE,
-    )
+    if answer.status == 422 and word_at(answer, *_TYPE_AT) == _CHECKED:
+        error = ProviderError(FILTERED, error.message, cost_nanos=None, status_code=422, retry_count=answer.retries)
     return NotDone(error, units=1)
 
 
 def failure(answer: Answer) -> NotDone | None:
     """What a result with a status of 500 and more means: a job that failed, and costs nothing, where fal names the type
     of the error, in its header or in a list of them; None where it may be the way there that fails."""
-    named = answer.headers.get("x-fal-error-type") or error_type(answer)
-    if answer.status < 500 or named is None or not _TYPE.fullmatch(named):
+    named = word(answer.headers.get("x-fal-error-type")) or word_at(answer, *_TYPE_AT)
+    if answer.status < 500 or named is None:
         return None
     return NotDone(ProviderError("job_failed", f"the job failed: {named} ({answer.status})", status_code=answer.status))
 
@@ -140,7 +103,7 @@ def read_result(content: Any) -> Seen:  # Any: JSON
     unsafe = content.get("has_nsfw_concepts")
     if isinstance(unsafe, list) and any(one is True for one in unsafe):
         message = f"{NAME} made it, and blackened it as not safe for work"
-        return NotDone(ProviderError("content_filtered", message, cost_nanos=None, status_code=200))
+        return NotDone(ProviderError(FILTERED, message, cost_nanos=None, status_code=200))
     found: Any = next((content[name] for name in _OUTPUTS if content.get(name)), [])  # JSON
     files = found if isinstance(found, list) else [found]
     urls = tuple(str(one["url"]) for one in files if isinstance(one, dict) and isinstance(one.get("url"), str))
@@ -148,77 +111,42 @@ def read_result(content: Any) -> Seen:  # Any: JSON
     return Done(urls, seed if isinstance(seed, int) and 0 <= seed <= SEED_MAX else None)
 
 
-class HuggingFace:
+class HuggingFace(RemoteProvider):
     name = NAME
     models = MODELS
-
-    def __init__(self, url: str, key: SecretStr, finisher: Finisher, *, channel: Channel | None = None) -> None:
-        headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
-        self._channel = channel or Channel(NAME, url, headers, pace=PACE)
-        self._finisher = finisher
-
-    @property
-    def available(self) -> bool:
-        return self._channel.available
+    pace = PACE
+    refusals = _REFUSALS
 
     def quote(self, model: Model, request: ProviderRequest) -> Quote:
         return quote(model, request)
 
-    async def generate(self, model: str, request: GenerateRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
+    async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
+        planned = plan(model, request, secrets.randbelow(2**31))
+        urls = await asyncio.to_thread(_data_urls, planned.images)
+        job = Job(ids=(), wanted=planned.wanted, gives=planned.gives, size=planned.size, seed=planned.seed,
+                  units=planned.units)  # fmt: skip
 
-    async def edit(self, model: str, request: EditRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
+        async def start(index: int) -> str:
+            order = Order(f"/fal-ai/{model}{QUEUE}", json=planned.body(urls, index))
+            return await self._ordered(order, attempt, lambda answer: read_path(answer.json()), STARTED)
 
-    async def upscale(self, model: str, request: UpscaleRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
+        async with self._channel.turn():
+            started, error = await in_order(start, job, attempt)
+            return await self._finisher.follow(started, self._look, attempt, error)
 
-    async def image_to_3d(self, model: str, request: ThreeDRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
-
-    async def image_to_video(self, model: str, request: VideoRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
+    generate = edit = upscale = image_to_3d = image_to_video = _run
 
     async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
         del model
         return await self._finisher.look_once(Job.read(job_id), self._look, attempt)
 
-    async def close(self) -> None:
-        await self._channel.close()
-        await self._finisher.close()
-
-    async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
-        planned = plan(model, request, secrets.randbelow(2**31))
-        urls = await asyncio.to_thread(_data_urls, planned.images)
-
-        def job(ids: tuple[str, ...]) -> Job:
-            return Job(ids=ids, wanted=planned.wanted, gives=planned.gives, size=planned.size, seed=planned.seed,
-                       units=planned.units)  # fmt: skip
-
-        async def start(index: int) -> str:
-            return await self._start(model, planned.body(urls, index), attempt)
-
-        async with self._channel.turn():
-            started, error = await in_order(start, job, planned.wanted, attempt)
-            return await self._finisher.follow(started, self._look, attempt, error)
-
-    async def _start(self, model: str, body: Mapping[str, Any], attempt: Attempt) -> str:  # Any: JSON
-        """The job's id. Raises ProviderError where none was started, OutcomeUnknownError where one may run."""
-        try:
-            answer = await self._channel.order(Order(f"/fal-ai/{model}{QUEUE}", json=body), attempt)
-        except AnswerLostError as error:
-            raise OutcomeUnknownError(f"{NAME} took a request, but its answer was cut off") from error
+    def _refused(self, answer: Answer, attempt: Attempt) -> ProviderError | None:
         refused = refusal(answer)
-        if refused is not None:
-            if refused.error.cost_nanos is None:
-                attempt.used(quantity=refused.units)
-            raise refused.error
-        if answer.status >= 300:
-            raise OutcomeUnknownError(f"{NAME} answered with status {answer.status}; a job may have been started")
-        try:
-            return read_path(answer.json())
-        except ValueError as error:
-            raise OutcomeUnknownError(f"{NAME} took a request, but its answer names no job") from error
+        if refused is None:
+            return None
+        if refused.error.cost_nanos is None:
+            attempt.used(quantity=refused.units)
+        return refused.error
 
     async def _look(self, job_id: str) -> Seen:
         status = await self._asked(f"/fal-ai{job_id}/status{QUEUE}", job_id)

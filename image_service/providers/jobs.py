@@ -1,10 +1,10 @@
 """Jobs at a provider: followed to their end by the call that started them, or by whoever finds them after a restart."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,6 +22,8 @@ from image_service.providers.deliverables import (
 )
 from image_service.providers.downloads import BadResultUrlError, DownloadError, Downloads
 from image_service.providers.http import TroubleError
+
+T = TypeVar("T")
 
 RESULT_UNUSABLE: Final = "result_unusable"
 POLL_SECONDS_FIRST: Final = 0.25
@@ -186,6 +188,16 @@ class Finisher:
                 status_code=200,
             ) from error  # fmt: skip
 
+    async def priced(
+        self, done: Done, job: Job, attempt: Attempt, cost_nanos: int, retry_count: int = 0
+    ) -> ProviderResult:
+        """The same, of a provider whose answer says what it billed. Raises ProviderError at that price."""
+        try:
+            artifacts = await self.artifacts(done, job, attempt)
+        except ProviderError as error:
+            raise ProviderError(error.code, error.message, cost_nanos=cost_nanos, status_code=200) from error
+        return ProviderResult(tuple(artifacts), cost_nanos, status_code=200, retry_count=retry_count)
+
     async def _source(self, output: str | bytes | Path, attempt: Attempt) -> bytes | Path:
         if isinstance(output, str):
             is_url = output[:6].lower() in ("http:/", "https:")
@@ -231,20 +243,36 @@ def partly_billed(
 
 
 async def in_order(
-    start: Callable[[int], Awaitable[str]], job: Callable[[tuple[str, ...]], Job], wanted: int, attempt: Attempt
+    start: Callable[[int], Awaitable[str]], job: Job, attempt: Attempt
 ) -> tuple[Job, ProviderError | None]:
-    """Start ``wanted`` jobs one after the other, each id kept before the next order goes out.
+    """Start the jobs that ``job`` wants, one after the other, each id kept before the next order goes out.
 
     ``start`` raises ProviderError where nothing was started: the job then has fewer ids than wanted, and what they do
     is still to be paid.
     """
-    ids: tuple[str, ...] = ()
-    for index in range(wanted):
+    for index in range(job.wanted):
         try:
-            ids = (*ids, await start(index))
+            job = job.model_copy(update={"ids": (*job.ids, await start(index))})
         except ProviderError as error:
-            if not ids:
+            if not job.ids:
                 raise
-            return job(ids), error
-        await attempt.accepted(job(ids).text())
-    return job(ids), None
+            return job, error
+        await attempt.accepted(job.text())
+    return job, None
+
+
+async def at_once(orders: Iterable[Awaitable[T]]) -> tuple[list[T], list[ProviderError]]:
+    """What several orders gave that are answered with their results, and what became of the rest, once all have ended.
+
+    Raises what any of them raised that is no ProviderError: not known of one, not known of the operation.
+    """
+    given: list[T] = []
+    errors: list[ProviderError] = []
+    for ended in await asyncio.gather(*orders, return_exceptions=True):
+        if isinstance(ended, ProviderError):
+            errors.append(ended)
+        elif isinstance(ended, BaseException):
+            raise ended
+        else:
+            given.append(ended)
+    return given, errors

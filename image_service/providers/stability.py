@@ -7,11 +7,9 @@ charged" (403); a result with finish-reason CONTENT_FILTERED was made, and comes
 
 import asyncio
 import re
-from collections.abc import Mapping
 from typing import Final
 
 import httpx
-from pydantic import SecretStr
 
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import (
@@ -23,25 +21,20 @@ from image_service.providers.base import (
     Quote,
     StillRunning,
 )
+from image_service.providers.client import RemoteProvider
 from image_service.providers.http import Answer, AnswerLostError, Channel, Order, Pace, TroubleError
 from image_service.providers.jobs import (
     RESULT_UNUSABLE,
     Done,
-    Finisher,
     Job,
     NotDone,
     Running,
     Seen,
+    at_once,
     partly_billed,
 )
+from image_service.providers.refusals import FILTERED, Refusals
 from image_service.providers.remote import Remote, finisher_for
-from image_service.providers.requests import (
-    ControlRequest,
-    EditRequest,
-    GenerateRequest,
-    ThreeDRequest,
-    UpscaleRequest,
-)
 from image_service.providers.stability_models import MODELS, Plan, plan, quote
 
 NAME: Final = "stability"
@@ -51,46 +44,12 @@ POLL_SECONDS: Final = (10.0, 10.0)
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _SEED: Final = re.compile(r"[0-9]{1,10}")
-_NAME: Final = re.compile(r"[a-z_]{1,60}")
-_REFUSALS: Final = {
-    400: "invalid_input",
-    401: "provider_credentials",
-    402: "provider_credit",
-    403: "provider_credentials",
-    404: "provider_no_model",
-    413: "invalid_input",
-    422: "invalid_input",
-}
-#: Names of errors that are about what is in the request, whatever their status.
-_FILTERED: Final = frozenset({"content_moderation", "public_figure"})
-_ELSEWHERE: Final = frozenset({"provider_credentials", "provider_credit", "provider_no_model"})
-
-
-def error_name(answer: Answer) -> str | None:
-    """The ``name`` of ``{id, name, errors}``. The texts in ``errors`` may repeat the prompt, so they are not used."""
-    try:
-        content = answer.json()
-    except ValueError:
-        return None
-    name = content.get("name") if isinstance(content, dict) else None
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else None
-
-
-def refusal(answer: Answer) -> ProviderError | None:
-    """What an answer means that started nothing and bills nothing; None where that is not certain, or a success."""
-    code = _REFUSALS.get(answer.status)
-    if code is None:
-        return None
-    name = error_name(answer)
-    if name in _FILTERED:
-        code = "content_filtered"
-    return ProviderError(
-        code,
-        f"{NAME} refused the request: {name or 'status'} ({answer.status})",
-        status_code=answer.status,
-        retry_count=answer.retries,
-        elsewhere=code in _ELSEWHERE,
-    )
+refusal: Final = Refusals(
+    NAME,
+    invalid=frozenset({422}),
+    word_at=("name",),
+    codes={"content_moderation": FILTERED, "public_figure": FILTERED},
+)
 
 
 def is_result(headers: httpx.Headers) -> bool:
@@ -106,7 +65,7 @@ def read_result(answer: Answer) -> Done:
         raise OutcomeUnknownError(f"{NAME} answered with status 200, and no result")
     if answer.headers.get("finish-reason", "SUCCESS") == "CONTENT_FILTERED":
         raise ProviderError(
-            "content_filtered", f"{NAME} made it, and held it back as against its rules", cost_nanos=None,
+            FILTERED, f"{NAME} made it, and held it back as against its rules", cost_nanos=None,
             status_code=200, retry_count=answer.retries,
         )  # fmt: skip
     seed = answer.headers.get("seed", "")
@@ -125,49 +84,18 @@ def read_job_id(answer: Answer) -> str:
     return found
 
 
-def _lost(error: AnswerLostError) -> ProviderError:
+def _made_but_lost(error: AnswerLostError) -> ProviderError:
     return ProviderError(RESULT_UNUSABLE, f"{NAME} made it, but {error}", cost_nanos=None, status_code=error.status)
 
 
-class Stability:
+class Stability(RemoteProvider):
     name = NAME
     models = MODELS
-
-    def __init__(self, url: str, key: SecretStr, finisher: Finisher, *, channel: Channel | None = None) -> None:
-        headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
-        self._channel = channel or Channel(NAME, url, headers, pace=PACE)
-        self._finisher = finisher
-
-    @property
-    def available(self) -> bool:
-        return self._channel.available
+    pace = PACE
+    refusals = refusal
 
     def quote(self, model: Model, request: ProviderRequest) -> Quote:
         return quote(model, request)
-
-    async def generate(self, model: str, request: GenerateRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
-
-    async def edit(self, model: str, request: EditRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
-
-    async def upscale(self, model: str, request: UpscaleRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
-
-    async def control(self, model: str, request: ControlRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
-
-    async def image_to_3d(self, model: str, request: ThreeDRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
-
-    async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
-        """Only jobs can be found again; what is answered with the image itself cannot."""
-        del model
-        return await self._finisher.look_once(Job.read(job_id), self._looking(attempt), attempt)
-
-    async def close(self) -> None:
-        await self._channel.close()
-        await self._finisher.close()
 
     async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
         planned = plan(model, request)
@@ -175,57 +103,45 @@ class Stability:
         async with self._channel.turn():
             if planned.is_job:
                 return await self._run_job(planned, uploads, attempt)
-            made = await asyncio.gather(
-                *(self._make(planned, form, uploads, attempt) for form in planned.forms), return_exceptions=True
-            )
-        return await self._finish(planned, made, attempt)
-
-    async def _make(self, planned: Plan, form: Mapping[str, str], uploads: "_Uploads", attempt: Attempt) -> Done:
-        accept = "image/*" if planned.gives == "image" else "*/*"
-        order = Order(
-            planned.path,
-            form=form,
-            files=uploads,
-            headers={"Accept": accept},
-            spool=True,
-            bytes_max=self._finisher.bytes_max,
-            alone=len(planned.forms) == 1,
-        )
-        return read_result(await self._order(order, attempt))
-
-    async def _order(self, order: Order, attempt: Attempt) -> Answer:
-        """The answer, which has status 200. Raises ProviderError, OutcomeUnknownError."""
-        try:
-            answer = await self._channel.order(order, attempt)
-        except AnswerLostError as error:
-            if not is_result(error.headers):
-                raise OutcomeUnknownError(f"{NAME} took a request, but its answer was cut off") from error
-            raise _lost(error) from error
-        refused = refusal(answer)
-        if refused is not None:
-            raise refused
-        if answer.status != 200:
-            raise OutcomeUnknownError(f"{NAME} answered with status {answer.status}; it may have been done")
-        return answer
-
-    async def _finish(self, planned: Plan, made: list[Done | BaseException], attempt: Attempt) -> ProviderResult:
-        for one in made:
-            if isinstance(one, BaseException) and not isinstance(one, ProviderError):
-                raise one  # not known of one: not known of the operation
-        done = [one for one in made if isinstance(one, Done)]
-        errors = [one for one in made if isinstance(one, ProviderError)]
+            orders = self._orders(planned, uploads)
+            made, errors = await at_once(self._ordered(order, attempt, read_result) for order in orders)
         if errors:
-            raise partly_billed(errors, len(done), attempt)
-        job = Job(ids=(), wanted=len(done), gives=planned.gives, size=planned.size)
-        artifacts = [artifact for one in done for artifact in await self._finisher.artifacts(one, job, attempt)]
-        return ProviderResult(tuple(artifacts), status_code=200, seed=done[0].seed)
+            raise partly_billed(errors, len(made), attempt)
+        job = Job(ids=(), wanted=len(made), gives=planned.gives, size=planned.size)
+        artifacts = [artifact for one in made for artifact in await self._finisher.artifacts(one, job, attempt)]
+        return ProviderResult(tuple(artifacts), status_code=200, seed=made[0].seed)
+
+    generate = edit = upscale = control = image_to_3d = _run
+
+    async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
+        """Only jobs can be found again; what is answered with the image itself cannot."""
+        del model
+        return await self._finisher.look_once(Job.read(job_id), self._looking(attempt), attempt)
+
+    def _orders(self, planned: Plan, uploads: "_Uploads") -> list[Order]:
+        return [
+            Order(
+                planned.path,
+                form=form,
+                files=uploads,
+                headers={"Accept": "image/*" if planned.gives == "image" else "*/*"},
+                spool=True,
+                bytes_max=self._finisher.bytes_max,
+                alone=len(planned.forms) == 1,
+            )
+            for form in planned.forms
+        ]
 
     async def _run_job(self, planned: Plan, uploads: "_Uploads", attempt: Attempt) -> ProviderResult:
         headers = {"Accept": "application/json"}
         order = Order(planned.path, form=planned.forms[0], files=uploads, headers=headers)
-        job = Job(ids=(read_job_id(await self._order(order, attempt)),), gives=planned.gives, size=planned.size)
+        job_id = await self._ordered(order, attempt, read_job_id)
+        job = Job(ids=(job_id,), gives=planned.gives, size=planned.size)
         await attempt.accepted(job.text())
         return await self._finisher.follow(job, self._looking(attempt), attempt)
+
+    def _lost(self, error: AnswerLostError) -> ProviderError | OutcomeUnknownError:
+        return _made_but_lost(error) if is_result(error.headers) else super()._lost(error)
 
     def _looking(self, attempt: Attempt) -> "_Looking":
         return _Looking(self._channel, attempt, self._finisher.bytes_max)
@@ -244,13 +160,13 @@ class _Looking:
         try:
             answer = await self._channel.look_spooled(path, self._attempt, self._bytes_max, {"Accept": "image/*"})
         except AnswerLostError as error:
-            return NotDone(_lost(error))
+            return NotDone(_made_but_lost(error))
         if answer.status == 202:
             return Running("in-progress")
         if answer.status == 404:
             raise OutcomeUnknownError(f"{NAME} knows nothing of the job {job_id}")
         refused = refusal(answer)
-        if refused is not None and refused.code == "content_filtered":
+        if refused is not None and refused.code == FILTERED:
             return NotDone(refused)
         if answer.status != 200:
             raise TroubleError(f"{NAME} answered with status {answer.status}")

@@ -16,8 +16,6 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import SecretStr
-
 from image_service.images import SourceImage
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import (
@@ -29,18 +27,11 @@ from image_service.providers.base import (
     Quote,
     StillRunning,
 )
-from image_service.providers.http import Answer, AnswerLostError, Channel, Order, Pace, TroubleError
-from image_service.providers.jobs import Done, Finisher, Job, NotDone, Running, Seen, in_order
+from image_service.providers.client import STARTED, RemoteProvider
+from image_service.providers.http import Order, Pace, TroubleError
+from image_service.providers.jobs import Done, Job, NotDone, Running, Seen, in_order
+from image_service.providers.refusals import FILTERED, INVALID, Refusals
 from image_service.providers.remote import Remote, finisher_for
-from image_service.providers.requests import (
-    CharacterRequest,
-    EditRequest,
-    FaceSwapRequest,
-    GenerateRequest,
-    ThreeDRequest,
-    UpscaleRequest,
-    VideoRequest,
-)
 from image_service.providers.wavespeed_models import MODELS, SEED_MAX, plan, quote
 
 NAME: Final = "wavespeed"
@@ -57,30 +48,19 @@ _JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _RUNNING: Final = frozenset({"created", "queued", "processing"})
 #: https://wavespeed.ai/docs/error-codes, of failed tasks. Its texts may repeat the prompt, so they are not passed on.
 _FAILURES: Final = {
-    1200: ("content_filtered", "the content was found sensitive"),
-    1400: ("invalid_input", "a parameter is missing"),
-    1401: ("invalid_input", "a parameter has a wrong value"),
-    1402: ("invalid_input", "an image could not be read"),
+    1200: (FILTERED, "the content was found sensitive"),
+    1400: (INVALID, "a parameter is missing"),
+    1401: (INVALID, "a parameter has a wrong value"),
+    1402: (INVALID, "an image could not be read"),
     1403: ("job_failed", "the task could not be done"),
     1405: ("job_failed", "the task failed"),
     5000: ("provider_error", "an internal error"),
     5003: ("provider_unavailable", "it is temporarily not available"),
     5004: ("provider_timeout", "the task took too long"),
 }
-_REFUSALS: Final = {
-    400: "invalid_input",
-    401: "provider_credentials",
-    402: "provider_credit",
-    403: "provider_credentials",
-    404: "provider_no_model",
-    413: "invalid_input",
-    422: "invalid_input",
-}
-#: Another provider may do what this one cannot do for such reasons.
-_ELSEWHERE: Final = frozenset(
-    {"provider_credentials", "provider_credit", "provider_no_model", "provider_error", "provider_unavailable",
-     "provider_timeout", "job_failed"}
-)  # fmt: skip
+refusal: Final = Refusals(NAME, invalid=frozenset({422}))
+#: Codes of failed tasks that another provider may do all the same.
+_ELSEWHERE: Final = frozenset({"provider_error", "provider_unavailable", "provider_timeout", "job_failed"})
 
 
 @dataclass(frozen=True)
@@ -122,91 +102,33 @@ def seen(prediction: Prediction) -> Seen:
     return NotDone(ProviderError(code, f"{NAME}: {why}", status_code=200, elsewhere=code in _ELSEWHERE))
 
 
-def refusal(answer: Answer) -> ProviderError | None:
-    """What an order's answer means that started nothing; None where that is not certain, or it is a success."""
-    code = _REFUSALS.get(answer.status)
-    if code is None:
-        return None
-    message = f"{NAME} refused the request (status {answer.status})"
-    return ProviderError(
-        code, message, status_code=answer.status, retry_count=answer.retries, elsewhere=code in _ELSEWHERE
-    )
-
-
-class WaveSpeed:
+class WaveSpeed(RemoteProvider):
     name = NAME
     models = MODELS
-
-    def __init__(self, url: str, key: SecretStr, finisher: Finisher, *, channel: Channel | None = None) -> None:
-        headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
-        self._channel = channel or Channel(NAME, url, headers, pace=PACE)
-        self._finisher = finisher
-
-    @property
-    def available(self) -> bool:
-        return self._channel.available
+    pace = PACE
+    refusals = refusal
 
     def quote(self, model: Model, request: ProviderRequest) -> Quote:
         return quote(model, request)
 
-    async def generate(self, model: str, request: GenerateRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
+    async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
+        planned = plan(model, request, secrets.randbelow(SEED_MAX + 1))
+        job = Job(ids=(), wanted=planned.wanted, gives=planned.gives, size=planned.size, seed=planned.seed)
+        async with self._channel.turn():
+            urls = [await self._upload(image) for image in planned.images]
 
-    async def character(self, model: str, request: CharacterRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
+            async def start(index: int) -> str:
+                order = Order(f"/api/v3/{model}", json=planned.body(urls, index))
+                return await self._ordered(order, attempt, lambda answer: read_prediction(answer.json()).id, STARTED)
 
-    async def edit(self, model: str, request: EditRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
+            started, error = await in_order(start, job, attempt)
+            return await self._finisher.follow(started, self._look, attempt, error)
 
-    async def face_swap(self, model: str, request: FaceSwapRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
-
-    async def upscale(self, model: str, request: UpscaleRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
-
-    async def image_to_3d(self, model: str, request: ThreeDRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
-
-    async def image_to_video(self, model: str, request: VideoRequest, attempt: Attempt) -> ProviderResult:
-        return await self._run(model, request, attempt)
+    generate = character = edit = face_swap = upscale = image_to_3d = image_to_video = _run
 
     async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
         del model
         return await self._finisher.look_once(Job.read(job_id), self._look, attempt)
-
-    async def close(self) -> None:
-        await self._channel.close()
-        await self._finisher.close()
-
-    async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
-        planned = plan(model, request, secrets.randbelow(SEED_MAX + 1))
-        async with self._channel.turn():
-            urls = [await self._upload(image) for image in planned.images]
-
-            def job(ids: tuple[str, ...]) -> Job:
-                return Job(ids=ids, wanted=planned.wanted, gives=planned.gives, size=planned.size, seed=planned.seed)
-
-            async def start(index: int) -> str:
-                return await self._start(Order(f"/api/v3/{model}", json=planned.body(urls, index)), attempt)
-
-            started, error = await in_order(start, job, planned.wanted, attempt)
-            return await self._finisher.follow(started, self._look, attempt, error)
-
-    async def _start(self, order: Order, attempt: Attempt) -> str:
-        """The job's id. Raises ProviderError where none was started, OutcomeUnknownError where one may run."""
-        try:
-            answer = await self._channel.order(order, attempt)
-        except AnswerLostError as error:
-            raise OutcomeUnknownError(f"{NAME} took a request, but its answer was cut off") from error
-        refused = refusal(answer)
-        if refused is not None:
-            raise refused
-        if answer.status >= 300:
-            raise OutcomeUnknownError(f"{NAME} answered with status {answer.status}; a job may have been started")
-        try:
-            return read_prediction(answer.json()).id
-        except ValueError as error:
-            raise OutcomeUnknownError(f"{NAME} took a request, but its answer names no job") from error
 
     async def _look(self, job_id: str) -> Seen:
         answer = await self._channel.look(f"/api/v3/predictions/{job_id}/result")
