@@ -1,29 +1,16 @@
 """The emulated Hugging Face router in front of fal against what both document (addresses in deploy/emulators)."""
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.emulators import Emulators, opened, picture, running_emulators
+from tests.emulators import Emulators, opened, picture
 
 KEY = {"Authorization": "Bearer hf_emulator_key"}
 QUEUE = {"_subdomain": "queue"}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Emulators]:
-    with running_emulators() as emulators:
-        yield emulators
-
-
-@pytest.fixture
-def emulators(shared: Emulators) -> Iterator[Emulators]:
-    yield shared
-    shared.forget()
 
 
 def run(

@@ -1,7 +1,6 @@
 """Stability's emulator against what Stability documents (the addresses are in deploy/emulators/stability.py)."""
 
 import base64
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,26 +9,19 @@ import pytest
 
 from deploy.emulators.media import make
 from deploy.emulators.stability_endpoints import ENDPOINTS
-from tests.emulators import Emulators, opened, picture, running_emulators
+from tests.emulators import Emulators, opened, picture
 
 KEY = {"Authorization": "Bearer sk-emulator-key"}
 PREFIX = "/v2beta/stable-image"
 _now = 0.0
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Emulators]:
-    with running_emulators() as emulators:
-        yield emulators
-
-
 @pytest.fixture
-def emulators(shared: Emulators) -> Iterator[Emulators]:
+def emulators(emulators: Emulators) -> Emulators:
     global _now
     _now += 1000  # past every rate limit's time-out
-    shared.server.emulation.clock = lambda: _now
-    yield shared
-    shared.forget()
+    emulators.server.emulation.clock = lambda: _now
+    return emulators
 
 
 def post(

@@ -1,31 +1,18 @@
 """OpenAI's and Gemini's emulators, which bill by tokens, against what is documented (addresses in deploy/emulators)."""
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from contracts.money import format_nanos
-from tests.emulators import Emulators, opened, picture, running_emulators
+from tests.emulators import Emulators, opened, picture
 
 OPENAI = {"Authorization": "Bearer sk-proj-emulator-key"}
 GEMINI = {"x-goog-api-key": "AIza-emulator-key"}
 PRO = "gemini-3-pro-image"
 FLASH = "gemini-2.5-flash-image"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Emulators]:
-    with running_emulators() as emulators:
-        yield emulators
-
-
-@pytest.fixture
-def emulators(shared: Emulators) -> Iterator[Emulators]:
-    yield shared
-    shared.forget()
 
 
 # --- OpenAI

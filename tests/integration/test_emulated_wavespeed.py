@@ -2,27 +2,14 @@
 
 import base64
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.emulators import Emulators, opened, picture, running_emulators
+from tests.emulators import Emulators, opened, picture
 
 KEY = {"Authorization": "Bearer ws-emulator-key"}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Emulators]:
-    with running_emulators() as emulators:
-        yield emulators
-
-
-@pytest.fixture
-def emulators(shared: Emulators) -> Iterator[Emulators]:
-    yield shared
-    shared.forget()
 
 
 def submit(emulators: Emulators, model: str, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:

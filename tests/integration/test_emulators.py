@@ -5,7 +5,7 @@ import io
 import json
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -17,23 +17,11 @@ from deploy.emulators import glb, mp4
 from deploy.emulators.faults import Chaos, Fault, FaultPlan
 from deploy.emulators.media import Form, NotAnImageError, Result, make, read_upload
 from deploy.emulators.server import EmulatorServer
-from tests.emulators import Emulators, opened, picture, running_emulators
+from tests.emulators import Emulators, opened, picture
 
 KEY = {"Authorization": "Bearer ws-emulator-key"}
 MODEL = "bytedance/seedream-v4"
 PRICE = "0.027000000"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Emulators]:
-    with running_emulators() as emulators:
-        yield emulators
-
-
-@pytest.fixture
-def emulators(shared: Emulators) -> Iterator[Emulators]:
-    yield shared
-    shared.forget()
 
 
 def submit(emulators: Emulators, **more: object) -> httpx.Response:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ from tests.integration.image_harness import (
     GENERATE,
     ScriptedLedger,
     eventually,
-    image_service,
     make_settings,
-    serving,
 )
 
 DISK_BYTES = 16 * 1024 * 1024
@@ -66,22 +64,13 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-async def ledger() -> AsyncIterator[ScriptedLedger]:
-    scripted = ScriptedLedger()
-    async with serving(scripted.app()) as url:
-        scripted.url = url
-        yield scripted
+def ledger(scripted_ledger: ScriptedLedger) -> ScriptedLedger:
+    return scripted_ledger
 
 
 @pytest.fixture
 def settings(ledger: ScriptedLedger, disk: Disk) -> Settings:
     return make_settings(disk.folder, ledger.url, journal_reserve_bytes=RESERVE_BYTES)
-
-
-@pytest.fixture
-async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    async with image_service(settings) as running:
-        yield running
 
 
 def events(settings: Settings) -> list[Any]:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 
@@ -25,7 +24,6 @@ from tests.integration.image_harness import (
     image_service,
     make_settings,
     picture,
-    serving,
     too_slow,
     unavailable,
     upload,
@@ -33,22 +31,8 @@ from tests.integration.image_harness import (
 
 
 @pytest.fixture
-async def ledger() -> AsyncIterator[ScriptedLedger]:
-    scripted = ScriptedLedger()
-    async with serving(scripted.app()) as url:
-        scripted.url = url
-        yield scripted
-
-
-@pytest.fixture
-def settings(ledger: ScriptedLedger, tmp_path: Path) -> Settings:
-    return make_settings(tmp_path, ledger.url)
-
-
-@pytest.fixture
-async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    async with image_service(settings) as running:
-        yield running
+def ledger(scripted_ledger: ScriptedLedger) -> ScriptedLedger:
+    return scripted_ledger
 
 
 def events(settings: Settings) -> list[Any]:

@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,6 @@ from tests.integration.image_harness import (
     image_service,
     make_settings,
     picture,
-    serving,
     start_process,
     unavailable,
     upload,
@@ -77,22 +75,8 @@ class SlowProvider:
 
 
 @pytest.fixture
-async def ledger() -> AsyncIterator[ScriptedLedger]:
-    scripted = ScriptedLedger()
-    async with serving(scripted.app()) as url:
-        scripted.url = url
-        yield scripted
-
-
-@pytest.fixture
-def settings(ledger: ScriptedLedger, tmp_path: Path) -> Settings:
-    return make_settings(tmp_path, ledger.url)
-
-
-@pytest.fixture
-async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    async with image_service(settings) as running:
-        yield running
+def ledger(scripted_ledger: ScriptedLedger) -> ScriptedLedger:
+    return scripted_ledger
 
 
 def event_types(settings: Settings) -> list[str]:

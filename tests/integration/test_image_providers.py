@@ -2,8 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,7 +24,6 @@ from tests.integration.image_harness import (
     eventually,
     image_service,
     make_settings,
-    serving,
 )
 from tests.integration.scripted_provider import ScriptedProvider, deliver, delivered, hanging, raising
 
@@ -36,16 +33,9 @@ DOWN = ProviderError("unavailable", "down", elsewhere=True, status_code=503)
 
 
 @pytest.fixture
-async def ledger() -> AsyncIterator[ScriptedLedger]:
-    scripted = ScriptedLedger(otherwise=allowed_at(40_000_000))
-    async with serving(scripted.app()) as url:
-        scripted.url = url
-        yield scripted
-
-
-@pytest.fixture
-def settings(ledger: ScriptedLedger, tmp_path: Path) -> Settings:
-    return make_settings(tmp_path, ledger.url)
+def ledger(scripted_ledger: ScriptedLedger) -> ScriptedLedger:
+    scripted_ledger.otherwise = allowed_at(40_000_000)
+    return scripted_ledger
 
 
 def outcome(settings: Settings) -> OperationCompleted | OperationFailed:

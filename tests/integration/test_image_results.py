@@ -4,15 +4,12 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image, ImageDraw
 
-from image_service.config import Settings
 from image_service.operations import OPERATIONS
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import ProviderResult
@@ -26,7 +23,6 @@ from tests.integration.image_harness import (
     image_service,
     make_settings,
     picture,
-    serving,
 )
 from tests.integration.scripted_provider import ScriptedProvider, delivered
 
@@ -34,16 +30,8 @@ ASYNC = {"Prefer": "respond-async"}
 
 
 @pytest.fixture
-async def ledger() -> AsyncIterator[ScriptedLedger]:
-    scripted = ScriptedLedger()
-    async with serving(scripted.app()) as url:
-        scripted.url = url
-        yield scripted
-
-
-@pytest.fixture
-def settings(ledger: ScriptedLedger, tmp_path: Path) -> Settings:
-    return make_settings(tmp_path, ledger.url)
+def ledger(scripted_ledger: ScriptedLedger) -> ScriptedLedger:
+    return scripted_ledger
 
 
 def file_of(image: Image.Image) -> bytes:

@@ -1,7 +1,6 @@
 """The real clients against the emulators: what is settled is what was billed, whatever goes wrong on the way."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from contracts.money import parse_nanos
 from image_service.providers.requests import GenerateRequest
-from tests.emulators import Emulators, running_emulators
+from tests.emulators import Emulators
 from tests.provider_orders import ALL, DEADLINE_SECONDS, Asked, Became, quick_providers, run
 
 #: Of every way in which a provider answers, one: several jobs, one with uploads, several answers that are the image, a
@@ -79,17 +78,10 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Emulators]:
-    with running_emulators() as emulators:
-        yield emulators
-
-
 @pytest.fixture
-def emulators(shared: Emulators) -> Iterator[Emulators]:
-    shared.pace(queue=0.01, run=0.01, wait=0.6)
-    yield shared
-    shared.forget()
+def emulators(emulators: Emulators) -> Emulators:
+    emulators.pace(queue=0.01, run=0.01, wait=0.6)
+    return emulators
 
 
 def billed(emulators: Emulators) -> int:

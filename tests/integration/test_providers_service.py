@@ -1,7 +1,6 @@
 """The whole service with real provider clients: operations over HTTP, provider emulators behind it, a real ledger."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from image_service.providers.registry import REMOTES
 from image_service.routing import Route
 from ledger_service.price_loading import follow_shipped
 from tests.builders import limit
-from tests.emulators import Emulators, running_emulators
+from tests.emulators import Emulators
 from tests.integration.image_harness import eventually, image_service, make_settings, picture, upload
 from tests.provider_orders import emulator_of
 from tests.servers import Ledger
@@ -24,17 +23,10 @@ GENERATE = {"prompt": "a lighthouse", "width": 512, "height": 512}
 RELIGHT = {"provider": "stability", "kind": "relight", "prompt": "the sea at dusk"}
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Emulators]:
-    with running_emulators() as running:
-        yield running
-
-
 @pytest.fixture
-def emulators(shared: Emulators) -> Iterator[Emulators]:
-    shared.pace(queue=0.01, run=0.05)
-    yield shared
-    shared.forget()
+def emulators(emulators: Emulators) -> Emulators:
+    emulators.pace(queue=0.01, run=0.05)
+    return emulators
 
 
 @pytest.fixture
