@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from contracts.batching import MicroBatcher, QueueFullError
 from contracts.events import RecordedRanges
 from contracts.problems import OVERLOADED, Problem, ProblemError
-from ledger_service.batching import MicroBatcher, QueueFullError
 from ledger_service.domain.batches import Receipt, Submission
 from ledger_service.intake import sequence_of
 from ledger_service.recording import Batch, record

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import orjson
 
+from contracts.batching import MicroBatcher, QueueFullError
 from contracts.leases import LeaseCheck
 from contracts.limits import LimitCheck, PriceRef
 from contracts.money import COST_NANOS_MAX
 from contracts.problems import CONFLICT, OPERATION_FINISHED, OVERLOADED, RESERVATION_CLOSED, ProblemError, broken_rule
-from ledger_service.batching import MicroBatcher, QueueFullError
 from ledger_service.config import LEASE_GRACE_SECONDS_DEFAULT
 from ledger_service.domain.alerts import Alert, next_amount, reached, thresholds_of, write_thresholds
 from ledger_service.domain.counters import Balance, CounterKey, shares_of

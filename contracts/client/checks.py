@@ -2,38 +2,31 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
 
-from contracts.client.asking import OK, AnswerLostError, NotSentError, Question, Reply, Transport
-from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefused
-from contracts.client.reading import UnusableAnswerError, read, read_problem, refuses_token
+from contracts.client.asking import AnswerLostError, NotSentError, Question, Reply, Transport
+from contracts.client.check_batches import CHECKS_PER_REQUEST_MAX, CheckBatches
+from contracts.client.errors import LedgerRefused, LedgerUnavailable
+from contracts.client.reading import UnusableAnswerError, accepted, read
 from contracts.leases import Lease, LeaseRequest, LeaseReturn, LeaseReturned
-from contracts.limits import CHECKS_PER_BATCH_MAX, Decision, LimitCheck, LimitCheckBatch, LimitCheckBatchAnswer
+from contracts.limits import CHECKS_PER_BATCH_MAX, Decision, LimitCheck
 from contracts.prices import RateAnswer, RateQuery
-from contracts.problems import NOT_FOUND, TOO_LARGE, Problem, broken_rule, invalid
+from contracts.problems import NOT_FOUND, Problem, broken_rule, invalid
 from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
 from contracts.subjects import (
     LEASES_PLACE,
     LEASES_RETURN,
-    LIMITS_CHECK,
-    LIMITS_CHECK_BATCH,
     RESERVATIONS_EXTEND,
     RESERVATIONS_RELEASE,
 )
 
 ATTEMPTS_MAX: Final = 3
 RETRY_PAUSE_SECONDS: Final = 0.05
-#: Of a batch, what goes in one request: its answer should fit into one message of NATS (1 MiB).
-CHECKS_PER_REQUEST_MAX: Final = 100
-
-#: Refusals that pass: request timeout, too many requests.
-_PASSING: Final = (408, 429)
-_SERVER_ERROR_MIN: Final = 500
 
 T = TypeVar("T")
 Reference = TypeVar("Reference", bound=ReservationRef)
@@ -44,19 +37,12 @@ class Checks:
 
     def __init__(self, transport: Transport, timeout_seconds: float) -> None:
         self._transport = transport
+        self._batches = CheckBatches(transport)
         self._timeout_seconds = timeout_seconds
 
     async def check(self, check: LimitCheck) -> Decision:
         """The decision on an operation. Idempotent by ``operation_id``."""
-        body = check.model_dump_json(exclude_none=True).encode()
-
-        def decision(reply: Reply) -> Decision:
-            made = read(Decision, reply.body)
-            if made.operation_id != check.operation_id:
-                raise UnusableAnswerError("the decision is on another operation")
-            return made
-
-        return await self._ask(Question("/v1/limit-checks", body, LIMITS_CHECK, body), decision)
+        return await self._repeat(lambda: self._batches.decide(check))
 
     async def check_many(self, checks: Sequence[LimitCheck]) -> list[Decision | Problem]:
         """Up to 1,000 of them, each decided on its own; the answers in their order. Idempotent."""
@@ -73,23 +59,7 @@ class Checks:
         return [answer for portion in running for answer in portion.result()]
 
     async def _check_portion(self, checks: Sequence[LimitCheck]) -> list[Decision | Problem]:
-        body = LimitCheckBatch(checks=list(checks)).model_dump_json(exclude_none=True).encode()
-
-        def results(reply: Reply) -> list[Decision | Problem]:
-            found = [result.decision or result.problem for result in read(LimitCheckBatchAnswer, reply.body).results]
-            whole = [answer for answer in found if answer is not None]
-            if len(whole) != len(checks):
-                raise UnusableAnswerError(f"{len(whole)} answers to {len(checks)} checks")
-            return whole
-
-        try:
-            return await self._ask(Question("/v1/limit-checks:batch", body, LIMITS_CHECK_BATCH, body), results)
-        except LedgerRefused as refused:
-            if refused.problem.status != TOO_LARGE.status or len(checks) == 1:
-                raise
-        # Accounts with very many limits: the same checks again, half of them at once, get the same answers.
-        half = len(checks) // 2
-        return [*await self._check_portion(checks[:half]), *await self._check_portion(checks[half:])]
+        return await self._repeat(lambda: self._batches.decide_many(checks))
 
     async def release(self, operation_id: UUID, account_id: str | None) -> bool:
         """Give a hold back; False where there is none (yet). Refused where the operation is settled. Idempotent."""
@@ -141,18 +111,25 @@ class Checks:
         return await self._transport.is_ready()
 
     async def close(self) -> None:
+        await self._batches.close()
         await self._transport.close()
 
     async def _ask(self, question: Question, understand: Callable[[Reply], T]) -> T:
+        async def attempt() -> T:
+            return understand(accepted(await self._transport.ask(question)))
+
+        return await self._repeat(attempt)
+
+    async def _repeat(self, attempt: Callable[[], Awaitable[T]]) -> T:
         failures: list[str] = []
         sent = False
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                for attempt in range(ATTEMPTS_MAX):
-                    if attempt:
-                        await asyncio.sleep(RETRY_PAUSE_SECONDS * attempt * random.uniform(1, 2))  # noqa: S311  jitter
+                for number in range(ATTEMPTS_MAX):
+                    if number:
+                        await asyncio.sleep(RETRY_PAUSE_SECONDS * number * random.uniform(1, 2))  # noqa: S311  jitter
                     try:
-                        return understand(_accepted(await self._transport.ask(question)))
+                        return await attempt()
                     except NotSentError as error:
                         failures.append(str(error))
                     except (AnswerLostError, UnusableAnswerError) as error:
@@ -179,14 +156,3 @@ def _question(verb: str, subject: str, about: ReservationRef) -> Question:
     body = about.model_dump_json(exclude_none=True, exclude={"operation_id"}).encode()
     path = f"/v1/reservations/{about.operation_id}:{verb}"
     return Question(path, body, subject, about.model_dump_json(exclude_none=True).encode())
-
-
-def _accepted(reply: Reply) -> Reply:
-    if reply.status == OK:
-        return reply
-    if reply.status in _PASSING or reply.status >= _SERVER_ERROR_MIN:
-        raise UnusableAnswerError(f"the ledger answered {reply.status}")
-    problem = read_problem(reply)
-    if refuses_token(problem):
-        raise TokenRefused(problem)
-    raise LedgerRefused(problem)

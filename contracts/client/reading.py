@@ -4,16 +4,20 @@ Our own models forbid unknown members, which is right for what we are sent to ac
 addition to an answer a break.
 """
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from contracts.client.asking import Reply
+from contracts.client.asking import OK, Reply
+from contracts.client.errors import LedgerRefused, TokenRefused
 from contracts.problems import FORBIDDEN, UNAUTHENTICATED, Problem, ProblemType, problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _QUOTED_MAX = 500
+#: Refusals that pass: request timeout, too many requests.
+_PASSING: Final = (408, 429)
+_SERVER_ERROR_MIN: Final = 500
 
 
 class UnusableAnswerError(Exception):
@@ -40,3 +44,23 @@ def read_problem(reply: Reply) -> Problem:
 def refuses_token(problem: Problem) -> bool:
     """Whether it is about who asks, and not about what is asked."""
     return problem.status == UNAUTHENTICATED.status or problem.code == FORBIDDEN.code
+
+
+def accepted(reply: Reply) -> Reply:
+    """It, where it is what was asked for. Raises UnusableAnswerError where asking again may help, or LedgerRefused."""
+    if reply.status == OK:
+        return reply
+    if _may_pass(reply.status):
+        raise UnusableAnswerError(f"the ledger answered {reply.status}")
+    raise refusal(read_problem(reply))
+
+
+def refusal(problem: Problem) -> Exception:
+    """What the caller is to be told of a problem: UnusableAnswerError, LedgerRefused or TokenRefused."""
+    if _may_pass(problem.status):
+        return UnusableAnswerError(f"the ledger answered {problem.status}")
+    return TokenRefused(problem) if refuses_token(problem) else LedgerRefused(problem)
+
+
+def _may_pass(status: int) -> bool:
+    return status in _PASSING or status >= _SERVER_ERROR_MIN
