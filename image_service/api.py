@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from image_service.access import caller_of
 from image_service.admission import Admission
 from image_service.artifacts import Content
 from image_service.calls import Caller
-from image_service.images import BadImageError, Bounds, SourceImage, examine
+from image_service.images import BadImageError, Bounds, SourceImage, examine, stripped
 from image_service.operations.base import AnyOperation, Parameters, UploadField, Uploads, bad_field
 from image_service.preferences import Preferences, read_preferences
 from image_service.providers.registry import Providers
@@ -130,7 +130,7 @@ class ImageApi:
                 content = await asyncio.to_thread(spool.take, upload.file, upload.size or 0)
                 contents.append(content)
                 try:
-                    found.append(await loop.run_in_executor(self.examiners, examine, content, self.bounds))
+                    found.append(await loop.run_in_executor(self.examiners, _taken_in, content, self.bounds, spool))
                 except BadImageError as error:
                     wrong = FieldError(field=field.name, rule="image", message=str(error))
                     raise ProblemError(INVALID_REQUEST, f"{field.name}: {error}", [wrong]) from error
@@ -158,6 +158,12 @@ class ImageApi:
         if applied:
             headers["Preference-Applied"] = applied
         return success(ran.outcome, request.headers.get("Accept"), headers, by_url=by_url)
+
+
+def _taken_in(content: Content, bounds: Bounds, spool: Spool) -> SourceImage:
+    """What a provider may get of an upload. Raises BadImageError. For a worker thread."""
+    found = examine(content, bounds)
+    return replace(found, content=spool.keep(stripped(found)))
 
 
 def _check_sizes(field: UploadField, images: Mapping[str, tuple[SourceImage, ...]]) -> None:

@@ -7,6 +7,7 @@ from typing import BinaryIO, Final, Literal
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from image_service.artifacts import Artifact, Content
+from image_service.image_metadata import without_metadata
 
 MediaType = Literal["image/png", "image/jpeg", "image/webp"]
 
@@ -80,6 +81,17 @@ def examine(content: Content, bounds: Bounds) -> SourceImage:
     if not (is_plain and is_upright):
         content = encode(pixels, media_type, quality=_REWRITTEN_QUALITY).content
     return SourceImage(content, media_type, pixels.width, pixels.height, has_alpha=pixels.mode == "RGBA")
+
+
+def stripped(source: SourceImage) -> Content:
+    """An examined image without what its file says beside the pixels (place, camera, names …): losslessly, or written
+    anew where its file is not built as its format has it. In memory; for a worker thread."""
+    content = source.content.read()
+    try:
+        kept = without_metadata(content, source.media_type)
+    except ValueError:
+        return encode(pixels_of(source), source.media_type, quality=_REWRITTEN_QUALITY).content
+    return source.content if kept is content else Content(kept)
 
 
 def pixels_of(source: SourceImage) -> Image.Image:

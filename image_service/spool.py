@@ -33,6 +33,12 @@ class Spool:
             shutil.copyfileobj(source, file, _PORTION_BYTES)
         return Content(path)
 
+    def keep(self, content: Content) -> Content:
+        """The same, as a file where it is large: it is kept until the operation has ended."""
+        if isinstance(content.source, Path) or content.size_bytes <= MEMORY_BYTES_MAX:
+            return content
+        return self.take(content.open(), content.size_bytes)
+
     @property
     def has_files(self) -> bool:
         return bool(self._files)
