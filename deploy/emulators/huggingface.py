@@ -10,7 +10,10 @@ What it does, and where that stands:
   another key; here as there
 - states, 202 until COMPLETED, and the members of each: https://fal.ai/docs/documentation/model-apis/inference/queue
 - ``images[]``, sizes by name or as width and height: https://fal.ai/models/fal-ai/flux/dev/api
-- errors of a model: ``{"detail": [{"loc", "msg", "type"}]}``, https://fal.ai/docs/documentation/model-apis/errors
+- errors of a model: ``{"detail": [{"loc", "msg", "type"}]}``, https://fal.ai/docs/documentation/model-apis/errors;
+  requests that failed: ``{"detail", "error_type"}`` and the header X-Fal-Error-Type,
+  https://fal.ai/docs/documentation/model-apis/request-errors
+- ``upscale_factor`` from 1 to 4, by default 2: https://fal.ai/models/fal-ai/clarity-upscaler/llms.txt
 - billing: "you pay only for successful outputs", server errors are never charged, 422 "may still be charged if a runner
   spent GPU time" (https://fal.ai/docs/documentation/model-apis/faq); the router adds nothing
   (https://huggingface.co/docs/inference-providers/pricing)
@@ -32,6 +35,8 @@ from deploy.emulators.emulation import REFUSED_WORD, Provider, Work, dollars, se
 from deploy.emulators.jobs import Job, Outcome, State
 from deploy.emulators.media import Form, NotAnImageError, Result, Upload, read_reference
 
+#: What a failed request is said to have died of.
+FAILED_TYPE: Final = "runner_server_error"
 QUEUE_ORIGIN: Final = "https://queue.fal.run"
 MEGAPIXEL: Final = 1024 * 1024
 EDGE_MAX: Final = 4096
@@ -58,6 +63,8 @@ class Model:
     answers: str = "images"
     form: Form = Form.IMAGE
     scale: int = 1
+    #: Bounds of ``upscale_factor``, where the model takes one instead of its ``scale``.
+    factors: tuple[float, float] | None = None
     cut_out: bool = False
 
 
@@ -69,7 +76,9 @@ MODELS: Final[Mapping[str, Model]] = {
     "fal-ai/qwen-image": Model("0.02", "megapixel"),
     "fal-ai/bytedance/seedream/v4/text-to-image": Model("0.03"),
     "fal-ai/flux-pro/kontext": Model("0.04", image=True),
-    "fal-ai/clarity-upscaler": Model("0.03", "megapixel", image=True, prompt=False, answers="image", scale=2),
+    "fal-ai/clarity-upscaler": Model(
+        "0.03", "megapixel", image=True, prompt=False, answers="image", scale=2, factors=(1.0, 4.0)
+    ),
     "fal-ai/recraft/upscale/crisp": Model("0.004", image=True, prompt=False, answers="image", scale=4),
     "fal-ai/bria/background/remove": Model("0.018", image=True, prompt=False, answers="image", cut_out=True),
     "fal-ai/trellis": Model("0.02", image=True, prompt=False, answers="model_mesh", form=Form.MODEL),
@@ -188,7 +197,8 @@ class HuggingFace(Provider):
         if isinstance(refused, RefusedError):
             return JSONResponse(refused.body, 422)
         if job.outcome is Outcome.FAILED:
-            return self.error(500, "Internal Server Error")
+            failed = {"detail": "Internal Server Error", "error_type": FAILED_TYPE}
+            return JSONResponse(failed, 500, headers={"x-fal-error-type": FAILED_TYPE})
         files = [] if job.no_output else [self._file(job, number) for number in range(len(job.outputs))]
         answers = MODELS[job.model].answers
         if answers == "images":
@@ -288,7 +298,8 @@ def _source(body: Mapping[str, object]) -> Upload:
 
 def _size(model: Model, body: Mapping[str, object], source: Upload | None) -> tuple[int, int]:
     if source is not None and "image_size" not in body:
-        return source.width * model.scale, source.height * model.scale
+        factor = _factor(model, body)
+        return round(source.width * factor), round(source.height * factor)
     size = body.get("image_size", "landscape_4_3")
     where = ["body", "image_size"]
     if isinstance(size, str) and size in SIZES:
@@ -303,6 +314,16 @@ def _size(model: Model, body: Mapping[str, object], source: Upload | None) -> tu
     ):
         raise RefusedError(f"width and height should be from 1 to {EDGE_MAX}", "less_than_equal", where)
     return width, height
+
+
+def _factor(model: Model, body: Mapping[str, object]) -> float:
+    factor = body.get("upscale_factor", model.scale) if model.factors else model.scale
+    if isinstance(factor, bool) or not isinstance(factor, int | float):
+        raise RefusedError("Input should be a valid number", "float_type", ["body", "upscale_factor"])
+    if model.factors and not model.factors[0] <= factor <= model.factors[1]:
+        message = f"Input should be from {model.factors[0]:g} to {model.factors[1]:g}"
+        raise RefusedError(message, "less_than_equal", ["body", "upscale_factor"])
+    return factor
 
 
 def _clip(body: Mapping[str, object]) -> tuple[str, int]:

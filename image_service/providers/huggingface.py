@@ -69,8 +69,9 @@ def refusal(answer: Answer) -> NotDone | None:
 
 def failure(answer: Answer) -> NotDone | None:
     """What a result with a status of 500 and more means: a job that failed, and costs nothing, where fal names the type
-    of the error, in its header or in a list of them; None where it may be the way there that fails."""
-    named = word(answer.headers.get("x-fal-error-type")) or word_at(answer, *_TYPE_AT)
+    of the error, in its header, beside the detail or in a list of them; None where it may be the way there that
+    fails."""
+    named = word(answer.headers.get("x-fal-error-type")) or word_at(answer, "error_type") or word_at(answer, *_TYPE_AT)
     if answer.status < 500 or named is None:
         return None
     return NotDone(ProviderError("job_failed", f"the job failed: {named} ({answer.status})", status_code=answer.status))

@@ -1,8 +1,10 @@
 """Stability: forms to /v2beta, answered with the image itself, or with the id of a job.
 
 Sources: see stability_models.py; https://kb.stability.ai/knowledge-base/api-key-rate-limit-information (150 requests in
-10 seconds). What is billed: "You will not be charged for failed generations", "your request was denied and you were not
-charged" (403); a result with finish-reason CONTENT_FILTERED was made, and comes blurred: it counts as billed.
+10 seconds). What is billed: of every endpoint "You will not be charged for failed generations", and "your request was
+denied and you were not charged" (403); a result with finish-reason CONTENT_FILTERED was made, and comes blurred: it
+counts as billed. That does not make a 500 free: nothing was found that says that the generation failed then. It may
+come from before it or from behind it, and of a job, the result may be there at the next look; so it is in doubt.
 """
 
 import asyncio

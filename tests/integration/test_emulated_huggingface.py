@@ -85,6 +85,22 @@ def test_what_the_other_models_make(emulators: Emulators) -> None:
     assert emulators.amounts() == ["0.004000000", "0.018000000", "0.020000000", "0.538400000"]
 
 
+def test_an_upscaler_takes_a_factor_and_is_paid_for_what_it_makes(emulators: Emulators) -> None:
+    """fal.ai/models/fal-ai/clarity-upscaler/llms.txt: upscale_factor, 1 to 4, by default 2; $0.03 a megapixel."""
+    image = data_uri(picture(600, 400))
+    for factor, size in (
+        ({}, (1200, 800)),
+        ({"upscale_factor": 1.5}, (900, 600)),
+        ({"upscale_factor": 4}, (2400, 1600)),
+    ):
+        body = run(emulators, "fal-ai/clarity-upscaler", image_url=image, **factor).json()
+        assert opened(emulators.http.get(body["image"]["url"]).content).size == size
+    assert emulators.amounts() == ["0.030000000", "0.030000000", "0.120000000"]
+    for wrong in (0.5, 4.5, "2", True):
+        refused = run(emulators, "fal-ai/clarity-upscaler", image_url=image, upscale_factor=wrong)
+        assert (refused.status_code, refused.json()["detail"][0]["loc"]) == (422, ["body", "upscale_factor"])
+
+
 def test_begun_megapixels_count_whole(emulators: Emulators) -> None:
     for size in ("square", "square_hd", {"width": 1025, "height": 1024}):
         run(emulators, "fal-ai/flux/dev", prompt="x", image_size=size)
@@ -127,6 +143,17 @@ def test_the_router_refuses_in_its_own_words(emulators: Emulators) -> None:
     submitted = run(emulators, "fal-ai/flux/dev", queue=True, prompt="x").json()
     submitted["response_url"] = submitted["response_url"].replace("fal-ai/flux", "fal-ai/trellis")
     assert follow(emulators, submitted).status_code == 404
+
+
+def test_a_failed_job_names_the_type_of_its_error(emulators: Emulators) -> None:
+    """fal.ai/docs/documentation/model-apis/request-errors; trouble on the way to it names none."""
+    submitted = run(emulators, "fal-ai/flux/dev", queue=True, prompt="x [fails]").json()
+    failed = follow(emulators, submitted)
+    assert (failed.status_code, failed.json()["error_type"]) == (500, failed.headers["x-fal-error-type"])
+    emulators.fault("status", status=500, route="GET *")
+    trouble = follow(emulators, submitted)
+    assert (trouble.status_code, list(trouble.json())) == (500, ["detail"])
+    assert "x-fal-error-type" not in trouble.headers
 
 
 def test_what_is_billed(emulators: Emulators) -> None:

@@ -121,6 +121,13 @@ async def test_what_the_checker_refuses_is_a_unit_each_and_what_is_blackened_the
             assert became.cost_nanos == billed(emulators) <= became.held_nanos
 
 
+async def test_a_failed_job_of_fal_s_is_known_as_one_and_free(emulators: Emulators, tmp_path: Path) -> None:
+    request = GenerateRequest("a cat [fails]", 512, 512, None, 1)
+    async with quick_providers(emulators) as providers:
+        became = await run(providers, Asked("fal", "generate", "fal-ai/flux/dev", request), tmp_path)
+    assert (became.code, became.cost_nanos, billed(emulators)) == ("job_failed", 0, 0)
+
+
 @pytest.mark.parametrize("asked", CHOSEN, ids=str)
 async def test_whatever_goes_wrong_what_is_settled_was_billed_and_the_rest_is_in_doubt(
     emulators: Emulators, tmp_path: Path, asked: Asked

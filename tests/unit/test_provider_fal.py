@@ -117,6 +117,8 @@ def test_a_failed_job_is_told_from_a_failing_way_to_it() -> None:
     assert failed is not None
     assert (failed.error.code, failed.error.cost_nanos) == ("job_failed", 0)
     assert fal.failure(answer(500, b'{"detail": [{"type": "internal_server_error"}]}')) is not None
+    behind_the_router = answer(503, b'{"detail": "Runner disconnected", "error_type": "runner_disconnected"}')
+    assert fal.failure(behind_the_router) is not None, "a header may be lost on the way"
     assert fal.failure(answer(500, b'{"detail": "Internal Server Error"}')) is None
     assert fal.failure(answer(503, b"<html>")) is None
 
