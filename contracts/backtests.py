@@ -11,7 +11,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -21,6 +20,7 @@ from contracts.identifiers import Name
 from contracts.limits import LIMITS_PER_PLAN_MAX, Limit, Plan
 from contracts.money import TotalNanos
 from contracts.problems import Problem
+from contracts.windows import after_start
 
 #: Users and accounts in a result: those with the most saved. How many there are in all stands beside them.
 RANKED_MAX: Final = 1000
@@ -77,13 +77,7 @@ class Backtest(_Body):
             raise PydanticCustomError("moment_range", "a moment is between 1970-01-01 and 9999-01-01")
         return moment.astimezone(UTC)
 
-    @field_validator("end")
-    @classmethod
-    def _to_is_after_from(cls, end: datetime, info: ValidationInfo) -> datetime:
-        start = info.data.get("start")
-        if start is not None and end <= start:
-            raise PydanticCustomError("window_order", "to is later than from")
-        return end
+    _to_is_after_from = field_validator("end")(after_start)
 
     @field_validator("limits")
     @classmethod

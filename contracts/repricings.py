@@ -1,17 +1,17 @@
 """Repricing: operations rated again by the price catalogue as it is now; what that changes, and then the change."""
 
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contracts.adjustments import Reason
 from contracts.events import Moment
 from contracts.identifiers import Id, ModelName, Name, OperationType
 from contracts.money import TotalNanos
 from contracts.problems import Problem
+from contracts.windows import after_start
 
 #: Accounts and models in a result: those with the largest differences.
 RANKED_MAX: Final = 1000
@@ -36,13 +36,7 @@ class Repricing(BaseModel):
     model: ModelName | None = None
     dry_run: Annotated[bool, Field(strict=True)] = True
 
-    @field_validator("end")
-    @classmethod
-    def _to_is_after_from(cls, end: datetime, info: ValidationInfo) -> datetime:
-        start = info.data.get("start")
-        if start is not None and end <= start:
-            raise PydanticCustomError("window_order", "to is later than from")
-        return end
+    _to_is_after_from = field_validator("end")(after_start)
 
 
 class Difference(BaseModel):
