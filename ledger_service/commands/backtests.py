@@ -6,7 +6,6 @@ from typing import Annotated, Final
 
 import typer
 from pydantic import ValidationError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from contracts.backtests import Backtest, BacktestDay, BacktestLine, BacktestResult, BacktestTotals, BacktestUser
@@ -15,6 +14,7 @@ from contracts.money import format_nanos
 from contracts.problems import FieldError, ProblemError, field_errors
 from ledger_service.backtesting import run_backtest
 from ledger_service.commands.database import messages, moment, output, shown, stop, stop_at, with_database
+from ledger_service.commands.progress import watched
 from ledger_service.config import Settings
 
 BAR_WIDTH: Final = 24
@@ -52,7 +52,7 @@ def backtest(
         }
     )
     try:
-        result = with_database(lambda _: _run(Settings().database_url, wanted))
+        result = with_database(lambda _: watched(run_backtest(Settings().database_url, wanted)))
     except ProblemError as error:
         raise stop(error.problem.detail) from None
     if as_json:
@@ -82,18 +82,6 @@ def _request(fields: dict[str, datetime | Plan | str | bool | None]) -> Backtest
 
 def _told(error: FieldError) -> str:
     return f"{error.field}: {error.message}" if error.field else error.message
-
-
-async def _run(database_url: str, wanted: Backtest) -> BacktestResult:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    screen = messages()
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        bar = progress.add_task("counting", total=None)
-        async for step in run_backtest(database_url, wanted):
-            if isinstance(step, BacktestResult):
-                return step
-            progress.update(bar, description=step.account_id or "counting", completed=step.done, total=step.of)
-    raise AssertionError("unreachable: a backtest ends with its result")
 
 
 def _show(result: BacktestResult) -> None:

@@ -5,7 +5,6 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from contracts.adjustments import Adjustment, AdjustmentStored, Author
@@ -15,6 +14,7 @@ from contracts.problems import ProblemError, field_errors
 from contracts.repricings import Difference, Repricing, RepricingLine, RepricingResult
 from ledger_service.adjusting import adjust as record_adjustment
 from ledger_service.commands.database import messages, moment, output, shown, stop, stop_at, with_database
+from ledger_service.commands.progress import watched
 from ledger_service.config import Settings
 from ledger_service.repricing import run_repricing
 from ledger_service.store import event_log
@@ -134,25 +134,13 @@ def reprice(
     wanted, who = _read(Repricing, given), _read(_Author, {"author": author}).author
     if apply:
         messages().print(f"repricing {wanted.repricing_id}; should it break off, `--id {wanted.repricing_id}` goes on")
-    result = _done(lambda _: _run(Settings().database_url, wanted, who))
+    result = _done(lambda _: watched(run_repricing(Settings().database_url, wanted, who)))
     if as_json:
         output().file.write(RepricingLine(result=result).model_dump_json(include={"result"}) + "\n")
         return
     _show(result)
     if not apply:
         messages().print("nothing was changed; the same with --apply records it")
-
-
-async def _run(database_url: str, wanted: Repricing, author: str) -> RepricingResult:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    screen = messages()
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        bar = progress.add_task("counting", total=None)
-        async for step in run_repricing(database_url, wanted, author):
-            if isinstance(step, RepricingResult):
-                return step
-            progress.update(bar, description=step.account_id or "counting", completed=step.done, total=step.of)
-    raise AssertionError("unreachable: a repricing ends with its result")
 
 
 def _show(result: RepricingResult) -> None:
