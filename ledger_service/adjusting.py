@@ -1,6 +1,6 @@
 """Adjustments: decided under the account's lock, then recorded the way that outcomes are."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Final, NamedTuple, TypeVar, assert_never
 from uuid import UUID
@@ -38,7 +38,7 @@ from ledger_service.domain.adjustments import (
     void,
 )
 from ledger_service.domain.ledger_events import ADJUSTMENT_RECORDED, ledger_event
-from ledger_service.recording import ATTEMPTS_MAX, project
+from ledger_service.recording import project
 from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.adjustments import (
     Cell,
@@ -51,7 +51,7 @@ from ledger_service.store.adjustments import (
 )
 from ledger_service.store.event_log import clear_incoming, find_events
 from ledger_service.store.periods import hold_periods
-from ledger_service.store.pool import REFUSED, RETRYABLE, Connection
+from ledger_service.store.pool import REFUSED, Connection, in_transaction
 
 Answer = TypeVar("Answer")
 
@@ -76,7 +76,7 @@ async def adjust(connection: Connection, wanted: Adjustment, author: str) -> Adj
     """
     refuse_wrong_fields(wanted)
     try:
-        [stored] = await retrying(
+        [stored] = await in_transaction(
             connection, lambda: _record(connection, wanted.account_id, [Asked(wanted, author)], leave_out=False)
         )
     except REFUSED as error:
@@ -87,19 +87,7 @@ async def adjust(connection: Connection, wanted: Adjustment, author: str) -> Adj
 async def rerate_all(connection: Connection, account_id: str, wanted: Sequence[Asked]) -> list[AdjustmentStored]:
     """Rates operations of one account again, in one transaction. Leaves out what was voided, has its cost already, or
     was rated again under the same id before."""
-    return await retrying(connection, lambda: _record(connection, account_id, wanted, leave_out=True))
-
-
-async def retrying(connection: Connection, work: Callable[[], Awaitable[Answer]]) -> Answer:
-    """The work in a transaction, again where it lost against another one."""
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        try:
-            async with connection.transaction():
-                return await work()
-        except RETRYABLE:
-            if attempt == ATTEMPTS_MAX:
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    return await in_transaction(connection, lambda: _record(connection, account_id, wanted, leave_out=True))
 
 
 def refuse_wrong_fields(wanted: Adjustment) -> None:

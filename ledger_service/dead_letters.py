@@ -1,7 +1,7 @@
 """What is done about dead letters: redriven, as if they came once more, or discarded. Either is an event in the log."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -25,7 +25,7 @@ from ledger_service.domain.batches import Receipt, Submission
 from ledger_service.domain.corrections import unfounded_changes
 from ledger_service.domain.ledger_events import DEAD_LETTER_DISCARDED, DEAD_LETTER_REDRIVEN, NO_ACCOUNT, ledger_event
 from ledger_service.intake import read_event, sequence_of
-from ledger_service.recording import ATTEMPTS_MAX, append_events, conflict_problem, refusal_problem
+from ledger_service.recording import append_events, conflict_problem, refusal_problem
 from ledger_service.store.dead_letters import (
     LetterFilter,
     RecordedLetter,
@@ -38,7 +38,7 @@ from ledger_service.store.dead_letters import (
     lock_letters,
 )
 from ledger_service.store.event_log import append_many
-from ledger_service.store.pool import REFUSED, RETRYABLE, Connection
+from ledger_service.store.pool import REFUSED, Connection, in_transaction
 from ledger_service.store.sources import add_sequences
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ async def redrive(connection: Connection, dead_letter_ids: Sequence[int], act: L
     (event_log.prepare_connection). Raises pool.UNAVAILABLE errors: whatever then was not committed is as it was.
     """
     try:
-        done = await _transaction(connection, lambda: _redrive(connection, dead_letter_ids, act))
+        done = await in_transaction(connection, lambda: _redrive(connection, dead_letter_ids, act))
     except REFUSED as error:
         if len(dead_letter_ids) > 1:
             middle = len(dead_letter_ids) // 2
             first = await redrive(connection, dead_letter_ids[:middle], act)
             return first + await redrive(connection, dead_letter_ids[middle:], act)
         refusals = {dead_letter_ids[0]: refusal_problem(error)}
-        done = await _transaction(connection, lambda: _settle(connection, {}, refusals, act))
+        done = await in_transaction(connection, lambda: _settle(connection, {}, refusals, act))
         done = done or [Redriving(dead_letter_ids[0], RedriveOutcome.CLOSED)]
     return done
 
@@ -95,12 +95,12 @@ async def redrive_corrected(
     Raises ProblemError for one that breaks a rule itself, differs where the letter was right, or contradicts the log:
     then nothing is changed.
     """
-    return await _transaction(connection, lambda: _correct(connection, dead_letter_id, event, act))
+    return await in_transaction(connection, lambda: _correct(connection, dead_letter_id, event, act))
 
 
 async def discard(connection: Connection, dead_letter_ids: Sequence[int], act: LetterAct) -> list[int]:
     """Closes open letters without recording them. Answers those it closed: not what was closed or is not there."""
-    return await _transaction(connection, lambda: _discard(connection, dead_letter_ids, act))
+    return await in_transaction(connection, lambda: _discard(connection, dead_letter_ids, act))
 
 
 async def discard_one(connection: Connection, dead_letter_id: int, act: LetterAct) -> None:
@@ -131,17 +131,6 @@ async def next_portion(connection: Connection, chosen: LetterFilter, after: int 
 
 def not_found(dead_letter_id: int) -> ProblemError:
     return ProblemError(NOT_FOUND, f"there is no dead letter {dead_letter_id}")
-
-
-async def _transaction(connection: Connection, work: Callable[[], Awaitable[Answer]]) -> Answer:
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        try:
-            async with connection.transaction():
-                return await work()
-        except RETRYABLE:
-            if attempt == ATTEMPTS_MAX:
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 async def _redrive(connection: Connection, dead_letter_ids: Sequence[int], act: LetterAct) -> list[Redriving]:

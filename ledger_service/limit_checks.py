@@ -29,7 +29,7 @@ from ledger_service.store.decisions import (
     request_digest,
     write_decisions,
 )
-from ledger_service.store.pool import REFUSED, RETRYABLE, TRANSIENT, Connection, Pool, StoreUnavailableError
+from ledger_service.store.pool import REFUSED, TRANSIENT, Connection, Pool, StoreUnavailableError, retrying
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.terms import TermsCache, lock_for_checks
 
@@ -95,14 +95,11 @@ class LimitChecks:
             return [answer for check in checks for answer in await self._handle([check])]
 
     async def _decide_retrying(self, checks: Sequence[LimitCheck]) -> list[Answer | Exception]:
-        for attempt in range(1, ATTEMPTS_MAX + 1):
-            try:
-                async with self._pool.acquire() as connection, connection.transaction():
-                    return await self._decide_in_transaction(connection, checks)
-            except RETRYABLE:
-                if attempt == ATTEMPTS_MAX:
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        async def once() -> list[Answer | Exception]:
+            async with self._pool.acquire() as connection, connection.transaction():
+                return await self._decide_in_transaction(connection, checks)
+
+        return await retrying(once, ATTEMPTS_MAX)
 
     async def _decide_in_transaction(
         self, connection: Connection, checks: Sequence[LimitCheck]

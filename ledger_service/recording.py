@@ -14,12 +14,10 @@ from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.alerts import raise_for_counters
 from ledger_service.store.dead_letters import DeadLetter, add_dead_letters
 from ledger_service.store.event_log import append_incoming, clear_incoming, find_events, find_finished, incoming_row
-from ledger_service.store.pool import REFUSED, RETRYABLE, Connection, Pool
+from ledger_service.store.pool import REFUSED, Connection, Pool, retrying
 from ledger_service.store.sources import add_sequences
 
 log = structlog.get_logger()
-
-ATTEMPTS_MAX: Final = 5
 
 _BEFORE_LOCK: Final = tuple(one.apply_sql for one in PROJECTIONS if one.apply_sql and not one.under_lock)
 _UNDER_LOCK: Final = tuple(one.apply_sql for one in PROJECTIONS if one.apply_sql and one.under_lock)
@@ -68,14 +66,11 @@ async def _record_retrying(pool: Pool, batch: Batch) -> Recorded:
 
 
 async def _retrying(pool: Pool, work: Callable[[Connection], Awaitable[Recorded]]) -> Recorded:
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        try:
-            async with pool.acquire() as connection, connection.transaction():
-                return await work(connection)
-        except RETRYABLE:
-            if attempt == ATTEMPTS_MAX:
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    async def once() -> Recorded:
+        async with pool.acquire() as connection, connection.transaction():
+            return await work(connection)
+
+    return await retrying(once)
 
 
 async def _record_in_transaction(connection: Connection, batch: Batch) -> Recorded:

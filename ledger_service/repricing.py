@@ -10,14 +10,14 @@ import orjson
 from contracts.adjustments import Adjustment, AdjustmentKind, AppliedPrice, Reference
 from contracts.problems import CONFLICT, NOT_FOUND, FieldError, ProblemError
 from contracts.repricings import Repricing, RepricingProgress, RepricingResult
-from ledger_service.adjusting import Asked, rerate_all, retrying
+from ledger_service.adjusting import Asked, rerate_all
 from ledger_service.authorship import author_now
 from ledger_service.domain.ledger_events import NO_ACCOUNT, REPRICING_STARTED, ledger_event
 from ledger_service.domain.rating import Catalogue
 from ledger_service.domain.repricing import Completed, Kept, Rated, Report, rate, rerating_id
 from ledger_service.store.accounts import find_account
 from ledger_service.store.event_log import append_one, find_events
-from ledger_service.store.pool import Connection, open_hot_pool
+from ledger_service.store.pool import Connection, in_transaction, open_hot_pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.repricings import Place, count_completed, list_accounts, read_completed
 
@@ -50,7 +50,7 @@ async def _run(connection: Connection, wanted: Repricing, author: str) -> AsyncG
     prices = CatalogueCache()
     catalogue = await prices.get(connection)
     if not wanted.dry_run:
-        await retrying(connection, lambda: _begin(connection, wanted, author, prices.version))
+        await in_transaction(connection, lambda: _begin(connection, wanted, author, prices.version))
     yield RepricingProgress(done=0, of=None, account_id=None)
     of, report, after = 0, Report(), ""
     while accounts := await list_accounts(connection, after, wanted, ACCOUNTS_PER_PAGE):

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL, and which of its errors mean "try again later"."""
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -34,8 +35,12 @@ RETRYABLE: Final[tuple[type[Exception], ...]] = (
 )
 #: Both: what a worker waits out.
 TRANSIENT: Final[tuple[type[Exception], ...]] = UNAVAILABLE + RETRYABLE
+#: Tries of one transaction that loses against others.
+ATTEMPTS_MAX: Final = 5
 #: PostgreSQL refuses the data itself: too large a number, a character it cannot hold.
 REFUSED: Final[tuple[type[Exception], ...]] = (asyncpg.DataError,)
+
+Answer = TypeVar("Answer")
 
 
 # Plans of prepared statements are made once, often while the tables are still empty, and then kept. All of ours find
@@ -101,3 +106,24 @@ async def open_hot_pool(database_url: str, connections_max: int, role: str) -> P
             **SILENT_CLIENTS,
         },
     )
+
+
+async def retrying(transaction: Callable[[], Awaitable[Answer]], attempts_max: int = ATTEMPTS_MAX) -> Answer:
+    """A whole transaction, begun again where it lost against another one."""
+    for attempt in range(1, attempts_max + 1):
+        try:
+            return await transaction()
+        except RETRYABLE:
+            if attempt == attempts_max:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def in_transaction(connection: Connection, work: Callable[[], Awaitable[Answer]]) -> Answer:
+    """The work in a transaction of the connection, again where that lost against another one."""
+
+    async def once() -> Answer:
+        async with connection.transaction():
+            return await work()
+
+    return await retrying(once)
