@@ -12,6 +12,7 @@ import pytest
 from deploy.emulators import glb, mp4
 from image_service.config import Settings
 from image_service.images import Bounds
+from image_service.providers.base import OutcomeUnknownError, ProviderError
 from image_service.providers.breaker import Breaker
 from image_service.providers.deliverables import (
     BadResultError,
@@ -23,6 +24,7 @@ from image_service.providers.deliverables import (
 )
 from image_service.providers.downloads import BadResultUrlError, Downloads, is_public
 from image_service.providers.http import Pace, retry_after_seconds
+from image_service.providers.jobs import at_once
 from tests.attempts import attempt_of
 from tests.emulators import picture
 
@@ -181,3 +183,22 @@ class TestDeliverables:
         assert decoded("aGk=") == decoded("data:image/png;base64,aGk=") == b"hi"
         with pytest.raises(BadResultError):
             decoded("no base64!")
+
+
+async def test_not_known_of_one_order_is_not_known_of_the_operation() -> None:
+    """But only once all have ended; of those that are known, what was made and what was not."""
+    ended: list[str] = []
+
+    async def order(name: str, error: Exception | None = None) -> str:
+        await asyncio.sleep(0 if error else 0.01)
+        ended.append(name)
+        if error is not None:
+            raise error
+        return name
+
+    failed = ProviderError("job_failed", "no")
+    assert await at_once([order("a"), order("b", failed), order("c")]) == (["a", "c"], [failed])
+    ended.clear()
+    with pytest.raises(OutcomeUnknownError):
+        await at_once([order("a", OutcomeUnknownError("who knows")), order("b", failed), order("c")])
+    assert sorted(ended) == ["a", "b", "c"]
