@@ -1,6 +1,6 @@
 """Credit grants: what may be granted, each change as an event in the log, and how grants stand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from pydantic_core import PydanticCustomError
@@ -17,7 +17,7 @@ from contracts.limits import COUNT_MAX, Limit, Meter
 from contracts.money import MAXIMUM_NANOS_MAX
 from contracts.problems import NOT_FOUND, ProblemError, broken_rule
 from ledger_service.administration import log_change
-from ledger_service.domain.counters import counted_by
+from ledger_service.domain.counters import Balance, CounterKey, counted_by
 from ledger_service.domain.credits import (
     STRETCHES_MAX,
     Grant,
@@ -30,10 +30,9 @@ from ledger_service.domain.decide import Claim, claims_of_account
 from ledger_service.domain.ledger_events import CREDIT_GRANT_CHANGED
 from ledger_service.domain.terms import Terms
 from ledger_service.store.accounts import change_limits
-from ledger_service.store.counters import find_balances, read_balances
 from ledger_service.store.credit_grants import drop_stale_counters, list_grants, put_grant, to_grant
 from ledger_service.store.pool import Connection
-from ledger_service.store.terms import TermsCache, lock_terms, read_terms
+from ledger_service.store.terms import TermsCache, lock_terms
 
 _OF_GRANT = frozenset(CreditGrant.model_fields)
 
@@ -88,23 +87,15 @@ async def end_grant(
     return ended
 
 
-async def grants_of(
-    connection: Connection, account_id: str, cache: TermsCache, default_plan_id: str | None, now: datetime
+def credit_claims(account_id: str, terms: Terms, now: datetime) -> list[Claim]:
+    """The account's credit limits, asking for nothing."""
+    return [claim for claim in claims_of_account(account_id, terms, now) if claim.credit is not None]
+
+
+def grant_states(
+    stored: Iterable[CreditGrantStored], claims: Iterable[Claim], balances: Mapping[CounterKey, Balance]
 ) -> list[CreditGrantState]:
-    """Every grant of an account and how it stands."""
-    stored = await list_grants(connection, account_id)
-    if not stored:
-        return []
-    terms = (await read_terms(connection, [account_id], cache, default_plan_id))[account_id]
-    claims = _credit_claims(account_id, terms, now)
-    balances = await find_balances(connection, claims)
-    if any(key not in balances for claim in claims for key in claim.keys):
-        # Counters are made on first need, which takes the account's lock; every later read does without.
-        async with connection.transaction():
-            terms, now = await _locked_terms(connection, account_id, default_plan_id)
-            stored = await list_grants(connection, account_id)
-            claims = _credit_claims(account_id, terms, now)
-            balances = await read_balances(connection, claims)
+    """Every grant, and how it stands in these claims."""
     states: dict[tuple[str, str], GrantState] = {}
     for claim in claims:
         if claim.credit is not None:
@@ -117,10 +108,6 @@ async def _locked_terms(connection: Connection, account_id: str, default_plan_id
     # A cache of its own: what is read in a transaction that changes it must not be kept.
     terms, now = await lock_terms(connection, [account_id], TermsCache(), default_plan_id)
     return terms[account_id], now
-
-
-def _credit_claims(account_id: str, terms: Terms, now: datetime) -> list[Claim]:
-    return [claim for claim in claims_of_account(account_id, terms, now) if claim.credit is not None]
 
 
 def _credit_limits(terms: Terms) -> list[Limit]:

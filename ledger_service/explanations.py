@@ -22,6 +22,7 @@ from ledger_service.domain.explanation import scope_key_of as scope_key
 from ledger_service.domain.periods import BEGINNING, END_OF_TIME, Period, period_of
 from ledger_service.store.decisions import find_decision
 from ledger_service.store.explanations import (
+    compute_counter,
     find_calendar,
     find_counter,
     find_open_holds,
@@ -66,21 +67,23 @@ class _Decided(NamedTuple):
         return Scope(self.state["scope"])
 
 
-async def explain(connection: Connection, operation_id: UUID, account_id: str | None) -> Json | None:
+async def explain(
+    connection: Connection, operation_id: UUID, account_id: str | None, *, is_past: bool = False
+) -> Json | None:
     """The decision as it was given, what became of it, and ``binding_limit``; None where there is no decision.
 
     Amounts under ``then`` are the decision's own: of an allowed check, its share is in ``held``. ``open_holds`` are
     those of other operations that were open then; ``is_complete`` where they are all that was held: not where a lease
-    was partly used since (its hold is what is left of it now), or where there were more than are read.
+    was partly used since (its hold is what is left of it now), or where there were more than are read. To be read in
+    one snapshot; ``is_past``: through a connection to the past, of which there are no counters.
     """
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        row = await find_decision(connection, operation_id, account_id)
-        if row is None:
-            return None
-        return {**decision_view(row), "binding_limit": await _binding(connection, row)}
+    row = await find_decision(connection, operation_id, account_id)
+    if row is None:
+        return None
+    return {**decision_view(row), "binding_limit": await _binding(connection, row, is_past)}
 
 
-async def _binding(connection: Connection, row: "asyncpg.Record") -> Json | None:
+async def _binding(connection: Connection, row: "asyncpg.Record", is_past: bool) -> Json | None:
     data = orjson.loads(row["body"])["data"]
     state = binding_limit(data["check"], data["decision"])
     if state is None:
@@ -97,7 +100,7 @@ async def _binding(connection: Connection, row: "asyncpg.Record") -> Json | None
         "override": state.get("override"),
         "asked": _shown(decided.meter, decided.asked),
         "then": {name: state[name] for name in ("maximum", "settled", "held", "available")},
-        **(_NOTHING_KNOWN if limit is None else await _use(connection, decided, limit)),
+        **(_NOTHING_KNOWN if limit is None else await _use(connection, decided, limit, is_past)),
     }
 
 
@@ -124,19 +127,21 @@ async def _definition(connection: Connection, decided: _Decided) -> Limit | None
     return defined_as(await find_plan_version(connection, plan_id, version), decided.state)
 
 
-async def _use(connection: Connection, decided: _Decided, limit: Limit) -> Json:
+async def _use(connection: Connection, decided: _Decided, limit: Limit, is_past: bool) -> Json:
     calendar = await find_calendar(connection, decided.account_id, decided.position)
     period, counted = period_of(limit.window, decided.moment, calendar), counted_by(limit)
     key = CounterKey(
         decided.account_id, scope_key(decided.scope, decided.check), period.end, period.start, counted.counter_id
     )
     # A credit limit counts by the stretches between changes of its grants, which are no windows.
-    now = None if limit.credit else await find_counter(connection, key)
+    now = None
+    if not limit.credit:
+        now = await (compute_counter(connection, key, counted) if is_past else find_counter(connection, key))
     holds = await find_open_holds(connection, key, counted, decided.moment, decided.position)
     total = int(holds[0]["total"]) if holds else 0
     return {
         "period": {"name": period.name, "start": period.start, "end": period.end},
-        "now": None if now is None else {name: _shown(limit.meter, now[name]) for name in ("settled", "held")},
+        "now": None if now is None else {name: _shown(limit.meter, getattr(now, name)) for name in ("settled", "held")},
         "open_holds": {
             "count": holds[0]["holds"] if holds else 0,
             "total": _shown(limit.meter, total),

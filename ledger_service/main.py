@@ -174,7 +174,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         event_intake=event_intake,
         backtests=Backtests(url),
         repricings=Repricings(url),
-        terms=TermsCache(),
+        terms=TermsCache(is_exact=True),
         prices=CatalogueCache(),
         metrics=told,
         nats=connection_to_nats,

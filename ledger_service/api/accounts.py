@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 
 from contracts.identifiers import Name
 from contracts.limits import Account, AccountStored, Plan, PlanStored
@@ -10,6 +10,7 @@ from contracts.problems import NOT_FOUND, ProblemError
 from ledger_service.administration import change_account, change_plan
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
+from ledger_service.api.moments import Demanded, reading
 from ledger_service.services import Services, services
 from ledger_service.store.accounts import find_account, find_plan
 
@@ -28,9 +29,11 @@ async def write_plan(plan_id: Name, plan: Plan, wired: Wired) -> PlanStored:
 
 
 @router.get("/plans/{plan_id}")
-async def read_plan(plan_id: Name, wired: Wired) -> PlanStored:
-    async with wired.reads.acquire() as connection:
-        plan = await find_plan(connection, plan_id)
+async def read_plan(plan_id: Name, wired: Wired, demand: Demanded, response: Response) -> PlanStored:
+    """The plan's newest version, or the one that it had at ``as_of``."""
+    async with reading(wired, demand) as read:
+        plan = await find_plan(read.connection, plan_id)
+    read.tell(response)
     if plan is None:
         raise ProblemError(NOT_FOUND, f"there is no plan {plan_id}")
     return plan
@@ -47,9 +50,11 @@ async def write_account(account_id: Name, account: Account, wired: Wired) -> Acc
 
 
 @router.get("/accounts/{account_id}")
-async def read_account(account_id: Name, wired: Wired) -> AccountStored:
-    async with wired.reads.acquire() as connection:
-        row = await find_account(connection, account_id)
+async def read_account(account_id: Name, wired: Wired, demand: Demanded, response: Response) -> AccountStored:
+    """The account as it is registered, or was at ``as_of``."""
+    async with reading(wired, demand) as read:
+        row = await find_account(read.connection, account_id)
+    read.tell(response)
     if row is None or row["plan_id"] is None:
         raise ProblemError(NOT_FOUND, f"account {account_id} is not registered")
     return AccountStored.model_validate(dict(row))

@@ -3,12 +3,13 @@
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from contracts.changes import Change, Changes
 from contracts.identifiers import Name
 from contracts.problems import broken_rule
 from ledger_service.api.access import LedgerRoute
+from ledger_service.api.moments import Demanded, reading
 from ledger_service.domain.authors import author_in
 from ledger_service.domain.ledger_events import ADMINISTRATIVE, NO_ACCOUNT
 from ledger_service.services import Services, services
@@ -22,6 +23,8 @@ _POSITION_MAX = 2**63 - 1
 @router.get("/changes")
 async def list_changes(
     wired: Annotated[Services, Depends(services)],
+    demand: Demanded,
+    response: Response,
     account_id: Annotated[Name | None, Query(description="default: what is about none: plans, prices, tokens")] = None,
     type: Annotated[list[str] | None, Query(description="several times: any of them", max_length=100)] = None,  # noqa: A002
     cursor: Annotated[str | None, Query(max_length=20)] = None,
@@ -37,8 +40,9 @@ async def list_changes(
         if not (cursor.isascii() and cursor.isdigit() and int(cursor) <= _POSITION_MAX):
             raise broken_rule("query.cursor", "cursor", "not a cursor of an earlier page")
         before = int(cursor)
-    async with wired.reads.acquire() as connection:
-        rows = await read_changes(connection, account_id or NO_ACCOUNT, type or ADMINISTRATIVE, before, limit)
+    async with reading(wired, demand) as read:
+        rows = await read_changes(read.connection, account_id or NO_ACCOUNT, type or ADMINISTRATIVE, before, limit)
+    read.tell(response)
     items = []
     for row in rows:
         event = orjson.loads(row["body"])

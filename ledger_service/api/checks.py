@@ -12,6 +12,7 @@ from contracts.problems import NOT_FOUND, ProblemError
 from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, named_in_path, read_body
+from ledger_service.api.moments import Demanded, reading
 from ledger_service.calls import BATCH_BYTES_MAX, CHECK_BYTES_MAX
 from ledger_service.explanations import explain
 from ledger_service.services import Services, services
@@ -66,14 +67,16 @@ async def extend_reservation(operation_id: UUID, request: Request) -> Response:
 
 
 @router.get("/decisions/{operation_id}")
-async def explain_decision(operation_id: UUID, wired: Wired, account_id: Name | None = None) -> Response:
+async def explain_decision(
+    operation_id: UUID, wired: Wired, demand: Demanded, account_id: Name | None = None
+) -> Response:
     """The decision as it was given, what was asked, the state of its hold, and what the operation used in the end.
 
     ``binding_limit``: the limit that denied, or had least room left, as it was then; what it had settled and held then
     and now; the holds that were open then; where the rows of the usage log are that make up what is settled now.
     """
-    async with wired.reads.acquire() as connection:
-        explained = await explain(connection, operation_id, account_id)
+    async with reading(wired, demand) as read:
+        explained = await explain(read.connection, operation_id, account_id, is_past=read.as_of is not None)
     if explained is None:
         raise ProblemError(NOT_FOUND, f"no limit check of operation {operation_id} is known")
-    return json_response(explained)
+    return read.tell(json_response(explained))

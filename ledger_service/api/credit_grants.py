@@ -1,16 +1,19 @@
 """Prepaid credit of accounts."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 
 from contracts.credits import CreditGrant, CreditGrants, CreditGrantStored
 from contracts.identifiers import Name
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
-from ledger_service.credit_granting import change_grant, end_grant, grants_of
+from ledger_service.api.moments import Demanded, reading
+from ledger_service.credit_granting import change_grant, credit_claims, end_grant, grant_states
 from ledger_service.services import Services, services
+from ledger_service.standings import balances_for, make_missing
+from ledger_service.store.credit_grants import list_grants
+from ledger_service.store.terms import read_terms
 
 router = APIRouter(
     route_class=LedgerRoute,
@@ -34,11 +37,16 @@ async def write_grant(account_id: Name, grant_id: Name, grant: CreditGrant, wire
 
 
 @router.get("")
-async def read_grants(account_id: Name, wired: Wired) -> CreditGrants:
+async def read_grants(account_id: Name, wired: Wired, demand: Demanded, response: Response) -> CreditGrants:
     """All grants, past and future ones too, each with what of it was used, is left and was lost."""
-    async with wired.reads.acquire() as connection:
-        now = datetime.now(UTC)
-        return CreditGrants(grants=await grants_of(connection, account_id, wired.terms, wired.default_plan_id, now))
+    async with reading(wired, demand) as read:
+        terms = await read_terms(read.connection, [account_id], read.terms, wired.default_plan_id)
+        claims = credit_claims(account_id, terms[account_id], read.now)
+        balances = await balances_for(read.connection, claims, is_past=read.as_of is not None)
+        stored = await list_grants(read.connection, account_id)
+    await make_missing(wired.reads, account_id, balances)
+    read.tell(response)
+    return CreditGrants(grants=grant_states(stored, claims, balances.of))
 
 
 @router.delete("/{grant_id}")

@@ -1,6 +1,6 @@
 """Limits of single accounts: overrides of their plan, and alerts that thresholds raised."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -11,6 +11,7 @@ from contracts.identifiers import Name
 from contracts.limits import LimitOverride, LimitOverrideStored
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
+from ledger_service.api.moments import Demanded, reading
 from ledger_service.overrides import change_override, remove_override
 from ledger_service.services import Services, services
 from ledger_service.store.alerts import list_alerts
@@ -46,10 +47,12 @@ async def write_override(
 
 
 @router.get("/limits")
-async def read_overrides(account_id: Name, wired: Wired) -> Overrides:
+async def read_overrides(account_id: Name, wired: Wired, demand: Demanded, response: Response) -> Overrides:
     """The account's overrides, past and future ones too. How limits stand is part of the usage summary."""
-    async with wired.reads.acquire() as connection:
-        return Overrides(overrides=await list_overrides(connection, account_id))
+    async with reading(wired, demand) as read:
+        found = await list_overrides(read.connection, account_id)
+    read.tell(response)
+    return Overrides(overrides=found)
 
 
 @router.delete("/limits/{limit_id}")
@@ -65,12 +68,13 @@ async def delete_override(
 async def read_alerts(
     account_id: Name,
     wired: Wired,
+    demand: Demanded,
     start: Annotated[Moment | None, Query(alias="from", description="default: 31 days ago")] = None,
     end: Annotated[Moment | None, Query(alias="to", description="exclusive; default: now")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """Thresholds of limits that were reached, newest first: each once a window."""
-    until = end or datetime.now(UTC)
-    async with wired.reads.acquire() as connection:
-        rows = await list_alerts(connection, account_id, start or until - ALERTS_SINCE, until, limit)
-    return json_response(alerts_view(rows))
+    async with reading(wired, demand) as read:
+        until = end or read.now
+        rows = await list_alerts(read.connection, account_id, start or until - ALERTS_SINCE, until, limit)
+    return read.tell(json_response(alerts_view(rows)))

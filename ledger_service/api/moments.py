@@ -4,10 +4,12 @@ A route of its own::
 
     async def read_it(…, wired: Wired, demand: Demanded, response: Response) -> Model:
         async with reading(wired, demand) as read:
-            rows = await read_rows(read.connection, …, read.as_of)  # None: all that is recorded
+            rows = await read_rows(read.connection, …)
         read.tell(response)  # or the response that it makes itself, or its headers=read.headers
 
-Whatever is in the answer is read from ``read.connection``: one snapshot, which the headers are about.
+Whatever is in the answer is read through ``read.connection``: one snapshot, which the headers are about, and of it what
+was recorded until as_of, where that is asked for. A query that reads a table of which only the present is known raises
+then NoPastError: read the log instead where ``read.as_of`` is not None.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -20,9 +22,12 @@ from fastapi import Depends, Query, Response
 
 from contracts.events import Moment
 from contracts.problems import broken_rule
+from ledger_service.past import connection_at
+from ledger_service.projections.past import NoPastError
 from ledger_service.services import Services
 from ledger_service.store.moments import POSITION_MAX, Demand, Snapshot, snapshot
 from ledger_service.store.pool import Connection
+from ledger_service.store.terms import TermsCache
 
 WAIT_SECONDS_DEFAULT: Final = 2.0
 WAIT_SECONDS_MAX: Final = 30.0
@@ -63,11 +68,18 @@ Demanded = Annotated[Demand, Depends(demanded)]
 
 @dataclass(frozen=True)
 class Read:
-    """A read that sees one state of the ledger. ``as_of``: what was recorded later is to be left out; None: nothing."""
+    """A read that sees one state of the ledger: what was recorded until ``as_of``, or all (None)."""
 
     connection: Connection
     as_of: datetime | None
     snapshot: Snapshot
+    #: Of this moment's plans, overrides and grants: those that are remembered are of now.
+    terms: TermsCache
+
+    @property
+    def now(self) -> datetime:
+        """The moment that the answer is of."""
+        return self.as_of or self.snapshot.read_at.astimezone(UTC)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -87,7 +99,11 @@ class Read:
 async def reading(wired: Services, demand: Demand) -> AsyncIterator[Read]:
     """A read-only transaction in which the demand is met. Raises ProblemError where that is not so in time."""
     async with snapshot(wired.reads, demand) as (connection, seen):
-        yield Read(connection, demand.as_of, seen)
+        terms = wired.terms if demand.as_of is None else TermsCache()
+        try:
+            yield Read(connection_at(connection, demand.as_of), demand.as_of, seen, terms)
+        except NoPastError as error:
+            raise broken_rule("query.as_of", "unsupported", f"{error}: ask without as_of") from None
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from contracts.identifiers import ModelName, Name, OperationType
 from contracts.prices import (
@@ -23,6 +23,7 @@ from contracts.prices import (
 from contracts.problems import INVALID_REQUEST, NOT_FOUND, FieldError, ProblemError
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, read_model
+from ledger_service.api.moments import Demanded, reading
 from ledger_service.calls import CHECK_BYTES_MAX
 from ledger_service.domain.rating import Catalogue, CostTooLargeError, PriceVersion, Rated, worst_case
 from ledger_service.price_changes import change_price, cost_problem, key_of
@@ -57,16 +58,19 @@ async def read_price(
     operation: OperationType,
     model: ModelName,
     wired: Wired,
+    demand: Demanded,
+    response: Response,
     changes: Annotated[bool, Query(description="also every form that a version ever had")] = False,
 ) -> PriceHistory:
     """All versions of one price, oldest first, and which of them is in force."""
     key = PriceKey(provider=provider, operation=operation, model=model)
-    async with wired.reads.acquire() as connection:
-        versions = await find_price(connection, key_of(key))
-        earlier = await find_changes(connection, key_of(key)) if changes else None
+    async with reading(wired, demand) as read:
+        versions = await find_price(read.connection, key_of(key))
+        earlier = await find_changes(read.connection, key_of(key)) if changes else None
+    read.tell(response)
     if not versions:
         raise ProblemError(NOT_FOUND, f"there is no price for {key}")
-    now = datetime.now(UTC)
+    now = read.now
     holding = [one.valid_from for one in versions if one.valid_from <= now and not _is_over(one, now)]
     return PriceHistory(**dict(key), in_force=holding[-1] if holding else None, versions=versions, changes=earlier)
 
@@ -78,6 +82,8 @@ def _is_over(version: PriceStored, now: datetime) -> bool:
 @router.get("/prices")
 async def read_prices(
     wired: Wired,
+    demand: Demanded,
+    response: Response,
     provider: Name | None = None,
     operation: OperationType | None = None,
     at: Now = None,
@@ -86,8 +92,9 @@ async def read_prices(
 ) -> PriceList:
     """The versions of all prices, in the order of provider, operation, model and valid_from."""
     after = _decode_cursor(cursor) if cursor else None
-    async with wired.reads.acquire() as connection:
-        items = await list_prices(connection, PriceFilter(provider, operation, at), after, limit)
+    async with reading(wired, demand) as read:
+        items = await list_prices(read.connection, PriceFilter(provider, operation, at), after, limit)
+    read.tell(response)
     return PriceList(items=items, next_cursor=_encode_cursor(items[-1]) if len(items) == limit else None)
 
 

@@ -11,6 +11,7 @@ from contracts.periods import Month, first_day
 from contracts.problems import NOT_FOUND, ProblemError
 from contracts.statements import Statement
 from ledger_service.api.access import LedgerRoute
+from ledger_service.api.moments import Demanded, reading
 from ledger_service.services import Services, services
 from ledger_service.statement_views import statement_csv, statement_html, statement_pdf
 from ledger_service.store.accounts import find_account
@@ -39,21 +40,22 @@ async def read_account_statement(
     account_id: Name,
     period: Month,
     wired: Wired,
+    demand: Demanded,
     wanted: Annotated[Format, Query(alias="format", description="json, csv, html, or pdf")] = Format.JSON,
 ) -> Response:
     """What the account used in a month (UTC), what came late for others, and every correction, with who and why.
 
     Of a closed period it never changes, in any format.
     """
-    async with wired.reads.acquire() as connection:
-        if await find_account(connection, account_id) is None:
+    async with reading(wired, demand) as read:
+        if await find_account(read.connection, account_id) is None:
             raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
-        statement = await read_statement(connection, account_id, first_day(period))
+        statement = await read_statement(read.connection, account_id, first_day(period))
     # They may be opened by a browser: nothing in them is to run.
-    headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+    headers = {**read.headers, "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
     match wanted:
         case Format.JSON:
-            return Response(statement.model_dump_json(), media_type="application/json")
+            return Response(statement.model_dump_json(), media_type="application/json", headers=read.headers)
         case Format.CSV:
             headers["Content-Disposition"] = f'attachment; filename="statement-{period}.csv"'
             return Response(statement_csv(statement), media_type="text/csv", headers=headers)

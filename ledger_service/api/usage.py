@@ -12,12 +12,11 @@ from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, reading
 from ledger_service.domain.decide import claims_of_account, limit_state, standing
 from ledger_service.services import Services, services
-from ledger_service.store.accounts import find_account, lock_accounts
-from ledger_service.store.counters import find_balances, read_balances
-from ledger_service.store.pool import Connection
+from ledger_service.standings import balances_for, make_missing
+from ledger_service.store.accounts import find_account
 from ledger_service.store.terms import read_terms
 from ledger_service.store.usage import UsageLogFilter, read_summary, read_usage_log
-from ledger_service.usage_views import Json, decode_cursor, json_response, usage_log_view, usage_view
+from ledger_service.usage_views import decode_cursor, json_response, usage_log_view, usage_view
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/accounts/{account_id}", tags=["usage"])
 
@@ -27,38 +26,29 @@ Month = Annotated[str, Query(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", descriptio
 
 
 @router.get("/usage")
-async def read_usage(account_id: Name, wired: Wired, period: Month | None = None) -> Response:
+async def read_usage(account_id: Name, wired: Wired, demand: Demanded, period: Month | None = None) -> Response:
     """Totals of a month (default: the current one) and how each limit on the account stands.
 
     Limits are shown for the windows that hold now, or, for an earlier month, for those that held at its end.
     """
-    now = datetime.now(UTC)
-    chosen = period or f"{now:%Y-%m}"
-    month = date.fromisoformat(f"{chosen}-01")
-    async with wired.reads.acquire() as connection:
-        if await find_account(connection, account_id) is None:
+    async with reading(wired, demand) as read:
+        chosen = period or f"{read.now:%Y-%m}"
+        month = date.fromisoformat(f"{chosen}-01")
+        if await find_account(read.connection, account_id) is None:
             raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
-        cells = await read_summary(connection, account_id, month)
-        limits = await _limits(connection, wired, account_id, _moment_in(month, now))
-    return json_response(usage_view(account_id, chosen, cells, limits))
+        cells = await read_summary(read.connection, account_id, month)
+        terms = await read_terms(read.connection, [account_id], read.terms, wired.default_plan_id)
+        claims = claims_of_account(account_id, terms[account_id], _moment_in(month, read.now))
+        balances = await balances_for(read.connection, claims, is_past=read.as_of is not None)
+    await make_missing(wired.reads, account_id, balances)
+    limits = [limit_state(claim, standing(claim, balances.of), 0) for claim in claims]
+    return read.tell(json_response(usage_view(account_id, chosen, cells, limits)))
 
 
 def _moment_in(month: date, now: datetime) -> datetime:
     start = datetime(month.year, month.month, 1, tzinfo=UTC)
     end = (start + timedelta(days=32)).replace(day=1)
     return min(max(now, start), end - timedelta(microseconds=1))
-
-
-async def _limits(connection: Connection, wired: Services, account_id: str, moment: datetime) -> list[Json]:
-    terms = await read_terms(connection, [account_id], wired.terms, wired.default_plan_id)
-    claims = claims_of_account(account_id, terms[account_id], moment)
-    balances = await find_balances(connection, claims)
-    if any(key not in balances for claim in claims for key in claim.keys):
-        # A counter is made on first need, which takes the account's lock; every later read does without.
-        async with connection.transaction():
-            await lock_accounts(connection, [account_id])
-            balances = await read_balances(connection, claims)
-    return [limit_state(claim, standing(claim, balances), 0) for claim in claims]
 
 
 @router.get("/usage-log")
@@ -90,5 +80,5 @@ async def list_usage_log(
     )
     after = decode_cursor(cursor) if cursor else None
     async with reading(wired, demand) as read:
-        rows = await read_usage_log(read.connection, account_id, chosen, after, limit, read.as_of)
+        rows = await read_usage_log(read.connection, account_id, chosen, after, limit)
     return read.tell(json_response(usage_log_view(rows, limit)))

@@ -37,6 +37,14 @@ async def read_balances(connection: "Connection", claims: Iterable[Claim]) -> di
     return balances | {key: balance for key, balance, _ in await _create(connection, missing)}
 
 
+async def compute_balances(connection: "Connection", wanted: Mapping[CounterKey, Counted]) -> dict[CounterKey, Balance]:
+    """What these counters would say, from the usage log and the open holds. Reads alone, whether they exist or not."""
+    if not wanted:
+        return {}
+    rows = await connection.fetch(SQL["computed"], _definitions(wanted))
+    return {CounterKey(*row[:5]): Balance(row["settled"], row["held"]) for row in rows}
+
+
 async def _find(connection: "Connection", wanted: Iterable[CounterKey]) -> dict[CounterKey, Balance]:
     keys = list(wanted)
     if not keys:

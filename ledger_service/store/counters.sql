@@ -37,6 +37,28 @@ order by n.account_id, n.scope_key, n.period_end, n.period_start, n.counter_id
 on conflict do nothing
 returning account_id, scope_key, period_end, period_start, counter_id, settled, held, ctid::text as place
 
+-- name: computed
+-- What counters would be made with, as create_missing makes them, of one state of both tables. A hold that ended has
+-- closed_at: of the past that is known sooner than how it ended.
+select n.account_id, n.scope_key, n.period_end, n.period_start, n.counter_id,
+       coalesce((
+           select sum(meter_amount(n.meter, counted_calls(u.outcome, u.adjusted_calls),
+                                   counted_units(u.outcome, u.quantity), u.cost_nanos))
+           from usage_log u
+           where u.account_id = n.account_id and u.counted_at >= n.period_start and u.counted_at < n.period_end
+             and n.scope_key = any (scope_keys(u.user_id, u.project_id, u.api_key_id))
+             and selected(n, u.operation, u.provider, u.model, u.counted_at)
+       ), 0)::bigint as settled,
+       coalesce((
+           select sum(meter_amount(n.meter, d.calls, d.quantity, d.estimated_cost_nanos))
+           from decisions d
+           where d.account_id = n.account_id and d.closed_at is null and d.state = 'held'
+             and d.decided_at >= n.period_start and d.decided_at < n.period_end
+             and n.scope_key = any (scope_keys(d.user_id, d.project_id, d.api_key_id))
+             and selected(n, d.operation, d.provider, d.model, d.decided_at)
+       ), 0)::bigint as held
+from json_populate_recordset(null::counters, $1::json) as n
+
 -- name: watch
 update counters c
 set watched = k.watched::json, warn_at = k.warn_at

@@ -7,9 +7,9 @@ from uuid import UUID
 import orjson
 
 from contracts.limits import TTL_SECONDS_MAX, Limit
-from ledger_service.domain.counters import Counted, CounterKey
+from ledger_service.domain.counters import Balance, Counted, CounterKey
 from ledger_service.domain.periods import Calendar
-from ledger_service.store.counters import counter_definition
+from ledger_service.store.counters import compute_balances, counter_definition
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -57,9 +57,15 @@ async def find_calendar(connection: "Connection", account_id: str, position: int
     return Calendar(data["time_zone"], datetime.fromisoformat(data["billing_anchor"]).date()) if data else Calendar()
 
 
-async def find_counter(connection: "Connection", key: CounterKey) -> "asyncpg.Record | None":
+async def find_counter(connection: "Connection", key: CounterKey) -> Balance | None:
     """What is settled and held now."""
-    return await connection.fetchrow(SQL["counter"], *key)
+    row = await connection.fetchrow(SQL["counter"], *key)
+    return None if row is None else Balance(row["settled"], row["held"])
+
+
+async def compute_counter(connection: "Connection", key: CounterKey, counted: Counted) -> Balance:
+    """The same from what the counter is made of."""
+    return (await compute_balances(connection, {key: counted}))[key]
 
 
 async def find_open_holds(

@@ -22,10 +22,12 @@ DAYS_DEFAULT: Final = 30
 async def read_estimates(
     connection: "Connection", start: datetime, end: datetime, account_id: str | None
 ) -> list[EstimateLine]:
-    """What was held beside what was settled: ``start`` ≤ occurred_at < ``end``, of one account or of all."""
-    async with connection.transaction(readonly=True):
-        await connection.execute(SQL["scan"])
-        rows = await connection.fetch(SQL["estimates"], start, end, account_id, LINES_MAX)
+    """What was held beside what was settled: ``start`` ≤ occurred_at < ``end``, of one account or of all.
+
+    To be called in a transaction.
+    """
+    await connection.fetch(SQL["scan"])  # until the transaction ends
+    rows = await connection.fetch(SQL["estimates"], start, end, account_id, LINES_MAX)
     return [_estimate_line(row) for row in rows]
 
 

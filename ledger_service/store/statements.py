@@ -17,13 +17,12 @@ SQL: Final = load(__name__)
 
 
 async def read_statement(connection: "Connection", account_id: str, month: date) -> Statement:
-    """The account's statement of a month in UTC (its first day)."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        closed = await find_closing(connection, account_id, month)
-        opening = await connection.fetchrow(SQL["opening"], account_id, month)
-        lines = await connection.fetch(SQL["lines"], account_id, month)
-        sections = {row["section"]: row for row in await connection.fetch(SQL["sections"], account_id, month)}
-        entries = await connection.fetch(SQL["entries"], account_id, month, ENTRIES_MAX)
+    """The account's statement of a month in UTC (its first day). To be read in one snapshot."""
+    closed = await find_closing(connection, account_id, month)
+    opening = await connection.fetchrow(SQL["opening"], account_id, month)
+    lines = await connection.fetch(SQL["lines"], account_id, month)
+    sections = {row["section"]: row for row in await connection.fetch(SQL["sections"], account_id, month)}
+    entries = await connection.fetch(SQL["entries"], account_id, month, ENTRIES_MAX)
     assert opening is not None, "a sum has one row"
     before, total = Figures(**_figures(opening)), _sum(_figures(row) for row in lines)
     return Statement(

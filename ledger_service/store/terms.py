@@ -41,7 +41,9 @@ class TermsCache:
 
     _ENTRIES_MAX: Final = 10_000
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_exact: bool = False) -> None:
+        """``is_exact``: never what came after the connection's snapshot, for answers that are of one moment."""
+        self._is_exact = is_exact
         self._plans: dict[str, tuple[PlanStored, Selected]] = {}
         self._additions: dict[str, _Additions] = {}
         self._calendars: dict[tuple[str, date], Calendar] = {}
@@ -78,7 +80,8 @@ class TermsCache:
 
     def _is_behind(self, row: "asyncpg.Record") -> bool:
         version: int = row["limits_version"]
-        return version > self._additions.get(row["account_id"], _NO_ADDITIONS).version
+        known = self._additions.get(row["account_id"], _NO_ADDITIONS).version
+        return version != known if self._is_exact else version > known
 
     async def _load(self, connection: "Connection", versions: dict[str, int]) -> dict[str, _Additions]:
         overrides = await load_overrides(connection, versions)
@@ -102,7 +105,8 @@ class TermsCache:
         if plan_id is None:
             return None, {}
         cached = self._plans.get(plan_id)
-        if cached is None or version is None or cached[0].version < version:
+        is_known = cached is not None and version is not None and cached[0].version >= version
+        if cached is None or not is_known or (self._is_exact and cached[0].version != version):
             plan = await find_plan(connection, plan_id)
             if plan is None:
                 return None, {}

@@ -46,13 +46,12 @@ async def read_usage_log(
     chosen: UsageLogFilter,
     after: tuple[datetime, UUID] | None,
     rows_max: int,
-    as_of: datetime | None = None,
 ) -> "list[asyncpg.Record]":
-    """A page of the usage log as recorded until ``as_of``, newest first, after (occurred_at, operation_id)."""
+    """A page of the usage log, newest first, after the given (occurred_at, operation_id)."""
     occurred_at, operation_id = after or (None, None)
     return await connection.fetch(
         SQL["log_page"],
         account_id, chosen.start, chosen.end, chosen.counted_start, chosen.counted_end, chosen.operations,
         chosen.providers, chosen.models, chosen.user_id, chosen.project_id, chosen.api_key_id, chosen.outcome,
-        occurred_at, operation_id, rows_max, as_of,
+        occurred_at, operation_id, rows_max,
     )  # fmt: skip

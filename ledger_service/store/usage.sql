@@ -5,7 +5,7 @@ where account_id = $1 and period = $2
 order by operation, provider, model
 
 -- name: log_page
--- Newest first, after the cursor ($13, $14) where there is one; recorded until $16, where that is given.
+-- Newest first, after the cursor ($13, $14) where there is one.
 select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
        requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, counted_at, recorded_at, duration_ms,
        status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message,
@@ -24,6 +24,5 @@ where account_id = $1
   and ($11::text is null or api_key_id = $11)
   and ($12::text is null or outcome = $12)
   and ($13::timestamptz is null or (occurred_at, operation_id) < ($13, $14::uuid))
-  and ($16::timestamptz is null or recorded_at <= $16)
 order by occurred_at desc, operation_id desc
 limit $15
