@@ -27,6 +27,8 @@ _METHODS: Final = frozenset({"get", "put", "post", "delete", "patch"})
 #: See http_bounds.
 _EVERYWHERE: Final = (HEADERS_TOO_LARGE, REQUEST_TIMEOUT, INTERNAL)
 _OF_BODIES: Final = (MALFORMED_JSON, TOO_LARGE)
+#: Of responses: what a header says, by its name.
+Headers = Mapping[str, str]
 #: What FastAPI says of a 422 by itself, and no service answers.
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
 
@@ -47,6 +49,24 @@ def document_problems(app: FastAPI, everywhere: Iterable[ProblemType] = (), own:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def document_headers(app: FastAPI, parameter: str, headers: Headers, problems: Iterable[ProblemType]) -> None:
+    """Adds to the app's document, on the routes that take this parameter, the headers of their success and the problems
+    that it may end in."""
+    original = app.openapi
+    described = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+
+    def openapi() -> Document:
+        document = original()
+        for operations in document["paths"].values():
+            for operation in (operations[method] for method in _METHODS & operations.keys()):
+                if any(one["name"] == parameter for one in operation.get("parameters", ())):
+                    operation["responses"]["200"].setdefault("headers", {}).update(described)
+                    _add_problems(operation["responses"], problems)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as above
 
 
 def _complete(document: Document, everywhere: tuple[ProblemType, ...], own: Own) -> None:
@@ -78,6 +98,10 @@ def _complete_operation(operation: Document, kinds: list[ProblemType], schemas: 
     for status, response in responses.items():
         if int(status) >= HTTPStatus.BAD_REQUEST and "application/json" in response.get("content", {}):
             response["content"] = {CONTENT_TYPE: {"schema": _SCHEMA}}
+    _add_problems(responses, kinds)
+
+
+def _add_problems(responses: Document, kinds: Iterable[ProblemType]) -> None:
     for kind in kinds:
         empty = {"description": "", "content": {CONTENT_TYPE: {"schema": _SCHEMA}}}
         known = responses.setdefault(str(kind.status), empty)

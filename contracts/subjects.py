@@ -31,3 +31,8 @@ def subject_of(event_type: str) -> str:
     """``usage.operation.completed.v1`` → ``usage.v1.operation.completed``; any version goes to the same subject."""
     kind = event_type.removeprefix(_TYPE_PREFIX).split(".", 1)[0]
     return f"usage.v1.operation.{kind}"
+
+
+#: On what the ledger says that it committed: the log position it committed that as, for readers to demand
+#: (min_position). Over HTTP as well.
+POSITION_HEADER: Final = "Ledger-Position"

@@ -1,7 +1,7 @@
 """Events over HTTP: many requests, one transaction; each answered once its own events are committed."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from contracts.batching import MicroBatcher, QueueFullError
 from contracts.events import RecordedRanges
@@ -14,7 +14,12 @@ from ledger_service.store.pool import TRANSIENT, Pool, StoreUnavailableError
 QUEUE_MAX: Final = 1_000
 REQUESTS_PER_BATCH_MAX: Final = 200
 
-Receipts = list[Receipt | Problem]
+
+class Received(NamedTuple):
+    """What became of each of a request's submissions, and the position that they were committed as."""
+
+    receipts: list[Receipt | Problem]
+    position: int | None
 
 
 class EventIntake:
@@ -23,25 +28,25 @@ class EventIntake:
     def __init__(
         self,
         pool: Pool,
-        confirm: Callable[[list[RecordedRanges]], Awaitable[None]],
+        confirm: Callable[[list[RecordedRanges], int], Awaitable[None]],
         on_letters: Callable[[list[str]], None],
     ) -> None:
         self._pool = pool
         self._confirm = confirm
         self._on_letters = on_letters
-        self._batcher: MicroBatcher[list[Submission], Receipts] = MicroBatcher(
+        self._batcher: MicroBatcher[list[Submission], Received] = MicroBatcher(
             self._handle, REQUESTS_PER_BATCH_MAX, QUEUE_MAX
         )
         self.run = self._batcher.run
 
-    async def record(self, submissions: list[Submission]) -> Receipts:
-        """What became of each, once committed. Raises ProblemError (overloaded) and StoreUnavailableError."""
+    async def record(self, submissions: list[Submission]) -> Received:
+        """What became of them, once committed. Raises ProblemError (overloaded) and StoreUnavailableError."""
         try:
             return await self._batcher.submit(submissions)
         except QueueFullError:
             raise ProblemError(OVERLOADED, f"{QUEUE_MAX} requests with events are waiting") from None
 
-    async def _handle(self, requests: Sequence[list[Submission]]) -> list[Receipts | Exception]:
+    async def _handle(self, requests: Sequence[list[Submission]]) -> list[Received | Exception]:
         submissions = [submission for request in requests for submission in request]
         sequences = [sequence for sequence in map(sequence_of, submissions) if sequence is not None]
         try:
@@ -49,6 +54,6 @@ class EventIntake:
         except TRANSIENT as error:
             raise StoreUnavailableError(str(error)) from error
         self._on_letters(recorded.letter_codes)
-        await self._confirm(recorded.confirmations)
+        await self._confirm(recorded.confirmations, recorded.position)
         receipts = iter(recorded.receipts)
-        return [[next(receipts) for _ in request] for request in requests]
+        return [Received([next(receipts) for _ in request], recorded.position) for request in requests]

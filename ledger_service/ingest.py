@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from contracts.events import RecordedRanges
-from contracts.subjects import INGEST_CONSUMER, RECORDED, STREAM
+from contracts.subjects import INGEST_CONSUMER, POSITION_HEADER, RECORDED, STREAM
 from ledger_service.intake import add_to_batch
 from ledger_service.pull import PullSubscription
 from ledger_service.recording import Batch, Recorded, record
@@ -55,13 +55,14 @@ class Ingest:
             recorded = await self._record_patiently(batch)
             self._on_letters(recorded.letter_codes)
             await self._acknowledge(messages)
-            await self.confirm(recorded.confirmations)
+            await self.confirm(recorded.confirmations, recorded.position)
 
-    async def confirm(self, confirmations: list[RecordedRanges]) -> None:
-        """Tells producers what is committed. Best effort: it is said again, see confirm_active()."""
+    async def confirm(self, confirmations: list[RecordedRanges], position: int | None = None) -> None:
+        """Tells producers what is committed, and as what. Best effort: it is said again, see confirm_active()."""
+        headers = None if position is None else {POSITION_HEADER: str(position)}
         try:
             for confirmation in confirmations:
-                await self._connection.publish(RECORDED, confirmation.model_dump_json().encode())
+                await self._connection.publish(RECORDED, confirmation.model_dump_json().encode(), headers=headers)
         except nats.errors.Error as error:
             log.warning("confirmation_lost", error=str(error))
 

@@ -17,8 +17,9 @@ from nats.aio.client import Client
 from contracts.access.authenticator import Memory, make_access
 from contracts.access.guard import document_access, require_rules
 from contracts.http_bounds import BoundedBodies, bounded_protocol, bounds_for
-from contracts.http_documents import document_problems
+from contracts.http_documents import document_headers, document_problems
 from contracts.http_problems import install_problems
+from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_UNKNOWN
 from ledger_service.api import (
     accounts,
     adjustments,
@@ -44,6 +45,7 @@ from ledger_service.api import (
 from ledger_service.api.access import RULES
 from ledger_service.api.bodies import body_bytes_max
 from ledger_service.api.documents import EVERYWHERE, OWN
+from ledger_service.api.moments import HEADERS
 from ledger_service.calls import STORE_ERRORS, Calls, store_unavailable
 from ledger_service.config import Settings
 from ledger_service.database_url import is_safe
@@ -110,6 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable))
     document_problems(app, EVERYWHERE, OWN)
     document_access(app, RULES)
+    document_headers(app, "as_of", HEADERS, (POSITION_UNKNOWN, POSITION_NOT_REACHED, MOMENT_UNSETTLED))
     return app
 
 

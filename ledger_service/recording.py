@@ -14,6 +14,7 @@ from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.alerts import raise_for_counters
 from ledger_service.store.dead_letters import DeadLetter, add_dead_letters
 from ledger_service.store.event_log import append_incoming, clear_incoming, find_events, find_finished, incoming_row
+from ledger_service.store.moments import committing
 from ledger_service.store.pool import REFUSED, Connection, Pool, retrying
 from ledger_service.store.sources import add_sequences
 
@@ -34,12 +35,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of a batch: a receipt or a problem per submission, all that is committed of its sources, and of each
-    letter that was added why."""
+    """What became of a batch: a receipt or a problem per submission, all that is committed of its sources, of each
+    letter that was added why, and the position that it was committed as."""
 
     receipts: list[Receipt | Problem]
     confirmations: list[RecordedRanges]
     letter_codes: list[str] = field(default_factory=list)
+    position: int = 0
 
 
 async def record(pool: Pool, batch: Batch) -> Recorded:
@@ -93,7 +95,8 @@ async def _finish(connection: Connection, batch: Batch, receipts: list[Receipt |
         first = letters[0].problem
         log.warning("dead_lettered", letters=len(letters), code=first.code, detail=first.detail)
     confirmations = await add_sequences(connection, batch.sequences)
-    return Recorded(receipts, confirmations, [letter.problem.code for letter in letters])
+    codes = [letter.problem.code for letter in letters]
+    return Recorded(receipts, confirmations, codes, await committing(connection))
 
 
 async def append_events(connection: Connection, submissions: Sequence[Submission]) -> list[Receipt]:
@@ -174,7 +177,8 @@ async def _record_apart(pool: Pool, batch: Batch, accounts: frozenset[str]) -> R
     second = await record(pool, Batch([batch.submissions[index] for index in rest], batch.letters, batch.sequences))
     receipts = dict(zip([*places, *rest], [*first.receipts, *second.receipts], strict=True))
     in_order = [receipts[index] for index in range(len(batch.submissions))]
-    return Recorded(in_order, second.confirmations, first.letter_codes + second.letter_codes)
+    codes = first.letter_codes + second.letter_codes
+    return Recorded(in_order, second.confirmations, codes, second.position)
 
 
 async def _record_one_by_one(connection: Connection, batch: Batch) -> Recorded:

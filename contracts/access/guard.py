@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Protocol
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.datastructures import QueryParams
 from starlette.types import Scope as AsgiScope
@@ -17,7 +18,14 @@ from contracts.access.bearer import bearer_token
 from contracts.access.caller import CALLER
 from contracts.access.principal import ANYBODY, Principal
 from contracts.access.rules import OPEN, About, Rule, Rules, not_your_account
-from contracts.problems import ACCESS_UNAVAILABLE, FORBIDDEN, OVERLOADED, RATE_LIMITED, UNAUTHENTICATED
+from contracts.problems import (
+    ACCESS_UNAVAILABLE,
+    FORBIDDEN,
+    OVERLOADED,
+    RATE_LIMITED,
+    UNAUTHENTICATED,
+    broken_rule,
+)
 
 #: Open to all in every service, whoever serves them.
 OPEN_PATHS: Final = frozenset(
@@ -25,6 +33,8 @@ OPEN_PATHS: Final = frozenset(
 )
 ACCOUNT: Final = "account_id"
 SCHEME: Final = "bearer"
+#: Of a parameter that nobody knows, so much is said again.
+NAME_SHOWN_MAX: Final = 100
 #: What every guarded route may answer, for the documents.
 ACCESS_PROBLEMS: Final = (UNAUTHENTICATED, FORBIDDEN, RATE_LIMITED, ACCESS_UNAVAILABLE, OVERLOADED)
 _PRINCIPAL: Final = "usage_ledger.principal"
@@ -41,10 +51,11 @@ class Access(Protocol):
         ...
 
 
-def guarded(rules: Rules, *, strict_content_type: bool = True) -> type[APIRoute]:
+def guarded(rules: Rules, *, strict_content_type: bool = True, strict_query: bool = False) -> type[APIRoute]:
     """The class of routes under these rules. Making one that they do not name raises LookupError.
 
-    Without ``strict_content_type`` a JSON body is one whatever its Content-Type says.
+    Without ``strict_content_type`` a JSON body is one whatever its Content-Type says. With ``strict_query`` reads
+    refuse parameters that they do not know: answered as if they were not there, they would look obeyed.
     """
 
     class GuardedRoute(APIRoute):
@@ -53,10 +64,30 @@ def guarded(rules: Rules, *, strict_content_type: bool = True) -> type[APIRoute]
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # Any: as FastAPI has it
             self.strict_content_type = strict_content_type
             handler = super().get_route_handler()
+            if strict_query and self.methods == {"GET"}:
+                handler = _strict(handler, _query_names(self.dependant))
             rule = rule_of(rules, self.path_format, self.methods or ())
             return handler if rule is OPEN else _guard(rule, handler)
 
     return GuardedRoute
+
+
+def _query_names(dependant: Dependant) -> frozenset[str]:
+    own = frozenset(field.alias for field in dependant.query_params)
+    return own.union(*map(_query_names, dependant.dependencies))
+
+
+def _strict(
+    handler: Callable[[Request], Awaitable[Response]], names: frozenset[str]
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # Any: as FastAPI has it
+    async def strict(request: Request) -> Response:
+        for name in request.query_params:
+            if name not in names:
+                message = f"no parameter of this read; it takes: {', '.join(sorted(names)) or 'none'}"
+                raise broken_rule(f"query.{name[:NAME_SHOWN_MAX]}", "unknown", message)
+        return await handler(request)
+
+    return strict
 
 
 def rule_of(rules: Rules, path: str, methods: Iterable[str]) -> Rule:

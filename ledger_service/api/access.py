@@ -73,4 +73,4 @@ RULES: Final[Rules] = {
     ("POST", "/v1/tokens:introspect"): needs(About.EVERYBODY, Scope.LIMITS_CHECK),
 }
 
-LedgerRoute: Final = guarded(RULES, strict_content_type=False)
+LedgerRoute: Final = guarded(RULES, strict_content_type=False, strict_query=True)

@@ -10,7 +10,7 @@ from contracts.problems import NOT_FOUND, ProblemError
 from ledger_service.administration import change_account, change_plan
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
-from ledger_service.api.moments import Demanded, reading
+from ledger_service.api.moments import Demanded, reading, writing
 from ledger_service.services import Services, services
 from ledger_service.store.accounts import find_account, find_plan
 
@@ -22,9 +22,9 @@ Wired = Annotated[Services, Depends(services)]
 
 
 @router.put("/plans/{plan_id}")
-async def write_plan(plan_id: Name, plan: Plan, wired: Wired) -> PlanStored:
+async def write_plan(plan_id: Name, plan: Plan, wired: Wired, response: Response) -> PlanStored:
     """Creates a plan, or its next version, which holds from the next limit check on."""
-    async with wired.reads.acquire() as connection:
+    async with writing(wired.reads, response) as connection:
         return await change_plan(connection, plan_id, plan)
 
 
@@ -40,12 +40,12 @@ async def read_plan(plan_id: Name, wired: Wired, demand: Demanded, response: Res
 
 
 @router.put("/accounts/{account_id}")
-async def write_account(account_id: Name, account: Account, wired: Wired) -> AccountStored:
+async def write_account(account_id: Name, account: Account, wired: Wired, response: Response) -> AccountStored:
     """Registers an account, or changes its plan or calendar.
 
     The plan may come later: until then its limit checks are denied as unknown_plan.
     """
-    async with wired.reads.acquire() as connection:
+    async with writing(wired.reads, response) as connection:
         return await change_account(connection, account_id, account)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from contracts.access.guard import bound_account, principal_of_request
 from contracts.access.rules import not_your_account
@@ -10,6 +10,7 @@ from contracts.adjustments import Adjustment, AdjustmentStored
 from ledger_service.adjusting import adjust
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, read_model
+from ledger_service.api.moments import writing
 from ledger_service.calls import CHECK_BYTES_MAX
 from ledger_service.services import Services, services
 
@@ -25,7 +26,7 @@ def author_of(request: Request) -> str:
 
 
 @router.post("/adjustments", openapi_extra=json_body(Adjustment))
-async def record_adjustment(request: Request, wired: Wired) -> AdjustmentStored:
+async def record_adjustment(request: Request, wired: Wired, response: Response) -> AdjustmentStored:
     """Corrects what was recorded, by an event of its own: nothing that was recorded changes.
 
     Limits count it at once, in the windows of what it corrects. The same ``adjustment_id`` with the same body: the same
@@ -35,5 +36,5 @@ async def record_adjustment(request: Request, wired: Wired) -> AdjustmentStored:
     only = bound_account(request)
     if only not in (None, wanted.account_id):
         raise not_your_account()
-    async with wired.writes.acquire() as connection:
+    async with writing(wired.writes, response) as connection:
         return await adjust(connection, wanted, author_of(request))

@@ -8,7 +8,7 @@ from contracts.credits import CreditGrant, CreditGrants, CreditGrantStored
 from contracts.identifiers import Name
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
-from ledger_service.api.moments import Demanded, reading
+from ledger_service.api.moments import Demanded, reading, writing
 from ledger_service.credit_granting import change_grant, credit_claims, end_grant, grant_states
 from ledger_service.services import Services, services
 from ledger_service.standings import balances_for, make_missing
@@ -26,13 +26,15 @@ Wired = Annotated[Services, Depends(services)]
 
 
 @router.put("/{grant_id}")
-async def write_grant(account_id: Name, grant_id: Name, grant: CreditGrant, wired: Wired) -> CreditGrantStored:
+async def write_grant(
+    account_id: Name, grant_id: Name, grant: CreditGrant, wired: Wired, response: Response
+) -> CreditGrantStored:
     """Gives credit on a limit with ``credit``, or changes a grant. It counts from the next limit check on.
 
     The same grant again changes nothing. A change works from the grant's beginning on; to stop a grant and leave what
     was used as it was, delete it.
     """
-    async with wired.reads.acquire() as connection:
+    async with writing(wired.reads, response) as connection:
         return await change_grant(connection, account_id, grant_id, grant, wired.default_plan_id)
 
 
@@ -50,7 +52,7 @@ async def read_grants(account_id: Name, wired: Wired, demand: Demanded, response
 
 
 @router.delete("/{grant_id}")
-async def delete_grant(account_id: Name, grant_id: Name, wired: Wired) -> CreditGrantStored:
+async def delete_grant(account_id: Name, grant_id: Name, wired: Wired, response: Response) -> CreditGrantStored:
     """Ends a grant now, for good: what was used of it stays used, what is left is lost. Ended again: no change."""
-    async with wired.reads.acquire() as connection:
+    async with writing(wired.reads, response) as connection:
         return await end_grant(connection, account_id, grant_id, wired.default_plan_id)

@@ -22,7 +22,9 @@ from contracts.problems import (
 )
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import EVENTS_BYTES_MAX, read_body
+from ledger_service.api.moments import POSITION
 from ledger_service.domain.batches import CONFLICTS, Receipt, Submission
+from ledger_service.event_intake import Received
 from ledger_service.intake import read_event
 from ledger_service.recording import conflict_problem
 from ledger_service.services import Services, services
@@ -66,7 +68,7 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
     only = bound_account(request)
     if only is not None:
         reads = [_own(read, only) for read in reads]
-    results = await _record(wired, reads)
+    results, position = await _record(wired, reads)
     problems = [(index, result) for index, result in enumerate(results) if isinstance(result, Problem)]
     if problems and not is_batch:
         return problem_response(problems[0][1])
@@ -79,6 +81,7 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
             }
         ),
         media_type="application/json",
+        headers=None if position is None else {POSITION: str(position)},
     )
 
 
@@ -123,10 +126,11 @@ def _skip_space(text: str, position: int) -> int:
     return position
 
 
-async def _record(wired: Services, reads: list[Submission | Problem]) -> list[Receipt | Problem]:
-    """Records what could be read; in the place of each, what became of it."""
+async def _record(wired: Services, reads: list[Submission | Problem]) -> tuple[list[Receipt | Problem], int | None]:
+    """Records what could be read; in the place of each, what became of it; and the position, where there is any."""
     submissions = [read for read in reads if isinstance(read, Submission)]
-    receipts = iter(await wired.event_intake.record(submissions) if submissions else [])
+    received = await wired.event_intake.record(submissions) if submissions else Received([], None)
+    receipts = iter(received.receipts)
     results: list[Receipt | Problem] = []
     for read in reads:
         if isinstance(read, Problem):
@@ -135,4 +139,4 @@ async def _record(wired: Services, reads: list[Submission | Problem]) -> list[Re
         receipt = next(receipts)
         is_conflict = isinstance(receipt, Receipt) and receipt in CONFLICTS
         results.append(conflict_problem(read, receipt) if is_conflict else receipt)
-    return results
+    return results, received.position

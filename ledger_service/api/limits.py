@@ -11,7 +11,7 @@ from contracts.identifiers import Name
 from contracts.limits import LimitOverride, LimitOverrideStored
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
-from ledger_service.api.moments import Demanded, reading
+from ledger_service.api.moments import Demanded, reading, writing
 from ledger_service.overrides import change_override, remove_override
 from ledger_service.services import Services, services
 from ledger_service.store.alerts import list_alerts
@@ -35,14 +35,14 @@ class Overrides(BaseModel):
 
 @router.put("/limits/{limit_id}")
 async def write_override(
-    account_id: Name, limit_id: Name, override: LimitOverride, wired: Wired
+    account_id: Name, limit_id: Name, override: LimitOverride, wired: Wired, response: Response
 ) -> LimitOverrideStored:
     """A limit for this account, or for one user, project or key of it, that adds to the plan or replaces its limit.
 
     Holds from the next limit check on, while it is valid. One with the same ``scope_id`` and ``valid_from`` is
     replaced; one whose time overlaps is refused.
     """
-    async with wired.reads.acquire() as connection:
+    async with writing(wired.reads, response) as connection:
         return await change_override(connection, account_id, limit_id, override, wired.default_plan_id)
 
 
@@ -57,10 +57,14 @@ async def read_overrides(account_id: Name, wired: Wired, demand: Demanded, respo
 
 @router.delete("/limits/{limit_id}")
 async def delete_override(
-    account_id: Name, limit_id: Name, wired: Wired, scope_id: Annotated[Name | None, Query()] = None
+    account_id: Name,
+    limit_id: Name,
+    wired: Wired,
+    response: Response,
+    scope_id: Annotated[Name | None, Query()] = None,
 ) -> Overrides:
     """Takes back the overrides of a limit (those for ``scope_id``, where given); answers what was taken back."""
-    async with wired.reads.acquire() as connection:
+    async with writing(wired.reads, response) as connection:
         return Overrides(overrides=await remove_override(connection, account_id, limit_id, scope_id))
 
 

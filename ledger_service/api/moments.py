@@ -22,17 +22,18 @@ from fastapi import Depends, Query, Response
 
 from contracts.events import Moment
 from contracts.problems import broken_rule
+from contracts.subjects import POSITION_HEADER
 from ledger_service.past import connection_at
 from ledger_service.projections.past import NoPastError
 from ledger_service.services import Services
-from ledger_service.store.moments import POSITION_MAX, Demand, Snapshot, snapshot
-from ledger_service.store.pool import Connection
+from ledger_service.store.moments import POSITION_MAX, Demand, Snapshot, committing, snapshot
+from ledger_service.store.pool import Connection, Pool
 from ledger_service.store.terms import TermsCache
 
 WAIT_SECONDS_DEFAULT: Final = 2.0
 WAIT_SECONDS_MAX: Final = 30.0
 
-POSITION: Final = "Ledger-Position"
+POSITION: Final = POSITION_HEADER
 READ_AT: Final = "Ledger-Read-At"
 AS_OF: Final = "Ledger-As-Of"
 #: What they say, for the documents.
@@ -104,6 +105,16 @@ async def reading(wired: Services, demand: Demand) -> AsyncIterator[Read]:
             yield Read(connection_at(connection, demand.as_of), demand.as_of, seen, terms)
         except NoPastError as error:
             raise broken_rule("query.as_of", "unsupported", f"{error}: ask without as_of") from None
+
+
+@asynccontextmanager
+async def writing(pool: Pool, response: Response) -> AsyncIterator[Connection]:
+    """A transaction; the response tells the position that it commits as, for readers to demand."""
+    async with pool.acquire() as connection:
+        async with connection.transaction():
+            yield connection
+            position = await committing(connection)
+        response.headers[POSITION] = str(position)
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -23,7 +23,7 @@ from contracts.prices import (
 from contracts.problems import INVALID_REQUEST, NOT_FOUND, FieldError, ProblemError
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, read_model
-from ledger_service.api.moments import Demanded, reading
+from ledger_service.api.moments import Demanded, reading, writing
 from ledger_service.calls import CHECK_BYTES_MAX
 from ledger_service.domain.rating import Catalogue, CostTooLargeError, PriceVersion, Rated, worst_case
 from ledger_service.price_changes import change_price, cost_problem, key_of
@@ -39,7 +39,7 @@ Now = Annotated[Moment | None, Query(description="in force at that time")]
 
 @router.put("/prices/{provider}/{operation}/{model:path}", openapi_extra=json_body(Price))
 async def write_price(
-    provider: Name, operation: OperationType, model: ModelName, request: Request, wired: Wired
+    provider: Name, operation: OperationType, model: ModelName, request: Request, wired: Wired, response: Response
 ) -> PriceStored:
     """Creates the version of a price that begins at ``valid_from``, or changes it. Open holds stay as they are.
 
@@ -48,7 +48,7 @@ async def write_price(
     """
     price = await read_model(request, Price, PRICE_BYTES_MAX)
     key = PriceKey(provider=provider, operation=operation, model=model)
-    async with wired.reads.acquire() as connection:
+    async with writing(wired.reads, response) as connection:
         return await change_price(connection, key, price)
 
 

@@ -42,6 +42,11 @@ class Snapshot(NamedTuple):
     read_at: datetime
 
 
+async def committing(connection: "Connection") -> int:
+    """The position that the connection's transaction commits as: whoever reads it there sees what this wrote."""
+    return int(await connection.fetchval(SQL["committing"]))
+
+
 class _Patience:
     """Waits in growing steps until its time is over."""
 

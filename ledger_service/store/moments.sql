@@ -30,3 +30,8 @@ left join pg_stat_activity a
        where l.pid = coalesce(a.leader_pid, a.pid) and l.locktype = 'advisory' and l.objsubid = 1
          and l.mode = 'ShareLock' and (l.classid::bigint << 32 | l.objid::bigint) = 7205759403792801
    )
+
+-- name: committing
+-- As what this transaction commits. One that changed nothing answers what was there, which had committed by then.
+select coalesce(pg_current_xact_id_if_assigned()::text,
+                (pg_snapshot_xmax(pg_current_snapshot())::text::numeric - 1)::text) as position
