@@ -72,6 +72,7 @@ from ledger_service.store.terms import TermsCache
 from ledger_service.stream import check_seals_stream, check_stream, connect_nats
 from ledger_service.stream_gaps import StreamGaps
 from ledger_service.workers.expiry import expire_holds
+from ledger_service.workers.freshness import Freshness
 from ledger_service.workers.sealer import Sealer
 
 log = structlog.get_logger()
@@ -155,6 +156,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         Leases(background, limit_checks),
     )
     await serve_calls(connection_to_nats, calls, stack)
+    freshness = Freshness(connection_to_nats)
     await ingest.start()
     stack.push_async_callback(ingest.give_back)
     _run(
@@ -165,6 +167,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         ingest.keep_asking(),
         ingest.confirm_active(settings.confirm_interval_seconds),
         stream_gaps.watch(settings.confirm_interval_seconds),
+        freshness.watch(),
         expire_holds(background, settings.expiry_interval_seconds),
     )
     chain = await _start_sealing(settings, connection_to_nats, stack, told)
@@ -181,6 +184,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         prices=CatalogueCache(),
         metrics=told,
         nats=connection_to_nats,
+        freshness=freshness,
         seals=chain,
         default_plan_id=settings.default_plan_id,
     )

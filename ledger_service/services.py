@@ -15,6 +15,7 @@ from ledger_service.service_tokens import ServiceTokens
 from ledger_service.store.pool import Pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.terms import TermsCache
+from ledger_service.workers.freshness import Freshness
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Services:
     prices: CatalogueCache
     metrics: Metrics
     nats: Client
+    freshness: Freshness
     #: None: the log is not sealed.
     seals: SealChain | None
     default_plan_id: str | None

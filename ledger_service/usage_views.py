@@ -25,9 +25,11 @@ def json_response(view: Json) -> Response:
     return Response(orjson.dumps(view, default=str), media_type="application/json")
 
 
-def usage_view(account_id: str, period: str, cells: list[SummaryCell], limits: list[Json]) -> Json:
-    """The usage summary."""
-    return {
+def usage_view(
+    account_id: str, period: str, cells: list[SummaryCell], limits: list[Json], late: list[SummaryCell] | None = None
+) -> Json:
+    """The usage summary; ``late``: what of it was late, where that is asked for."""
+    view = {
         "account_id": account_id,
         "period": period,
         "totals": _totals(totals_of(cells)),
@@ -36,6 +38,9 @@ def usage_view(account_id: str, period: str, cells: list[SummaryCell], limits: l
         "by_model": _group(totals_by(cells, lambda cell: cell.model)),
         "limits": limits,
     }
+    if late is not None:
+        view["late"] = _totals(totals_of(late))
+    return view
 
 
 def _group(groups: dict[str, Totals]) -> Json:
@@ -65,6 +70,8 @@ def _usage_log_item(row: "asyncpg.Record") -> Json:
     code, message = item.pop("error_code"), item.pop("error_message")
     item["error"] = {"code": code, "message": message} if code else None
     calls, failures, adjustment = (item.pop(name) for name in ("adjusted_calls", "adjusted_failures", "adjustment"))
+    item["lag_seconds"] = round((row["recorded_at"] - row["occurred_at"]).total_seconds(), 3)
+    item["late"] = is_late(row["occurred_at"], row["recorded_at"])
     booked = item.pop("booked_period")
     if booked is not None:
         item["booked_period"] = f"{booked:%Y-%m}"
@@ -72,6 +79,12 @@ def _usage_log_item(row: "asyncpg.Record") -> Json:
         amounts = {"calls": calls, "units": row["quantity"], "failures": failures}
         item["adjustment"] = {**orjson.loads(adjustment), **amounts}
     return item
+
+
+def is_late(occurred_at: datetime, recorded_at: datetime) -> bool:
+    """Whether a report made at the end of its month (UTC) lacked it."""
+    occurred, recorded = occurred_at.astimezone(UTC), recorded_at.astimezone(UTC)
+    return (recorded.year, recorded.month) > (occurred.year, occurred.month)
 
 
 def encode_cursor(occurred_at: datetime, operation_id: UUID) -> str:

@@ -12,6 +12,7 @@ was recorded until as_of, where that is asked for. A query that reads a table of
 then NoPastError: read the log instead where ``read.as_of`` is not None.
 """
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,11 +36,14 @@ WAIT_SECONDS_MAX: Final = 30.0
 
 POSITION: Final = POSITION_HEADER
 READ_AT: Final = "Ledger-Read-At"
+LAG: Final = "Ledger-Lag-Seconds"
 AS_OF: Final = "Ledger-As-Of"
 #: What they say, for the documents.
 HEADERS: Final = {
     POSITION: "The log position that the answer reflects: all that was committed as this one or an earlier one.",
     READ_AT: "When it was read, by the ledger's clock.",
+    LAG: "How far behind its producers it may be: all events that the stream had so long before are in it. Not given "
+    "with as_of, nor before the ledger has looked at the stream.",
     AS_OF: "Where as_of was given: nothing that was recorded later is in the answer.",
 }
 
@@ -74,6 +78,7 @@ class Read:
     connection: Connection
     as_of: datetime | None
     snapshot: Snapshot
+    lag_seconds: float | None
     #: Of this moment's plans, overrides and grants: those that are remembered are of now.
     terms: TermsCache
 
@@ -86,6 +91,8 @@ class Read:
     def headers(self) -> Mapping[str, str]:
         """What the answer says of itself."""
         headers = {POSITION: str(self.snapshot.position), READ_AT: _rfc3339(self.snapshot.read_at)}
+        if self.as_of is None and self.lag_seconds is not None:
+            headers[LAG] = f"{self.lag_seconds:.3f}"
         if self.as_of is not None:
             headers[AS_OF] = _rfc3339(self.as_of)
         return headers
@@ -99,10 +106,12 @@ class Read:
 @asynccontextmanager
 async def reading(wired: Services, demand: Demand) -> AsyncIterator[Read]:
     """A read-only transaction in which the demand is met. Raises ProblemError where that is not so in time."""
+    complete_at = wired.freshness.complete_at
     async with snapshot(wired.reads, demand) as (connection, seen):
         terms = wired.terms if demand.as_of is None else TermsCache()
+        lag_seconds = None if complete_at is None else time.monotonic() - complete_at
         try:
-            yield Read(connection_at(connection, demand.as_of), demand.as_of, seen, terms)
+            yield Read(connection_at(connection, demand.as_of), demand.as_of, seen, lag_seconds, terms)
         except NoPastError as error:
             raise broken_rule("query.as_of", "unsupported", f"{error}: ask without as_of") from None
 

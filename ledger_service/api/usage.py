@@ -15,7 +15,7 @@ from ledger_service.services import Services, services
 from ledger_service.standings import balances_for, make_missing
 from ledger_service.store.accounts import find_account
 from ledger_service.store.terms import read_terms
-from ledger_service.store.usage import UsageLogFilter, read_summary, read_usage_log
+from ledger_service.store.usage import UsageLogFilter, read_summary, read_usage_log, sum_usage_log
 from ledger_service.usage_views import decode_cursor, json_response, usage_log_view, usage_view
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/accounts/{account_id}", tags=["usage"])
@@ -26,23 +26,36 @@ Month = Annotated[str, Query(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", descriptio
 
 
 @router.get("/usage")
-async def read_usage(account_id: Name, wired: Wired, demand: Demanded, period: Month | None = None) -> Response:
+async def read_usage(
+    account_id: Name,
+    wired: Wired,
+    demand: Demanded,
+    period: Month | None = None,
+    late_after: Annotated[
+        Moment | None, Query(description="also how much of it was recorded after that moment")
+    ] = None,
+) -> Response:
     """Totals of a month (default: the current one) and how each limit on the account stands.
 
-    Limits are shown for the windows that hold now, or, for an earlier month, for those that held at its end.
+    Limits are shown for the windows that hold now, or, for an earlier month, for those that held at its end. With
+    ``late_after``, ``late`` has how much of the totals was recorded after that moment: what a report as of then lacked.
     """
     async with reading(wired, demand) as read:
         chosen = period or f"{read.now:%Y-%m}"
         month = date.fromisoformat(f"{chosen}-01")
         if await find_account(read.connection, account_id) is None:
             raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
-        cells = await read_summary(read.connection, account_id, month)
+        is_past = read.as_of is not None
+        cells = await (sum_usage_log if is_past else read_summary)(read.connection, account_id, month)
+        late = None
+        if late_after is not None:
+            late = await sum_usage_log(read.connection, account_id, month, late_after)
         terms = await read_terms(read.connection, [account_id], read.terms, wired.default_plan_id)
         claims = claims_of_account(account_id, terms[account_id], _moment_in(month, read.now))
-        balances = await balances_for(read.connection, claims, is_past=read.as_of is not None)
+        balances = await balances_for(read.connection, claims, is_past=is_past)
     await make_missing(wired.reads, account_id, balances)
     limits = [limit_state(claim, standing(claim, balances.of), 0) for claim in claims]
-    return read.tell(json_response(usage_view(account_id, chosen, cells, limits)))
+    return read.tell(json_response(usage_view(account_id, chosen, cells, limits, late)))
 
 
 def _moment_in(month: date, now: datetime) -> datetime:
@@ -73,7 +86,8 @@ async def list_usage_log(
     """The account's finished operations, and adjustments, newest first. ``next_cursor`` goes on where a page ended.
 
     An adjustment stands at the time of what it corrects; ``adjustment`` says what that is, who corrected it, and why.
-    What came for a month that was closed already has ``booked_period``: the month in whose totals it is.
+    What came for a month that was closed already has ``booked_period``: the month in whose totals it is. ``late``: it
+    was recorded after the end of the month (UTC) in which it occurred; ``lag_seconds``: how long after it occurred.
     """
     chosen = UsageLogFilter(
         start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome

@@ -40,6 +40,13 @@ async def read_summary(connection: "Connection", account_id: str, month: date) -
     return [SummaryCell(*row) for row in await connection.fetch(SQL["summary"], account_id, month)]
 
 
+async def sum_usage_log(
+    connection: "Connection", account_id: str, month: date, after: datetime | None = None
+) -> list[SummaryCell]:
+    """The same, added up from the usage log: for the past, or of what was recorded after a moment."""
+    return [SummaryCell(*row) for row in await connection.fetch(SQL["summary_of_log"], account_id, month, after)]
+
+
 async def read_usage_log(
     connection: "Connection",
     account_id: str,

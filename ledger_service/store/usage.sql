@@ -4,6 +4,23 @@ from usage_summary
 where account_id = $1 and period = $2
 order by operation, provider, model
 
+-- name: summary_of_log
+-- The same from the usage log: for the past, of which there are no totals.
+select operation, provider, model, sum(counted_calls(outcome, adjusted_calls))::bigint as calls,
+       sum(counted_units(outcome, quantity))::bigint as units, sum(cost_nanos)::bigint as cost_nanos,
+       sum(counted_failures(outcome, adjusted_failures))::bigint as failures
+from (
+    select *
+    from usage_log
+    where account_id = $1 and occurred_at >= $2::date::timestamp at time zone 'UTC'
+      and occurred_at < ($2::date + interval '1 month') at time zone 'UTC' and booked_period is null
+    union all
+    select * from usage_log where account_id = $1 and booked_period = $2
+) booked
+where $3::timestamptz is null or recorded_at > $3
+group by operation, provider, model
+order by operation, provider, model
+
 -- name: log_page
 -- Newest first, after the cursor ($13, $14) where there is one.
 select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,

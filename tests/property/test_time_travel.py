@@ -70,7 +70,7 @@ class History:
             self.grant,
         ]
         seldom = [self.release, self.extend, self.lease, self.put_plan, self.put_account, self.price]
-        steps = [*8 * often, *4 * seldom, *2 * [self.close]]
+        steps: list[Callable[[], Awaitable[None]]] = [*8 * often, *4 * seldom, *2 * [self.close]]
         self.chance.shuffle(steps)
         return steps
 
