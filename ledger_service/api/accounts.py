@@ -32,7 +32,7 @@ async def write_plan(plan_id: Name, plan: Plan, wired: Wired, response: Response
 async def read_plan(plan_id: Name, wired: Wired, demand: Demanded, response: Response) -> PlanStored:
     """The plan's newest version, or the one that it had at ``as_of``."""
     async with reading(wired, demand) as read:
-        plan = await find_plan(read.connection, plan_id)
+        plan = await find_plan(read.known, plan_id)
     read.tell(response)
     if plan is None:
         raise ProblemError(NOT_FOUND, f"there is no plan {plan_id}")
@@ -53,7 +53,7 @@ async def write_account(account_id: Name, account: Account, wired: Wired, respon
 async def read_account(account_id: Name, wired: Wired, demand: Demanded, response: Response) -> AccountStored:
     """The account as it is registered, or was at ``as_of``."""
     async with reading(wired, demand) as read:
-        row = await find_account(read.connection, account_id)
+        row = await find_account(read.known, account_id)
     read.tell(response)
     if row is None or row["plan_id"] is None:
         raise ProblemError(NOT_FOUND, f"account {account_id} is not registered")

@@ -41,7 +41,7 @@ async def list_changes(
             raise broken_rule("query.cursor", "cursor", "not a cursor of an earlier page")
         before = int(cursor)
     async with reading(wired, demand) as read:
-        rows = await read_changes(read.connection, account_id or NO_ACCOUNT, type or ADMINISTRATIVE, before, limit)
+        rows = await read_changes(read.known, account_id or NO_ACCOUNT, type or ADMINISTRATIVE, before, limit)
     read.tell(response)
     items = []
     for row in rows:

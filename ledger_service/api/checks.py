@@ -76,7 +76,7 @@ async def explain_decision(
     and now; the holds that were open then; where the rows of the usage log are that make up what is settled now.
     """
     async with reading(wired, demand) as read:
-        explained = await explain(read.connection, operation_id, account_id, is_past=read.as_of is not None)
+        explained = await explain(read.known, operation_id, account_id, is_past=read.as_of is not None)
     if explained is None:
         raise ProblemError(NOT_FOUND, f"no limit check of operation {operation_id} is known")
     return read.tell(json_response(explained))

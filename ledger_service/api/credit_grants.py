@@ -42,10 +42,10 @@ async def write_grant(
 async def read_grants(account_id: Name, wired: Wired, demand: Demanded, response: Response) -> CreditGrants:
     """All grants, past and future ones too, each with what of it was used, is left and was lost."""
     async with reading(wired, demand) as read:
-        terms = await read_terms(read.connection, [account_id], read.terms, wired.default_plan_id)
+        terms = await read_terms(read.known, [account_id], read.terms, wired.default_plan_id)
         claims = credit_claims(account_id, terms[account_id], read.now)
-        balances = await balances_for(read.connection, claims, is_past=read.as_of is not None)
-        stored = await list_grants(read.connection, account_id)
+        balances = await balances_for(read.known, claims, is_past=read.as_of is not None)
+        stored = await list_grants(read.known, account_id)
     await make_missing(wired.reads, account_id, balances)
     read.tell(response)
     return CreditGrants(grants=grant_states(stored, claims, balances.of))

@@ -50,7 +50,7 @@ async def write_override(
 async def read_overrides(account_id: Name, wired: Wired, demand: Demanded, response: Response) -> Overrides:
     """The account's overrides, past and future ones too. How limits stand is part of the usage summary."""
     async with reading(wired, demand) as read:
-        found = await list_overrides(read.connection, account_id)
+        found = await list_overrides(read.known, account_id)
     read.tell(response)
     return Overrides(overrides=found)
 
@@ -80,5 +80,5 @@ async def read_alerts(
     """Thresholds of limits that were reached, newest first: each once a window."""
     async with reading(wired, demand) as read:
         until = end or read.now
-        rows = await list_alerts(read.connection, account_id, start or until - ALERTS_SINCE, until, limit)
+        rows = await list_alerts(read.known, account_id, start or until - ALERTS_SINCE, until, limit)
     return read.tell(json_response(alerts_view(rows)))

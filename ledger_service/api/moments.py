@@ -4,12 +4,12 @@ A route of its own::
 
     async def read_it(…, wired: Wired, demand: Demanded, response: Response) -> Model:
         async with reading(wired, demand) as read:
-            rows = await read_rows(read.connection, …)
+            rows = await read_rows(read.known, …)
         read.tell(response)  # or the response that it makes itself, or its headers=read.headers
 
-Whatever is in the answer is read through ``read.connection``: one snapshot, which the headers are about, and of it what
-was recorded until as_of, where that is asked for. A query that reads a table of which only the present is known raises
-then NoPastError: read the log instead where ``read.as_of`` is not None.
+Whatever is in the answer is read in one snapshot, which the headers are about, and of it what was recorded until as_of,
+where that is asked for. ``read.known`` leaves out the rest by itself; of a query that reads a table of which only the
+present is known it raises NoPastError. ``read.connection`` is the snapshot itself: queries see to ``read.as_of``.
 """
 
 import time
@@ -83,6 +83,11 @@ class Read:
     terms: TermsCache
 
     @property
+    def known(self) -> Connection:
+        """What the ledger knew then: see ledger_service.past."""
+        return connection_at(self.connection, self.as_of)
+
+    @property
     def now(self) -> datetime:
         """The moment that the answer is of."""
         return self.as_of or self.snapshot.read_at.astimezone(UTC)
@@ -104,14 +109,15 @@ class Read:
 
 
 @asynccontextmanager
-async def reading(wired: Services, demand: Demand) -> AsyncIterator[Read]:
-    """A read-only transaction in which the demand is met. Raises ProblemError where that is not so in time."""
+async def reading(wired: Services, demand: Demand, pool: Pool | None = None) -> AsyncIterator[Read]:
+    """A read-only transaction in which the demand is met, of the pool for short reads, unless another one is named.
+    Raises ProblemError where that is not so in time."""
     complete_at = wired.freshness.complete_at
-    async with snapshot(wired.reads, demand) as (connection, seen):
+    async with snapshot(wired.reads if pool is None else pool, demand) as (connection, seen):
         terms = wired.terms if demand.as_of is None else TermsCache()
         lag_seconds = None if complete_at is None else time.monotonic() - complete_at
         try:
-            yield Read(connection_at(connection, demand.as_of), demand.as_of, seen, lag_seconds, terms)
+            yield Read(connection, demand.as_of, seen, lag_seconds, terms)
         except NoPastError as error:
             raise broken_rule("query.as_of", "unsupported", f"{error}: ask without as_of") from None
 

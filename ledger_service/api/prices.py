@@ -65,8 +65,8 @@ async def read_price(
     """All versions of one price, oldest first, and which of them is in force."""
     key = PriceKey(provider=provider, operation=operation, model=model)
     async with reading(wired, demand) as read:
-        versions = await find_price(read.connection, key_of(key))
-        earlier = await find_changes(read.connection, key_of(key)) if changes else None
+        versions = await find_price(read.known, key_of(key))
+        earlier = await find_changes(read.known, key_of(key)) if changes else None
     read.tell(response)
     if not versions:
         raise ProblemError(NOT_FOUND, f"there is no price for {key}")
@@ -93,7 +93,7 @@ async def read_prices(
     """The versions of all prices, in the order of provider, operation, model and valid_from."""
     after = _decode_cursor(cursor) if cursor else None
     async with reading(wired, demand) as read:
-        items = await list_prices(read.connection, PriceFilter(provider, operation, at), after, limit)
+        items = await list_prices(read.known, PriceFilter(provider, operation, at), after, limit)
     read.tell(response)
     return PriceList(items=items, next_cursor=_encode_cursor(items[-1]) if len(items) == limit else None)
 

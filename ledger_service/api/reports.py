@@ -38,6 +38,6 @@ async def report_estimates(
         if start >= end:
             error = FieldError(field="query.to", rule="period", message="to is later than from")
             raise ProblemError(INVALID_REQUEST, "query.to: to is later than from", [error])
-        lines = await read_estimates(read.connection, start, end, account_id)
+        lines = await read_estimates(read.known, start, end, account_id)
     read.tell(response)
     return EstimateReport(start=start, end=end, account_id=account_id, lines=lines)

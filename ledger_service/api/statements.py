@@ -48,9 +48,9 @@ async def read_account_statement(
     Of a closed period it never changes, in any format.
     """
     async with reading(wired, demand) as read:
-        if await find_account(read.connection, account_id) is None:
+        if await find_account(read.known, account_id) is None:
             raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
-        statement = await read_statement(read.connection, account_id, first_day(period))
+        statement = await read_statement(read.known, account_id, first_day(period))
     # They may be opened by a browser: nothing in them is to run.
     headers = {**read.headers, "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
     match wanted:

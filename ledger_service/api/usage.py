@@ -43,16 +43,16 @@ async def read_usage(
     async with reading(wired, demand) as read:
         chosen = period or f"{read.now:%Y-%m}"
         month = date.fromisoformat(f"{chosen}-01")
-        if await find_account(read.connection, account_id) is None:
+        if await find_account(read.known, account_id) is None:
             raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
         is_past = read.as_of is not None
-        cells = await (sum_usage_log if is_past else read_summary)(read.connection, account_id, month)
+        cells = await (sum_usage_log if is_past else read_summary)(read.known, account_id, month)
         late = None
         if late_after is not None:
-            late = await sum_usage_log(read.connection, account_id, month, late_after)
-        terms = await read_terms(read.connection, [account_id], read.terms, wired.default_plan_id)
+            late = await sum_usage_log(read.known, account_id, month, late_after)
+        terms = await read_terms(read.known, [account_id], read.terms, wired.default_plan_id)
         claims = claims_of_account(account_id, terms[account_id], _moment_in(month, read.now))
-        balances = await balances_for(read.connection, claims, is_past=is_past)
+        balances = await balances_for(read.known, claims, is_past=is_past)
     await make_missing(wired.reads, account_id, balances)
     limits = [limit_state(claim, standing(claim, balances.of), 0) for claim in claims]
     return read.tell(json_response(usage_view(account_id, chosen, cells, limits, late)))
@@ -94,5 +94,5 @@ async def list_usage_log(
     )
     after = decode_cursor(cursor) if cursor else None
     async with reading(wired, demand) as read:
-        rows = await read_usage_log(read.connection, account_id, chosen, after, limit)
+        rows = await read_usage_log(read.known, account_id, chosen, after, limit)
     return read.tell(json_response(usage_log_view(rows, limit)))
