@@ -82,17 +82,21 @@ async def rebuild(verification: Verification, scope: Scope, progress: Progress) 
         done, looking = Rebuilt(), scope
         for round_number in range(1, ROUNDS_MAX + 1):
             done.rounds = round_number
+            wrong: set[str] = set()
             with difference_store() as store:
                 progress.comparing(round_number, None if looking.accounts is None else len(looking.accounts))
                 async for difference in verification.differences(looking):
                     store.add(difference)
+                    wrong.add(difference.projection)
                     if round_number == 1:
                         progress.found(difference)
                 accounts = list(store.accounts())
                 if not accounts:
                     return done
-                await _Swap(connection, done, progress).replace(store, accounts)
-                looking = _again(scope, accounts, {one.projection for one in store.of("")})
+                # What sums up wrong rows was compared with those: it is its turn once they are right.
+                later = {one.name for one in PROJECTIONS if one.sums_up in wrong}
+                await _Swap(connection, done, progress, later).replace(store, accounts)
+                looking = _again(scope, accounts, wrong | later)
         async for difference in verification.differences(looking):
             done.left[difference.projection] += 1
         return done
@@ -129,10 +133,11 @@ def kind_of(difference: Difference) -> str:
 class _Swap:
     """Replaces the rows of one round."""
 
-    def __init__(self, connection: "Connection", done: Rebuilt, progress: Progress) -> None:
+    def __init__(self, connection: "Connection", done: Rebuilt, progress: Progress, later: Collection[str]) -> None:
         self._connection = connection
         self._done = done
         self._progress = progress
+        self._later = later
         self._replacements: dict[str, Replacement] = {}
 
     async def replace(self, store: DifferenceStore, accounts: Sequence[tuple[str, int]]) -> None:
@@ -141,7 +146,7 @@ class _Swap:
         total, dealt_with = sum(number for _, number in accounts), 0
         for portion in _portions(accounts):
             differences = [difference for name in portion for difference in store.of(name)]
-            await self._one_transaction(differences)
+            await self._one_transaction([one for one in differences if one.projection not in self._later])
             dealt_with += len(differences)
             self._progress.replacing(dealt_with, total)
             await asyncio.sleep(BREATH_SECONDS)

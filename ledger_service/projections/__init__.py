@@ -13,6 +13,8 @@ from ledger_service.projections import (
     plans,
     prices,
     sources,
+    usage_hourly,
+    usage_hourly_all,
     usage_log,
     usage_summary,
 )
@@ -26,6 +28,8 @@ PROJECTIONS: Final[tuple[Projection, ...]] = (
     decisions.PROJECTION,
     limit_alerts.PROJECTION,
     counters.PROJECTION,
+    usage_hourly.PROJECTION,
+    usage_hourly_all.PROJECTION,
     limit_overrides.PROJECTION,
     credit_grants.PROJECTION,
     period_closings.PROJECTION,

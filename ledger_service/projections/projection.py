@@ -13,7 +13,8 @@ class Projection:
 
     ``rebuild_sql`` answers the table's rows as the log has them, its columns named as the table's. It reads the
     relations of facts.sql, ``rebuilt_<name>`` of projections that stand before it in the registry, and ``live_<name>``,
-    the table itself. One that is not ``by_account`` reads ``events`` and ``live_<name>`` alone.
+    the table itself. One that is not ``by_account`` reads ``events`` and ``live_<name>`` alone, or the table of the one
+    that it ``sums_up``: whenever that is put right, this has to be compared anew.
 
     ``apply_sql``: how ingest folds the rows of ``incoming``, a batch new to the log, into the table; ``under_lock``: it
     reads or writes what limit checks decide on, so it runs once the accounts are locked. None where the table is
@@ -25,6 +26,7 @@ class Projection:
     apply_sql: str | None = None
     under_lock: bool = True
     by_account: bool = True
+    sums_up: str | None = None
     #: Columns that are only ever added to: an error in them is taken out, whatever was added meanwhile.
     sums: tuple[str, ...] = ()
     #: Columns with JSON that is compared by its meaning; other JSON is compared as text.

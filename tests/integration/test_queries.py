@@ -23,6 +23,7 @@ ABOUT_NO_ACCOUNT = {
     "service_tokens",
     "stream_marks",
     "stream_gaps",
+    "usage_hourly_all",
 }
 QUERIES = dict(every_query())
 #: What verification.compose() puts before the queries of a rebuild.
