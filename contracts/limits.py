@@ -246,8 +246,13 @@ def _time_zones() -> frozenset[str]:
     return frozenset(available_timezones() - {"localtime", "posixrules", "Factory"})
 
 
+def is_time_zone(name: str) -> bool:
+    """Whether it is the name of an IANA time zone."""
+    return name in _time_zones()
+
+
 def _known_time_zone(name: str) -> str:
-    if name not in _time_zones():
+    if not is_time_zone(name):
         raise PydanticCustomError("time_zone", "not an IANA time zone")
     return name
 

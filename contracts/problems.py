@@ -37,6 +37,7 @@ FORBIDDEN: Final = ProblemType("forbidden", 403, "The token does not allow this"
 ACCESS_UNAVAILABLE: Final = ProblemType(
     "access_unavailable", 503, "The token cannot be verified at this moment", retry_after_seconds=1
 )
+QUERY_TOO_LARGE: Final = ProblemType("query_too_large", 422, "The query is for more than is answered at once")
 NOT_FOUND: Final = ProblemType("not_found", 404, "There is no such thing")
 METHOD_NOT_ALLOWED: Final = ProblemType("method_not_allowed", 405, "The method is not allowed here")
 TOO_LARGE: Final = ProblemType("too_large", 413, "The body is too large")

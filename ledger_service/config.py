@@ -1,9 +1,9 @@
 """Settings of the ledger service, read once from LEDGER_* in the environment."""
 
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.access.nats_access import NatsAccess
@@ -15,6 +15,7 @@ from ledger_service.database_url import verified
 from ledger_service.domain.checkpoints import ORIGIN_PATTERN
 
 LEASE_GRACE_SECONDS_DEFAULT: Final = 86_400
+DIMENSION_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 
 
 class Settings(AccessSettings, BaseSettings):
@@ -62,6 +63,10 @@ class Settings(AccessSettings, BaseSettings):
     check_writers: int = Field(default=2, ge=1, le=8)
     check_batch_max: int = Field(default=200, ge=1, le=1000)
     read_connections_max: int = Field(default=8, ge=1)
+    #: Keys of events' metadata by which usage may be grouped and filtered, as JSON: ["team", "environment"].
+    metadata_dimensions: list[Annotated[str, StringConstraints(pattern=DIMENSION_PATTERN)]] = []
+    #: How long an analytics query may read the usage log, or the rollups, before it is ended.
+    analytics_seconds_max: float = Field(default=20.0, gt=0, le=3600)
     expiry_interval_seconds: float = Field(default=0.5, gt=0)
     #: How often sources that were active lately are confirmed again, for producers that missed it.
     confirm_interval_seconds: float = Field(default=5.0, gt=0)

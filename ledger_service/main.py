@@ -20,9 +20,11 @@ from contracts.http_bounds import BoundedBodies, bounded_protocol, bounds_for
 from contracts.http_documents import document_headers, document_problems
 from contracts.http_problems import install_problems
 from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_UNKNOWN
+from ledger_service.analytics import Analytics
 from ledger_service.api import (
     accounts,
     adjustments,
+    analytics,
     backtests,
     changes,
     checks,
@@ -64,6 +66,7 @@ from ledger_service.sealing import SealChain, Sealing
 from ledger_service.service_tokens import ServiceTokens, hashing_key
 from ledger_service.services import Services
 from ledger_service.store import seals as seal_store
+from ledger_service.store.analytics import open_analytics_pool
 from ledger_service.store.migrations import check_schema
 from ledger_service.store.pool import UNAVAILABLE, Pool, open_hot_pool, open_pool
 from ledger_service.store.prices import CatalogueCache
@@ -87,8 +90,8 @@ GC_ALLOCATIONS: Final = 50_000
 _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
 
 _ROUTES: Final = (
-    checks, leases, events, accounts, limits, credit_grants, prices, usage, seals, backtests, reports, dead_letters,
-    adjustments, repricings, periods, statements, changes, tokens, health, metrics,
+    checks, leases, events, accounts, limits, credit_grants, prices, usage, analytics, seals, backtests, reports,
+    dead_letters, adjustments, repricings, periods, statements, changes, tokens, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")
@@ -129,6 +132,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         service_tokens = ServiceTokens(reads, await hashing_key(connection, settings.token_hash_key))
     access = make_access(settings, service_tokens.find, Memory(settings.token_seconds))
     stack.push_async_callback(access.close)
+    long_reads = await _open(stack, "database", lambda: open_analytics_pool(url))
     checking = await _open(stack, "database", lambda: open_hot_pool(url, settings.check_writers, "checks"))
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
     background = await _open(stack, "database", lambda: open_hot_pool(url, 2, "background"))
@@ -174,6 +178,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     return Services(
         reads=reads,
         writes=background,
+        analytics=Analytics(long_reads, settings.analytics_seconds_max, frozenset(settings.metadata_dimensions)),
         access=access,
         tokens=service_tokens,
         calls=calls,

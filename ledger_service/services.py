@@ -6,6 +6,7 @@ from fastapi import Request
 from nats.aio.client import Client
 
 from contracts.access.authenticator import Authenticator, NoAccessControl
+from ledger_service.analytics import Analytics
 from ledger_service.calls import Calls
 from ledger_service.event_intake import EventIntake
 from ledger_service.line_streams import Backtests, Repricings
@@ -25,6 +26,8 @@ class Services:
     reads: Pool
     #: For what enters the log seldom: connections with a staging table, shared with the background workers.
     writes: Pool
+    #: For analytics: long reads, which no other read waits for.
+    analytics: Analytics
     access: Authenticator | NoAccessControl
     tokens: ServiceTokens
     calls: Calls

@@ -29,6 +29,7 @@ PINNED: dict[str, tuple[str, int, int | None]] = {
     "unauthenticated": ("urn:usage-ledger:problem:unauthenticated", 401, None),
     "forbidden": ("urn:usage-ledger:problem:forbidden", 403, None),
     "access_unavailable": ("urn:usage-ledger:problem:access-unavailable", 503, 1),
+    "query_too_large": ("urn:usage-ledger:problem:query-too-large", 422, None),
     "not_found": ("urn:usage-ledger:problem:not-found", 404, None),
     "method_not_allowed": ("urn:usage-ledger:problem:method-not-allowed", 405, None),
     "malformed_request": ("urn:usage-ledger:problem:malformed-request", 400, None),

@@ -1,0 +1,143 @@
+"""Analytics: usage by time, and by whatever an operation has."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.dependencies.models import Dependant
+
+from contracts.access.guard import bound_account
+from contracts.access.rules import not_your_account
+from contracts.events import Moment
+from contracts.identifiers import Name
+from contracts.problems import NOT_FOUND, ProblemError, broken_rule
+from contracts.usage_reports import UsageReport
+from ledger_service.analytics import planned
+from ledger_service.analytics_views import ARROW, arrow_stream, csv_text, json_bytes
+from ledger_service.api.access import LedgerRoute
+from ledger_service.domain.buckets import Interval
+from ledger_service.domain.usage_queries import TOP_MAX, Dimension
+from ledger_service.services import Services, services
+from ledger_service.store.accounts import find_account
+from ledger_service.usage_questions import ACCOUNTS_OWN, Asked, confined, read_filters, read_question, read_zone
+
+router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["analytics"])
+
+Wired = Annotated[Services, Depends(services)]
+_TEXT_MAX: Final = 16_384
+_Listed = Annotated[str, Query(max_length=_TEXT_MAX)]
+
+
+class Format(StrEnum):
+    JSON = "json"
+    CSV = "csv"
+    ARROW = "arrow"
+
+
+_MEDIA: Final[Mapping[str, Format]] = {
+    "application/json": Format.JSON,
+    "text/csv": Format.CSV,
+    ARROW: Format.ARROW,
+}
+
+
+@router.get(
+    "/usage",
+    response_model=UsageReport,
+    responses={200: {"content": {"text/csv": {}, ARROW: {}}, "description": "The answer"}},
+)
+async def read_analytics(
+    request: Request,
+    wired: Wired,
+    start: Annotated[
+        str, Query(alias="from", max_length=64, description="occurred_at, inclusive: a date, or RFC 3339")
+    ],
+    end: Annotated[
+        str | None, Query(alias="to", max_length=64, description="exclusive; default: the end of the interval of now")
+    ] = None,
+    interval: Interval = Interval.NONE,
+    time_zone: Annotated[str, Query(max_length=64, description="IANA, or account: that of account_id")] = "UTC",
+    group_by: Annotated[list[_Listed] | None, Query(description="dimensions, set apart by commas")] = None,
+    filters: Annotated[
+        list[_Listed] | None,
+        Query(alias="filter", description="DIMENSION:VALUE,VALUE; several times: all of them. No value: what has none"),
+    ] = None,
+    measures: Annotated[list[_Listed] | None, Query(description="measures, set apart by commas")] = None,
+    order_by: Annotated[str | None, Query(max_length=64, description="a measure; default: cost")] = None,
+    top: Annotated[int | None, Query(ge=1, le=TOP_MAX, description="so many groups; the others as one")] = None,
+    compare: Annotated[Literal["previous"] | None, Query(description="beside the period before")] = None,
+    account_id: Name | None = None,
+    as_of: Annotated[Moment | None, Query(description="only what was recorded until then")] = None,
+    wanted: Annotated[Format | None, Query(alias="format", description="json, csv, or arrow; else as Accept")] = None,
+) -> Response:
+    """Usage by hour, day, week or month of a time zone, and by up to four dimensions: account, user, project, api_key,
+    operation, provider, model, outcome, endpoint, and declared keys of metadata (metadata.KEY).
+
+    Measures: calls, units, cost, failures, and duration_p50, _p90, _p95, _p99 in milliseconds (duration: all four).
+    ``served_from`` says which table had the answer: a rollup by hours, or the usage log where no rollup has it, with
+    the reasons. Rows are of what is not empty.
+    """
+    _refuse_unknown(request)
+    asked = Asked(
+        start, end, interval, time_zone, group_by or (), filters or (), measures or (), order_by, top,
+        compare is not None, as_of,
+    )  # fmt: skip
+    analytics = wired.analytics
+    chosen = read_filters(asked, analytics.metadata_keys)
+    only = bound_account(request)
+    if only is not None and chosen.get(Dimension.ACCOUNT, frozenset()) - {only}:
+        raise not_your_account()
+    for account in filter(None, (account_id, only)):
+        chosen = confined(chosen, account)
+    accounts = chosen.get(Dimension.ACCOUNT)
+    zone = read_zone(time_zone, await _zone_of(wired, time_zone, accounts))
+    query = read_question(asked, chosen, zone, analytics.metadata_keys, datetime.now(UTC))
+    planned(query)
+    async with analytics.connection() as connection:
+        answer = await analytics.answer(connection, query)
+    # Of a hundred thousand rows that takes a second: not for the event loop.
+    match wanted or _accepted(request):
+        case Format.JSON:
+            return Response(await asyncio.to_thread(json_bytes, answer), media_type="application/json")
+        case Format.CSV:
+            headers = {"Content-Disposition": 'attachment; filename="usage.csv"'}
+            return Response(await asyncio.to_thread(csv_text, answer), media_type="text/csv", headers=headers)
+        case Format.ARROW:
+            return Response(await asyncio.to_thread(arrow_stream, answer), media_type=ARROW)
+
+
+async def _zone_of(wired: Services, time_zone: str, accounts: Collection[str] | None) -> str | None:
+    if time_zone != ACCOUNTS_OWN or accounts is None or len(accounts) != 1:
+        return None
+    [account_id] = accounts
+    async with wired.reads.acquire() as connection:
+        account = await find_account(connection, account_id)
+    if account is None:
+        raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
+    zone: str = account["time_zone"]
+    return zone
+
+
+def _accepted(request: Request) -> Format:
+    """The first that Accept names and that there is; JSON where there is none."""
+    for part in request.headers.get("accept", "").split(","):
+        if found := _MEDIA.get(part.partition(";")[0].strip().lower()):
+            return found
+    return Format.JSON
+
+
+def _refuse_unknown(request: Request) -> None:
+    """A misspelt filter must not answer for everything."""
+    known = _parameters(request.scope["route"].dependant)
+    for name in request.query_params:
+        if name not in known:
+            raise broken_rule(
+                f"query.{name[:64]}", "unknown", f"no such parameter; there are {', '.join(sorted(known))}"
+            )
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    return {one.alias for one in dependant.query_params}.union(*(_parameters(one) for one in dependant.dependencies))

@@ -1,0 +1,166 @@
+"""Questions about usage: what may be asked, and which table has the whole answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from ledger_service.domain.buckets import (
+    Bucket,
+    Interval,
+    are_whole_hours,
+    buckets_count_at_most,
+    cut,
+    previous_start,
+)
+
+#: Of an answer: more is an export's business.
+BUCKETS_MAX: Final = 10_000
+CELLS_MAX: Final = 100_000
+GROUPS_MAX: Final = 4
+TOP_MAX: Final = 1_000
+FILTERS_MAX: Final = 20
+VALUES_MAX: Final = 200
+VALUE_LENGTH_MAX: Final = 1_024
+METADATA: Final = "metadata."
+
+
+class Dimension(StrEnum):
+    """What usage is grouped and filtered by; ``metadata.KEY`` stands beside them."""
+
+    ACCOUNT = "account"
+    USER = "user"
+    PROJECT = "project"
+    API_KEY = "api_key"
+    OPERATION = "operation"
+    PROVIDER = "provider"
+    MODEL = "model"
+    OUTCOME = "outcome"
+    ENDPOINT = "endpoint"
+
+
+class Measure(StrEnum):
+    """``duration_…``: so many of a hundred operations took no longer, in milliseconds."""
+
+    CALLS = "calls"
+    UNITS = "units"
+    COST = "cost"
+    FAILURES = "failures"
+    DURATION_P50 = "duration_p50"
+    DURATION_P90 = "duration_p90"
+    DURATION_P95 = "duration_p95"
+    DURATION_P99 = "duration_p99"
+
+
+#: In the order in which queries answer them.
+SUMS: Final = (Measure.CALLS, Measure.UNITS, Measure.COST, Measure.FAILURES)
+DURATIONS: Final = (Measure.DURATION_P50, Measure.DURATION_P90, Measure.DURATION_P95, Measure.DURATION_P99)
+
+
+class Source(StrEnum):
+    """The table that an answer comes from."""
+
+    USAGE_HOURLY_ALL = "usage_hourly_all"
+    USAGE_HOURLY = "usage_hourly"
+    USAGE_LOG = "usage_log"
+
+
+_ROLLED_UP: Final = frozenset({Dimension.OPERATION, Dimension.PROVIDER, Dimension.MODEL, Dimension.OUTCOME})
+_OF_ACCOUNTS: Final = _ROLLED_UP | {Dimension.ACCOUNT}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """A question. ``start`` and ``end`` are UTC and half-open. ``filters``: dimension → the values that will do, where
+    an empty one is what has none; all of the filters have to hold."""
+
+    start: datetime
+    end: datetime
+    interval: Interval
+    zone: ZoneInfo
+    group_by: tuple[str, ...] = ()
+    filters: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    measures: tuple[Measure, ...] = SUMS
+    order_by: Measure = Measure.COST
+    top: int | None = None
+    compare: bool = False
+    as_of: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How it is answered. ``earlier``: the buckets of the period before, which ends where the first of ``buckets``
+    begins. ``reasons``: why no rollup has the answer."""
+
+    query: UsageQuery
+    source: Source
+    reasons: tuple[str, ...]
+    buckets: Sequence[Bucket]
+    earlier: Sequence[Bucket]
+
+    @property
+    def starts(self) -> list[datetime]:
+        return [bucket.start for bucket in (*self.earlier, *self.buckets)]
+
+    @property
+    def has_durations(self) -> bool:
+        return any(measure in DURATIONS for measure in (*self.query.measures, self.query.order_by))
+
+    def whole(self) -> "Plan":
+        """The same without groups and intervals: for totals of what cannot be added up."""
+        first = self.earlier[:1] and [Bucket(self.earlier[0].start, self.earlier[-1].end, "")]
+        return Plan(self.query, self.source, self.reasons, [Bucket(self.query.start, self.query.end, "")], first)
+
+
+class TooMuchError(ValueError):
+    """The question is for more than is answered at once. ``field`` says what to change."""
+
+    def __init__(self, field: str, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.field, self.rule, self.message = field, rule, message
+
+
+def plan(query: UsageQuery) -> Plan:
+    """Raises TooMuchError where the answer would have more buckets, or certainly more cells, than it may."""
+    _bound(buckets_count_at_most(query.start, query.end, query.interval) > 2 * BUCKETS_MAX)
+    buckets = cut(query.start, query.end, query.interval, query.zone)
+    earlier: Sequence[Bucket] = ()
+    if query.compare:
+        start = previous_start(query.start, query.end, query.zone)
+        earlier = cut(start, query.start, query.interval, query.zone)
+    _bound(len(buckets) + len(earlier) > BUCKETS_MAX)
+    if query.top is not None and (len(buckets) + len(earlier)) * (query.top + 1) > CELLS_MAX:
+        raise TooMuchError(
+            "top", "cells", f"{query.top} groups and the others in each interval are more than {CELLS_MAX:,} cells"
+        )
+    reasons = tuple(_reasons(query, [bucket.start for bucket in (*earlier, *buckets)]))
+    asked = {*query.group_by, *query.filters}
+    if reasons:
+        source = Source.USAGE_LOG
+    else:
+        source = Source.USAGE_HOURLY if Dimension.ACCOUNT in asked else Source.USAGE_HOURLY_ALL
+    return Plan(query, source, reasons, buckets, earlier)
+
+
+def _bound(is_too_much: bool) -> None:
+    if is_too_much:
+        message = f"more than {BUCKETS_MAX:,} intervals: choose a longer one, or a shorter time"
+        raise TooMuchError("interval", "buckets", message)
+
+
+def _reasons(query: UsageQuery, starts: list[datetime]) -> list[str]:
+    """Why the rollups, which have sums by hours in UTC, do not have the answer."""
+    found = [f"{name} is in no rollup" for name in _unrolled((*query.group_by, *query.filters))]
+    if any(measure in DURATIONS for measure in (*query.measures, query.order_by)):
+        found.append("durations are in no rollup")
+    if not are_whole_hours([*starts, query.end]):
+        found.append("rollups are of whole hours in UTC")
+    if query.as_of is not None:
+        found.append("rollups are of all that is known now")
+    return found
+
+
+def _unrolled(names: Sequence[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name not in _OF_ACCOUNTS]

@@ -1,0 +1,115 @@
+"""Reads of the rollups, and of the usage log where they do not have the answer."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import orjson
+
+from ledger_service.domain.usage_answers import Cell
+from ledger_service.domain.usage_queries import CELLS_MAX, GROUPS_MAX, METADATA, Dimension, Plan, Source
+from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool
+from ledger_service.store.queries import load
+
+if TYPE_CHECKING:
+    from ledger_service.store.pool import Connection
+
+SQL: Final = load(__name__)
+#: For the answers of one process at once: others wait, and never for what limit checks and other reads need.
+CONNECTIONS_MAX: Final = 3
+
+# Whole ranges are read, not single rows, and each question has its own plan.
+_SETTINGS: Final = {
+    "application_name": "ledger-analytics",
+    "jit": "off",
+    "plan_cache_mode": "force_custom_plan",
+    "work_mem": "32MB",
+    "client_connection_check_interval": "2s",
+}
+_STATEMENTS: Final = {
+    Source.USAGE_HOURLY_ALL: "usage_hourly_all",
+    Source.USAGE_HOURLY: "usage_hourly",
+    Source.USAGE_LOG: "usage_log",
+}
+
+
+class TooSlowError(Exception):
+    """The statement took longer than it may, and was ended."""
+
+
+async def open_analytics_pool(database_url: str) -> Pool:
+    """Connections for long reads; none is opened before it is needed."""
+    return await asyncpg.create_pool(
+        database_url,
+        min_size=0,
+        max_size=CONNECTIONS_MAX,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        server_settings={**SILENT_CLIENTS, **_SETTINGS},
+    )
+
+
+async def read_cells(connection: "Connection", plan: Plan, seconds_max: float) -> tuple[list[Cell], list[Cell]]:
+    """The cells of a plan, one more than CELLS_MAX where there are too many; and, where it has durations, those of all
+    groups together in each period. Both of one moment. Raises TooSlowError after ``seconds_max``."""
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute(SQL["settings"], f"{seconds_max * 1000:.0f}")
+            cells = await _read(connection, plan, plan.query.group_by, plan.query.top)
+            if not plan.has_durations or len(cells) > CELLS_MAX:
+                return cells, []
+            return cells, await _read(connection, plan.whole(), (), None)
+    except asyncpg.QueryCanceledError:
+        raise TooSlowError from None
+
+
+async def _read(connection: "Connection", plan: Plan, group_by: Sequence[str], top: int | None) -> list[Cell]:
+    query, dimensions = plan.query, list(group_by)
+    keys = [*dimensions, *[None] * (GROUPS_MAX - len(dimensions))]
+    starts, end = plan.starts, plan.buckets[-1].end
+    arguments: list[object] = [
+        starts[0], end, starts, len(plan.earlier), *(_column(name) for name in keys), *_values(plan, _OF_ROLLUPS), top,
+        query.order_by.value, CELLS_MAX + 1,
+    ]  # fmt: skip
+    statement = _STATEMENTS[plan.source]
+    if plan.source is Source.USAGE_LOG:
+        arguments += [*_values(plan, _OF_LOG), _metadata(plan), *(_metadata_key(name) for name in keys), query.as_of]
+        if plan.has_durations:
+            statement = "usage_log_durations"
+    rows = await connection.fetch(SQL[statement], *arguments)
+    return [
+        Cell(
+            bucket=row["bucket"] - 1,
+            group=None if row["is_others"] else tuple(row[f"k{n + 1}"] or None for n in range(len(dimensions))),
+            sums=(int(row["calls"]), int(row["units"]), int(row["cost_nanos"]), int(row["failures"])),
+            durations=tuple(row["durations"] or ()) if plan.has_durations else (),
+        )
+        for row in rows
+    ]
+
+
+_OF_ROLLUPS: Final = (
+    Dimension.ACCOUNT, Dimension.OPERATION, Dimension.PROVIDER, Dimension.MODEL, Dimension.OUTCOME,
+)  # fmt: skip
+_OF_LOG: Final = (Dimension.USER, Dimension.PROJECT, Dimension.API_KEY, Dimension.ENDPOINT)
+
+
+def _values(plan: Plan, dimensions: Sequence[Dimension]) -> list[list[str] | None]:
+    filters = plan.query.filters
+    return [sorted(filters[dimension]) if dimension in filters else None for dimension in dimensions]
+
+
+def _metadata(plan: Plan) -> str | None:
+    wanted = {
+        name.removeprefix(METADATA): sorted(values)
+        for name, values in plan.query.filters.items()
+        if name.startswith(METADATA)
+    }
+    return orjson.dumps(wanted).decode() if wanted else None
+
+
+def _column(name: str | None) -> str | None:
+    return "metadata" if name is not None and name.startswith(METADATA) else name
+
+
+def _metadata_key(name: str | None) -> str | None:
+    return name.removeprefix(METADATA) if name is not None and name.startswith(METADATA) else None
