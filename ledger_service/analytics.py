@@ -1,14 +1,14 @@
 """Analytics: a question about usage → its answer, by as few and as small tables as have it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from contracts.problems import OVERLOADED, QUERY_TOO_LARGE, FieldError, ProblemError, describe
 from ledger_service.domain.usage_answers import Answer, answer
 from ledger_service.domain.usage_queries import CELLS_MAX, Plan, Source, TooMuchError, UsageQuery, plan
-from ledger_service.store.analytics import TooSlowError, read_cells
+from ledger_service.store.analytics import CONNECTIONS_MAX, TooSlowError, read_cells
 
 if TYPE_CHECKING:
     from ledger_service.store.pool import Connection, Pool
@@ -17,33 +17,35 @@ if TYPE_CHECKING:
 WAIT_SECONDS: Final = 5.0
 
 
-@dataclass(frozen=True)
 class Analytics:
     """``metadata_keys``: those by which usage may be grouped and filtered."""
 
-    pool: "Pool"
-    seconds_max: float
-    metadata_keys: frozenset[str]
+    def __init__(self, pool: "Pool", seconds_max: float, metadata_keys: frozenset[str]) -> None:
+        self.pool = pool
+        self.metadata_keys = metadata_keys
+        self._seconds_max = seconds_max
+        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
 
     @asynccontextmanager
-    async def connection(self) -> "AsyncIterator[Connection]":
-        """One of the connections for long reads. Raises ProblemError (overloaded) where all stay in use."""
+    async def turn(self) -> AsyncIterator[None]:
+        """One of the pool's connections is there for whoever has it. Raises ProblemError (overloaded) where none gets
+        free in time."""
         try:
-            connection = await self.pool.acquire(timeout=WAIT_SECONDS)
+            await asyncio.wait_for(self._turns.acquire(), WAIT_SECONDS)
         except TimeoutError:
             raise ProblemError(OVERLOADED, "too many analytics queries are running: try again") from None
         try:
-            yield connection
+            yield
         finally:
-            await self.pool.release(connection)
+            self._turns.release()
 
     async def answer(self, connection: "Connection", query: UsageQuery) -> Answer:
-        """Raises ProblemError: invalid_request where it is for too much, query_too_large where that turns out."""
+        """Within the caller's transaction, one snapshot. Raises ProblemError (query_too_large)."""
         made = planned(query)
         try:
-            cells, whole = await read_cells(connection, made, self.seconds_max)
+            cells, whole = await read_cells(connection, made, self._seconds_max)
         except TooSlowError:
-            raise _too_large("time", f"took longer than {self.seconds_max:g} s; {_narrower(made)}") from None
+            raise _too_large("time", f"took longer than {self._seconds_max:g} s; {_narrower(made)}") from None
         if len(cells) > CELLS_MAX:
             raise _too_large(
                 "cells", f"more than {CELLS_MAX:,} groups and intervals: choose top, a filter, or less time"

@@ -138,14 +138,14 @@ def _before(measure: Measure) -> Callable[[_Line], object]:
     return lambda line: None if line.previous is None else _shown(measure, line.previous.of(measure))
 
 
-def csv_text(answer: Answer) -> str:
+def csv_bytes(answer: Answer) -> bytes:
     written = io.StringIO(newline="")
     table, columns = csv.writer(written), _columns(answer)
     table.writerow(column.name for column in columns)
     groups = set(answer.plan.query.group_by)
     for line in _lines(answer):
         table.writerow(_cell(column.value(line), column.name in groups) for column in columns)
-    return written.getvalue()
+    return written.getvalue().encode()
 
 
 def _cell(value: object, is_text: bool) -> object:

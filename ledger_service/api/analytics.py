@@ -1,7 +1,7 @@
 """Analytics: usage by time, and by whatever an operation has."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
@@ -11,14 +11,15 @@ from fastapi.dependencies.models import Dependant
 
 from contracts.access.guard import bound_account
 from contracts.access.rules import not_your_account
-from contracts.events import Moment
 from contracts.identifiers import Name
 from contracts.problems import NOT_FOUND, ProblemError, broken_rule
 from contracts.usage_reports import UsageReport
 from ledger_service.analytics import planned
-from ledger_service.analytics_views import ARROW, arrow_stream, csv_text, json_bytes
+from ledger_service.analytics_views import ARROW, arrow_stream, csv_bytes, json_bytes
 from ledger_service.api.access import LedgerRoute
+from ledger_service.api.moments import Demanded, reading
 from ledger_service.domain.buckets import Interval
+from ledger_service.domain.usage_answers import Answer
 from ledger_service.domain.usage_queries import TOP_MAX, Dimension
 from ledger_service.services import Services, services
 from ledger_service.store.accounts import find_account
@@ -37,11 +38,12 @@ class Format(StrEnum):
     ARROW = "arrow"
 
 
-_MEDIA: Final[Mapping[str, Format]] = {
-    "application/json": Format.JSON,
-    "text/csv": Format.CSV,
-    ARROW: Format.ARROW,
+_FORMS: Final[Mapping[Format, tuple[Callable[[Answer], bytes], str]]] = {
+    Format.JSON: (json_bytes, "application/json"),
+    Format.CSV: (csv_bytes, "text/csv"),
+    Format.ARROW: (arrow_stream, ARROW),
 }
+_ACCEPTED: Final = {media_type: form for form, (_, media_type) in _FORMS.items()}
 
 
 @router.get(
@@ -52,6 +54,7 @@ _MEDIA: Final[Mapping[str, Format]] = {
 async def read_analytics(
     request: Request,
     wired: Wired,
+    demand: Demanded,
     start: Annotated[
         str, Query(alias="from", max_length=64, description="occurred_at, inclusive: a date, or RFC 3339")
     ],
@@ -70,7 +73,6 @@ async def read_analytics(
     top: Annotated[int | None, Query(ge=1, le=TOP_MAX, description="so many groups; the others as one")] = None,
     compare: Annotated[Literal["previous"] | None, Query(description="beside the period before")] = None,
     account_id: Name | None = None,
-    as_of: Annotated[Moment | None, Query(description="only what was recorded until then")] = None,
     wanted: Annotated[Format | None, Query(alias="format", description="json, csv, or arrow; else as Accept")] = None,
 ) -> Response:
     """Usage by hour, day, week or month of a time zone, and by up to four dimensions: account, user, project, api_key,
@@ -83,7 +85,7 @@ async def read_analytics(
     _refuse_unknown(request)
     asked = Asked(
         start, end, interval, time_zone, group_by or (), filters or (), measures or (), order_by, top,
-        compare is not None, as_of,
+        compare is not None, demand.as_of,
     )  # fmt: skip
     analytics = wired.analytics
     chosen = read_filters(asked, analytics.metadata_keys)
@@ -96,17 +98,15 @@ async def read_analytics(
     zone = read_zone(time_zone, await _zone_of(wired, time_zone, accounts))
     query = read_question(asked, chosen, zone, analytics.metadata_keys, datetime.now(UTC))
     planned(query)
-    async with analytics.connection() as connection:
-        answer = await analytics.answer(connection, query)
+    if demand.as_of is not None or demand.min_position is not None:
+        async with reading(wired, demand):
+            pass  # whoever waits for it takes nobody's turn
+    async with analytics.turn(), reading(wired, demand, analytics.pool) as read:
+        answer = await analytics.answer(read.connection, query)
+    write, media_type = _FORMS[wanted or _accepted(request)]
     # Of a hundred thousand rows that takes a second: not for the event loop.
-    match wanted or _accepted(request):
-        case Format.JSON:
-            return Response(await asyncio.to_thread(json_bytes, answer), media_type="application/json")
-        case Format.CSV:
-            headers = {"Content-Disposition": 'attachment; filename="usage.csv"'}
-            return Response(await asyncio.to_thread(csv_text, answer), media_type="text/csv", headers=headers)
-        case Format.ARROW:
-            return Response(await asyncio.to_thread(arrow_stream, answer), media_type=ARROW)
+    written = await asyncio.to_thread(write, answer)
+    return read.tell(Response(written, media_type=media_type))
 
 
 async def _zone_of(wired: Services, time_zone: str, accounts: Collection[str] | None) -> str | None:
@@ -124,7 +124,7 @@ async def _zone_of(wired: Services, time_zone: str, accounts: Collection[str] | 
 def _accepted(request: Request) -> Format:
     """The first that Accept names and that there is; JSON where there is none."""
     for part in request.headers.get("accept", "").split(","):
-        if found := _MEDIA.get(part.partition(";")[0].strip().lower()):
+        if found := _ACCEPTED.get(part.partition(";")[0].strip().lower()):
             return found
     return Format.JSON
 

@@ -50,14 +50,14 @@ async def open_analytics_pool(database_url: str) -> Pool:
 
 async def read_cells(connection: "Connection", plan: Plan, seconds_max: float) -> tuple[list[Cell], list[Cell]]:
     """The cells of a plan, one more than CELLS_MAX where there are too many; and, where it has durations, those of all
-    groups together in each period. Both of one moment. Raises TooSlowError after ``seconds_max``."""
+    groups together in each period. Within the caller's transaction, one snapshot. Raises TooSlowError where a statement
+    takes longer than ``seconds_max``."""
     try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            await connection.execute(SQL["settings"], f"{seconds_max * 1000:.0f}")
-            cells = await _read(connection, plan, plan.query.group_by, plan.query.top)
-            if not plan.has_durations or len(cells) > CELLS_MAX:
-                return cells, []
-            return cells, await _read(connection, plan.whole(), (), None)
+        await connection.execute(SQL["settings"], f"{seconds_max * 1000:.0f}")
+        cells = await _read(connection, plan, plan.query.group_by, plan.query.top)
+        if not plan.has_durations or len(cells) > CELLS_MAX:
+            return cells, []
+        return cells, await _read(connection, plan.whole(), (), None)
     except asyncpg.QueryCanceledError:
         raise TooSlowError from None
 
