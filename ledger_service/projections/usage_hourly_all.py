@@ -5,14 +5,11 @@ from typing import Final
 from ledger_service.projections.projection import Projection
 from ledger_service.store.queries import load
 
-_SQL: Final = load(__name__)
-
-#: Its rows are many accounts' and locked until the transaction ends, so it is the last of what ingest writes, and in
-#: one order. It is compared with what it sums, which is compared with the log: that saves reading the log once more.
+#: Written together with usage_hourly. It is compared with that, which is compared with the log: reading the log once more
+#: would double what a verification takes.
 PROJECTION: Final = Projection(
     name="usage_hourly_all",
-    apply_sql=_SQL["apply"],
-    rebuild_sql=_SQL["rebuild"],
+    rebuild_sql=load(__name__)["rebuild"],
     by_account=False,
     sums_up="usage_hourly",
     sums=("calls", "units", "cost_nanos", "failures"),

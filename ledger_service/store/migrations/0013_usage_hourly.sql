@@ -36,10 +36,9 @@ comment on table usage_hourly_all is 'The same of all accounts together.';
 comment on column usage_hourly_all.shard is
     'account_shard(): so that transactions about few accounts do not wait for each other''s row. Readers add them up.';
 
--- A hash that no version of PostgreSQL changes.
 create function account_shard(account_id text) returns integer
     language sql immutable parallel safe
-return get_byte(sha256(convert_to(account_id, 'UTF8')), 0) & 7;
+return hashtext(account_id) & 7;
 
 insert into usage_hourly (account_id, hour, operation, provider, model, outcome, calls, units, cost_nanos, failures)
 select account_id, date_trunc('hour', occurred_at, 'UTC'), operation, provider, model, outcome,
