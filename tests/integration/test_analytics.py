@@ -1,20 +1,28 @@
 """GET /v1/usage: what it answers, from which table, in which form, and what it refuses."""
 
+import asyncio
 import csv
 import io
+import random
 from decimal import Decimal
 from typing import Any
 
+import asyncpg
 import httpx
 import pyarrow as pa
 import pytest
 
 from contracts.usage_reports import UsageReport
-from tests.builders import Body, adjustment, completed, failed
+from ledger_service.intake import add_to_batch
+from ledger_service.recording import Batch, record
+from ledger_service.store.migrations import migrate
+from ledger_service.store.pool import open_hot_pool
+from tests.builders import Body, adjustment, completed, failed, to_bytes
 from tests.conftest import StartLedger
 from tests.rebuilds import differences
-from tests.servers import Ledger
+from tests.servers import Ledger, as_service
 
+ROLLUPS = ("usage_hourly", "usage_hourly_all")
 NOVEMBER = {"from": "2026-11-01", "to": "2026-12-01"}
 
 
@@ -239,3 +247,51 @@ async def test_a_query_of_the_log_that_takes_too_long_says_how_to_narrow(start_l
     answer = await ledger.http.get("/v1/usage", params={**NOVEMBER, "group_by": "user", "measures": "duration"})
     assert (answer.status_code, answer.json()["code"]) == (422, "query_too_large")
     assert "for one account" in answer.json()["detail"]
+
+
+async def test_an_upgrade_fills_the_rollups_from_what_is_there(
+    ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]", database_url: str
+) -> None:
+    wrong = completed(time="2026-11-05T09:59:59Z", cost="2")
+    await ledger.send(wrong, failed(cost="0.1"), *(completed(account_id=f"a{n}", provider=f"p{n}") for n in range(9)))
+    assert (await ledger.http.post("/v1/adjustments", json=adjustment("void", wrong))).status_code == 200
+    before = [await database.fetch(f"select * from {name} order by 1, 2, 3, 4, 5, 6") for name in ROLLUPS]
+    # As it was before there were rollups.
+    await database.execute(
+        """
+        drop table usage_hourly, usage_hourly_all;
+        drop function account_shard;
+        drop index usage_log_occurred_at;
+        delete from schema_migrations where name like '%usage_hourly%';
+        """
+    )
+    assert len(await migrate(database_url)) == 1
+    assert [await database.fetch(f"select * from {name} order by 1, 2, 3, 4, 5, 6") for name in ROLLUPS] == before
+    assert all(before)
+    assert await differences(database_url) == []
+
+
+async def test_writers_of_several_ledgers_never_wait_for_each_other_in_a_circle(
+    database: "asyncpg.Connection[asyncpg.Record]", database_url: str
+) -> None:
+    """Each batch has every account, and so every row of the rollup of all of them, in another order."""
+    chance = random.Random(6)
+    accounts, hours = [f"account-{number}" for number in range(40)], range(10, 14)
+
+    async def write() -> None:
+        pool = await open_hot_pool(as_service(database_url), 1, "tests")
+        try:
+            for _ in range(8):
+                batch = Batch()
+                for account_id in chance.sample(accounts, len(accounts)):
+                    time = f"2026-11-05T{chance.choice(hours)}:00:00Z"
+                    event = completed(account_id=account_id, provider=chance.choice("abc"), time=time)
+                    add_to_batch(batch, to_bytes(event), "tests", None)
+                await record(pool, batch)
+        finally:
+            await pool.close()
+
+    await asyncio.gather(*(write() for _ in range(6)))
+    assert await database.fetchval("select sum(calls) from usage_hourly_all") == 6 * 8 * len(accounts)
+    assert await database.fetchval("select deadlocks from pg_stat_database where datname = current_database()") == 0
+    assert await differences(database_url) == []

@@ -213,16 +213,16 @@ async def _agrees_with_the_rows(pool: Pool, query: UsageQuery, found: Answer) ->
         """
     )
     expected, total, by_group = Counter[tuple[str, Group, int]](), [0] * 4, Counter[Group]()
-    for row in rows:
-        if not query.start <= row["occurred_at"] < query.end:
+    for logged in rows:
+        if not query.start <= logged["occurred_at"] < query.end:
             continue
-        if any(row[name] not in values for name, values in query.filters.items()):
+        if any(logged[name] not in values for name, values in query.filters.items()):
             continue
-        done = row["outcome"] == "completed"
-        sums = (int(done), row["quantity"] if done else 0, row["cost_nanos"], int(not done))
-        group = tuple(row[name] for name in query.group_by)
+        done = logged["outcome"] == "completed"
+        sums = (int(done), logged["quantity"] if done else 0, logged["cost_nanos"], int(not done))
+        group = tuple(logged[name] for name in query.group_by)
         for place, amount in enumerate(sums):
-            expected[name_of(row["occurred_at"], query.interval, query.zone), group, place] += amount
+            expected[name_of(logged["occurred_at"], query.interval, query.zone), group, place] += amount
             total[place] += amount
         by_group[group] += sums[("calls", "units", "cost", "failures").index(query.order_by.value)]
     assert found.totals.sums == tuple(total)
