@@ -39,6 +39,7 @@ from ledger_service.api import (
     prices,
     reports,
     repricings,
+    resale_prices,
     seals,
     statements,
     tokens,
@@ -90,7 +91,8 @@ GC_ALLOCATIONS: Final = 50_000
 _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
 
 _ROUTES: Final = (
-    checks, leases, events, accounts, limits, credit_grants, prices, usage, analytics, seals, backtests, reports,
+    checks, leases, events, accounts, limits, credit_grants, prices, resale_prices, usage, analytics, seals, backtests,
+    reports,
     dead_letters, adjustments, repricings, periods, statements, changes, tokens, health, metrics,
 )  # fmt: skip
 

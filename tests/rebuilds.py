@@ -97,6 +97,10 @@ async def _administration(ledger: Client) -> None:
     for model in ("render-1", "a/b", "c"):
         await _put(ledger, f"/v1/prices/local/generate/{model}", price)
     await _put(ledger, "/v1/prices/local/generate/c", {**price, "variants": [{"price": "0.05"}]})
+    for path in ("/v1", "/v1/accounts/acme", "/v1/accounts/apex"):
+        for unit_price in ("0.1", "0.080000001"):
+            sold = {"valid_from": "2026-01-01T00:00:00Z", "unit_price": unit_price, "reason": 'list "2026"'}
+            await _put(ledger, f"{path}/resale-prices/generate/a/b", sold)
 
 
 async def _operations(ledger: Client, account_id: str) -> None:

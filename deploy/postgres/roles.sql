@@ -5,7 +5,7 @@
 --
 --   ledger_owner    owns database and tables: `ledger migrate` alone (LEDGER_OWNER_DATABASE_URL)
 --   ledger_service  the ledger (LEDGER_DATABASE_URL): appends to the log, keeps projections
---   finance         reads usage, summaries, accounts, plans and prices
+--   finance         reads the views of the schema finance: usage, summaries, margins, accounts, plans and prices
 --   auditor         reads the log, the seals and what follows from them: `ledger verify --seals`
 --
 -- What each may do with which table is granted by functions of the schema that `ledger migrate` calls each time:
@@ -48,7 +48,8 @@ declare
 begin
     foreach statement in array array [
         'finance default_transaction_read_only=on', 'finance statement_timeout=60s', 'finance lock_timeout=5s',
-        'finance idle_in_transaction_session_timeout=60s',
+        'finance idle_in_transaction_session_timeout=60s', 'finance idle_session_timeout=30min',
+        'finance search_path=finance', 'finance TimeZone=UTC',
         'auditor default_transaction_read_only=on', 'auditor lock_timeout=5s'
     ] loop
         select coalesce(setconfig, '{}') into current
@@ -77,12 +78,16 @@ begin
     end if;
     for statement in
         with members as (select classid, objid from pg_depend where deptype in ('e', 'i', 'a') and refobjsubid >= 0)
+        select 'alter schema finance owner to ledger_owner'
+        from pg_namespace
+        where nspname = 'finance' and nspowner <> 'ledger_owner'::regrole
+        union all
         select format('alter %s %s owner to ledger_owner',
                       case c.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'S' then 'sequence'
                           when 'c' then 'type' else 'table' end, c.oid::regclass)
         from pg_class c
-        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S', 'c')
-          and c.relowner <> 'ledger_owner'::regrole
+        where c.relnamespace in ('public'::regnamespace, to_regnamespace('finance'))
+          and c.relkind in ('r', 'p', 'v', 'm', 'S', 'c') and c.relowner <> 'ledger_owner'::regrole
           and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid
                                                     and (d.deptype = 'e' or (c.relkind = 'S' and d.deptype in ('i', 'a'))))
         union all

@@ -47,6 +47,11 @@ RULES: Final[Rules] = {
     ("GET", "/v1/prices/{provider}/{operation}/{model}"): _PRICES,
     ("PUT", "/v1/prices/{provider}/{operation}/{model}"): _CHANGE_ALL,
     ("POST", "/v1/prices:rate"): _PRICES,
+    # What customers are charged: each may see its own, and nobody else's.
+    ("GET", "/v1/resale-prices"): needs(About.EVERYBODY, Scope.USAGE_READ_ALL, Scope.ADMIN),
+    ("PUT", "/v1/resale-prices/{operation}/{model}"): _CHANGE_ALL,
+    ("GET", "/v1/accounts/{account_id}/resale-prices"): _READ_SETTINGS,
+    ("PUT", "/v1/accounts/{account_id}/resale-prices/{operation}/{model}"): _CHANGE,
     # Who changed what: an account's own, or what is for all of them.
     ("GET", "/v1/changes"): needs(About.QUERY, Scope.ADMIN),
     ("POST", "/v1/adjustments"): needs(About.BODY, Scope.ADMIN),

@@ -14,6 +14,7 @@ CHECK_DENIED: Final = "ledger.check.denied.v1"
 ACCOUNT_CHANGED: Final = "ledger.account.changed.v1"
 PLAN_CHANGED: Final = "ledger.plan.changed.v1"
 PRICE_CHANGED: Final = "ledger.price.changed.v1"
+RESALE_PRICE_CHANGED: Final = "ledger.resale_price.changed.v1"
 OVERRIDE_CHANGED: Final = "ledger.limit_override.changed.v1"
 OVERRIDE_REMOVED: Final = "ledger.limit_override.removed.v1"
 CREDIT_GRANT_CHANGED: Final = "ledger.credit_grant.changed.v1"
@@ -30,6 +31,7 @@ ADMINISTRATIVE: Final = (
     ACCOUNT_CHANGED,
     PLAN_CHANGED,
     PRICE_CHANGED,
+    RESALE_PRICE_CHANGED,
     OVERRIDE_CHANGED,
     OVERRIDE_REMOVED,
     CREDIT_GRANT_CHANGED,

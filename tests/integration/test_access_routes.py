@@ -56,6 +56,7 @@ READ = "usage:read usage:read-all"
 READ_OR_ADMIN = f"{READ} admin"
 PRICES = f"limits:check {READ_OR_ADMIN}"
 PRICE = {"unit": "image", "valid_from": "2026-01-01T00:00:00Z", "variants": [{"when": {}, "price": "0.01"}]}
+RESALE = {"valid_from": "2026-01-01T00:00:00Z", "unit_price": "0.08"}
 DAYS = {"from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z", "limits": []}
 REPRICE = {"from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z", "reason": "no reason"}
 CLOSE = {"reason": "no reason"}
@@ -142,6 +143,16 @@ LEDGER = {
     ),
     ("POST", "/v1/prices:rate"): Route(
         PRICES, "nobody", at("/v1/prices:rate", json={"provider": "a", "operation": "edit", "model": "b"})
+    ),
+    ("GET", "/v1/resale-prices"): Route("usage:read-all admin", "all", at("/v1/resale-prices")),
+    ("PUT", "/v1/resale-prices/{operation}/{model}"): Route(
+        "admin", "all", at("/v1/resale-prices/edit/b/c", json=RESALE)
+    ),
+    ("GET", "/v1/accounts/{account_id}/resale-prices"): Route(
+        READ_OR_ADMIN, "own", at("/v1/accounts/{id}/resale-prices")
+    ),
+    ("PUT", "/v1/accounts/{account_id}/resale-prices/{operation}/{model}"): Route(
+        "admin", "own", at("/v1/accounts/{id}/resale-prices/edit/b/c", json=RESALE)
     ),
     ("GET", "/v1/changes"): Route("admin", "own", at("/v1/changes?account_id={id}")),
     ("POST", "/v1/adjustments"): Route("admin", "own", at("/v1/adjustments", json=lambda of: gift(of.id))),
