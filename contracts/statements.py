@@ -2,16 +2,19 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 
 from contracts.money import TotalNanos
 from contracts.periods import PeriodClosing
 
-#: Late operations and corrections that a statement lists; its figures are of all of them.
+#: Late operations and corrections that a statement lists one by one; what is beyond is summed up.
 ENTRIES_MAX: Final = 1000
+
+#: Where a page of entries ended: the place of its last one.
+Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
 
 class Figures(BaseModel):
@@ -56,11 +59,22 @@ class StatementEntry(Figures):
     recorded_at: datetime
 
 
+class StatementRest(Figures):
+    """Entries after those that are listed, summed up by kind, operation type, provider and model."""
+
+    kind: EntryKind
+    operation: str
+    provider: str
+    model: str
+    entries: int
+
+
 class Statement(BaseModel):
     """``opening`` + ``total`` = ``closing``: all that was booked before the period, in it, and up to its end.
 
-    ``total`` = ``usage`` + ``late`` + ``corrections`` = the sum of ``lines``. ``closed``: what closed the period; null
-    while it is open: then its figures may still change.
+    ``total`` = ``usage`` + ``late`` + ``corrections`` = the sum of ``lines``; ``late`` + ``corrections`` = the sum of
+    ``entries`` and ``rest``. ``next_cursor``: asks for the entries that ``rest`` sums up; null where there are none.
+    ``closed``: what closed the period; null while it is open: then its figures may still change.
     """
 
     account_id: str
@@ -75,3 +89,5 @@ class Statement(BaseModel):
     lines: list[StatementLine]
     entries: list[StatementEntry]
     entries_in_all: int
+    rest: list[StatementRest] = []
+    next_cursor: str | None = None

@@ -13,11 +13,13 @@ COMMANDS: Final = {
     "close-gap": "gaps:close_gap",
     "dead-letters": "dead_letters:app",
     "migrate": "migration:migrate",
+    "periods": "periods:app",
     "prices": "prices:app",
     "rebuild": "rebuilds:rebuild",
     "report": "reports:app",
     "reprice": "corrections:reprice",
     "seals": "seals:app",
+    "statement": "statements:statement",
     "tokens": "tokens:app",
     "verify": "rebuilds:verify",
 }

@@ -1,4 +1,4 @@
-"""A statement as a table for spreadsheets, a page to print, and a PDF: the same figures as in JSON."""
+"""A statement as a table for spreadsheets and a page to print: the same figures as in JSON. The PDF: statement_pdfs."""
 
 import csv
 import io
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Final, NamedTuple
-
-from fpdf import FPDF
 
 from contracts.money import format_nanos
 from contracts.statements import Figures, Statement, StatementEntry
@@ -19,9 +17,6 @@ _COLUMNS: Final = (
 _SECTIONS: Final = ("opening", "usage", "late", "corrections", "total", "closing")
 #: What a spreadsheet takes for a formula.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-
-#: Of the PDF of a period that is open.
-_NO_DATE: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -64,45 +59,24 @@ def statement_csv(statement: Statement) -> str:
                 _time(one.recorded_at),
             ]
         )  # fmt: skip
+    for rest in statement.rest:
+        about = _texts(rest.operation, rest.provider, rest.model)
+        told = f"{rest.entries} entries beyond those above, summed up"
+        rows.writerow([f"more {rest.kind.value}", *about, *_figures(rest), "", "", "", told, "", ""])
     return written.getvalue()
 
 
 def statement_html(statement: Statement) -> str:
     """A page of its own that loads nothing."""
-    told = [f"<p>{escape(left)}</p>"] if (left := _left_out(statement)) else []
+    told = [f"<p>{escape(left)}</p>"] if (left := left_out_of(statement)) else []
     return _PAGE.format(
-        title=escape(_title(statement)),
-        state=escape(_state(statement)),
-        tables="\n".join([*map(_html_table, _tables(statement)), *told]),
+        title=escape(title_of(statement)),
+        state=escape(state_of(statement)),
+        tables="\n".join([*map(_html_table, tables_of(statement)), *told]),
     )
 
 
-def statement_pdf(statement: Statement) -> bytes:
-    """The same on paper. What the fonts that every reader has cannot show, beyond Latin-1, becomes a question mark.
-
-    Takes seconds where a thousand entries are listed: not for the event loop.
-    """
-    pdf = FPDF(orientation="landscape", format="A4")
-    # What the file says of itself does not change either.
-    pdf.set_creation_date(statement.closed.closed_at if statement.closed else _NO_DATE)
-    pdf.set_title(_title(statement))
-    pdf.set_font("Helvetica", size=8)
-    pdf.add_page()
-    _paragraph(pdf, _title(statement), size=14)
-    _paragraph(pdf, _state(statement))
-    for one in _tables(statement):
-        _paragraph(pdf, one.title, size=10)
-        aligned = ["LEFT" if place < one.texts else "RIGHT" for place in range(len(one.heads))]
-        widths = [3 if place < one.texts else 1.5 for place in range(len(one.heads))]
-        with pdf.table(text_align=aligned, col_widths=widths, line_height=4) as table:
-            for row in (one.heads, *one.rows):
-                table.row([_latin(cell) for cell in row])
-    if left := _left_out(statement):
-        _paragraph(pdf, left)
-    return bytes(pdf.output())
-
-
-class _Table(NamedTuple):
+class StatementTable(NamedTuple):
     """``texts``: so many columns are texts, the others numbers."""
 
     title: str
@@ -111,33 +85,42 @@ class _Table(NamedTuple):
     texts: int
 
 
-def _tables(statement: Statement) -> list[_Table]:
+def tables_of(statement: Statement) -> list[StatementTable]:
     numbers = ("calls", "units", "failures", "cost $")
     sections = [[name.capitalize(), *_figures(getattr(statement, name))] for name in _SECTIONS]
     lines = [[line.operation, line.provider, line.model, *_figures(line)] for line in statement.lines]
     tables = [
-        _Table("Summary", ("", *numbers), sections, 1),
-        _Table("By operation, provider and model", ("operation", "provider", "model", *numbers), lines, 3),
+        StatementTable("Summary", ("", *numbers), sections, 1),
+        StatementTable("By operation, provider and model", ("operation", "provider", "model", *numbers), lines, 3),
     ]
     if statement.entries:
         heads = ("what", "of", "belongs to", "author", "reason", *numbers)
-        tables.append(_Table("Late arrivals and corrections", heads, [*map(_entry_cells, statement.entries)], 5))
+        tables.append(
+            StatementTable("Late arrivals and corrections", heads, [*map(_entry_cells, statement.entries)], 5)
+        )
+    if statement.rest:
+        heads = ("what", "operation", "provider", "model", "entries", *numbers)
+        more = [
+            [one.kind.value, one.operation, one.provider, one.model, str(one.entries), *_figures(one)]
+            for one in statement.rest
+        ]
+        tables.append(StatementTable("Those beyond these, summed up", heads, more, 4))
     return tables
 
 
-def _title(statement: Statement) -> str:
+def title_of(statement: Statement) -> str:
     return f"Statement of {statement.account_id} for {statement.period}"
 
 
-def _state(statement: Statement) -> str:
+def state_of(statement: Statement) -> str:
     closed = statement.closed
     if closed is None:
         return "This period is open: its figures may still change."
     return f"Closed on {_time(closed.closed_at)} by {closed.author}: {closed.reason}. Its figures no longer change."
 
 
-def _left_out(statement: Statement) -> str:
-    left = statement.entries_in_all - len(statement.entries)
+def left_out_of(statement: Statement) -> str:
+    left = sum(one.entries for one in statement.rest)
     return f"and {left} more; they are in the usage log, and in the figures above." if left else ""
 
 
@@ -146,7 +129,7 @@ def _entry_cells(one: StatementEntry) -> list[str]:
     return [one.kind.value, of, _time(one.occurred_at), one.author or "", one.reason or "", *_figures(one)]
 
 
-def _html_table(one: _Table) -> str:
+def _html_table(one: StatementTable) -> str:
     def cells(tag: str, values: Sequence[str]) -> str:
         return "".join(
             f"<{tag}>{escape(value)}</{tag}>" if place < one.texts else f'<{tag} class="number">{escape(value)}</{tag}>'
@@ -156,17 +139,6 @@ def _html_table(one: _Table) -> str:
     body = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in one.rows)
     head = f"<thead><tr>{cells('th', one.heads)}</tr></thead>"
     return f"<h2>{escape(one.title)}</h2>\n<table>{head}<tbody>\n{body}\n</tbody></table>"
-
-
-def _paragraph(pdf: FPDF, text: str, size: int = 8) -> None:
-    pdf.set_font("Helvetica", size=size)
-    pdf.multi_cell(0, None, _latin(text), new_x="LMARGIN", new_y="NEXT")
-    pdf.ln(2)
-    pdf.set_font("Helvetica", size=8)
-
-
-def _latin(text: str) -> str:
-    return text.encode("latin-1", "replace").decode("latin-1")
 
 
 def _figures(one: Figures) -> list[str]:

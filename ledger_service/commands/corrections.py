@@ -1,19 +1,18 @@
 """`ledger adjust` and `ledger reprice`: corrections from the command line."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Final, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from rich.table import Table
 
 from contracts.adjustments import Adjustment, AdjustmentStored, Author
 from contracts.identifiers import uuid7
 from contracts.money import format_nanos
-from contracts.problems import ProblemError, field_errors
 from contracts.repricings import Difference, Repricing, RepricingLine, RepricingResult
 from ledger_service.adjusting import adjust as record_adjustment
-from ledger_service.commands.database import messages, moment, output, shown, stop, stop_at, with_database
+from ledger_service.commands.database import answer_or_stop, messages, moment, output, read_options, shown
 from ledger_service.commands.progress import watched
 from ledger_service.config import Settings
 from ledger_service.repricing import run_repricing
@@ -26,8 +25,6 @@ ROWS_SHOWN: Final = 20
 By = Annotated[str, typer.Option("--author", help="Who does it; kept in the log.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the log.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
-Answer = TypeVar("Answer")
-Wanted = TypeVar("Wanted", bound=BaseModel)
 
 
 class _Author(BaseModel):
@@ -82,13 +79,13 @@ def adjust(
         "model": model,
         "occurred_at": moment(at),
     }
-    wanted, who = _read(Adjustment, given), _read(_Author, {"author": author}).author
+    wanted, who = read_options(Adjustment, given), read_options(_Author, {"author": author}).author
 
     async def run(connection: Connection) -> AdjustmentStored:
         await event_log.prepare_connection(connection)
         return await record_adjustment(connection, wanted, who)
 
-    stored = _done(run)
+    stored = answer_or_stop(run)
     if as_json:
         output().file.write(stored.model_dump_json() + "\n")
         return
@@ -131,10 +128,10 @@ def reprice(
         "model": model,
         "dry_run": not apply,
     }
-    wanted, who = _read(Repricing, given), _read(_Author, {"author": author}).author
+    wanted, who = read_options(Repricing, given), read_options(_Author, {"author": author}).author
     if apply:
         messages().print(f"repricing {wanted.repricing_id}; should it break off, `--id {wanted.repricing_id}` goes on")
-    result = _done(lambda _: watched(run_repricing(Settings().database_url, wanted, who)))
+    result = answer_or_stop(lambda _: watched(run_repricing(Settings().database_url, wanted, who)))
     if as_json:
         output().file.write(RepricingLine(result=result).model_dump_json(include={"result"}) + "\n")
         return
@@ -177,19 +174,3 @@ def _table(title: str, rows: Sequence[tuple[tuple[str, ...], Difference]]) -> Ta
 
 def _signed(one: Difference) -> str:
     return f"{'+' if one.difference > 0 else ''}{format_nanos(one.difference)}"
-
-
-def _read(model: type[Wanted], given: Mapping[str, object]) -> Wanted:
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise typer.BadParameter("; ".join(f"{one.field}: {one.message}" for one in field_errors(error))) from None
-
-
-def _done(work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
-    try:
-        return with_database(work)
-    except ProblemError as error:
-        if error.problem.errors:
-            raise stop_at(error.problem.errors, error.kind.title) from None
-        raise stop(error.problem.detail) from None

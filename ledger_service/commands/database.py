@@ -2,17 +2,17 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 import asyncpg
 import typer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
 
 from contracts.prices import Moment
-from contracts.problems import FieldError
+from contracts.problems import FieldError, ProblemError, field_errors
 from ledger_service.config import Settings
 from ledger_service.store.migrations import MigrationError, check_schema
 from ledger_service.store.pool import UNAVAILABLE, Connection, open_pool
@@ -28,6 +28,7 @@ OUT_OF_REACH: Final[tuple[type[Exception], ...]] = (
 )
 
 Result = TypeVar("Result")
+Wanted = TypeVar("Wanted", bound=BaseModel)
 
 
 def output() -> Console:
@@ -59,6 +60,24 @@ async def _with_database(work: Callable[[Connection], Awaitable[Result]]) -> Res
     except OUT_OF_REACH as error:
         reason = str(error) or type(error).__name__
         raise stop(f"cannot reach the database: {reason}", "Check LEDGER_DATABASE_URL.") from None
+
+
+def answer_or_stop(work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    """The same for what the ledger may refuse: says which rules are broken, and exits with 1."""
+    try:
+        return with_database(work)
+    except ProblemError as error:
+        if error.problem.errors:
+            raise stop_at(error.problem.errors, error.kind.title) from None
+        raise stop(error.problem.detail) from None
+
+
+def read_options(model: type[Wanted], given: Mapping[str, object]) -> Wanted:
+    """A command's options as the model that the same call over HTTP reads. Exits with 2 where they break its rules."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise typer.BadParameter("; ".join(f"{one.field}: {one.message}" for one in field_errors(error))) from None
 
 
 def stop(*lines: str) -> typer.Exit:

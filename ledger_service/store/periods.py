@@ -36,6 +36,11 @@ async def find_closing(connection: "Connection", account_id: str, month: date) -
     return None if row is None else _closing(row)
 
 
+async def list_closings(connection: "Connection", account_id: str | None, at_most: int) -> list[PeriodClosing]:
+    """Closings of an account and those for all, or (None) of every account: by period."""
+    return [_closing(row) for row in await connection.fetch(SQL["closings"], account_id, at_most)]
+
+
 async def add_closing(connection: "Connection", closing: PeriodClosing, month: date) -> None:
     await connection.execute(
         SQL["add"], closing.account_id or "", month, closing.event_id, closing.author, closing.reason, closing.closed_at

@@ -19,5 +19,13 @@ where account_id in ($1, '') and period >= $2
 order by closed_at
 limit 1
 
+-- name: closings
+-- Of an account ($1), with those for all; or (null) of every account.
+select account_id, period, event_id, author, reason, closed_at
+from period_closings
+where $1::text is null or account_id in ($1, '')
+order by period, account_id
+limit $2
+
 -- name: add
 insert into period_closings (account_id, period, event_id, author, reason, closed_at) values ($1, $2, $3, $4, $5, $6)

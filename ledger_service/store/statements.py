@@ -2,9 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
 
-from contracts.statements import ENTRIES_MAX, EntryKind, Figures, Statement, StatementEntry, StatementLine
+from contracts.statements import (
+    ENTRIES_MAX,
+    EntryKind,
+    Figures,
+    Statement,
+    StatementEntry,
+    StatementLine,
+    StatementRest,
+)
 from ledger_service.store.periods import find_closing
 from ledger_service.store.queries import load
 
@@ -16,13 +25,39 @@ if TYPE_CHECKING:
 SQL: Final = load(__name__)
 
 
-async def read_statement(connection: "Connection", account_id: str, month: date) -> Statement:
-    """The account's statement of a month in UTC (its first day). To be read in one snapshot."""
+class Place(NamedTuple):
+    """Of an entry among those of its statement."""
+
+    position: int
+    operation_id: UUID
+
+    @classmethod
+    def read(cls, cursor: str | None) -> "Place":
+        """Of a cursor (contracts.statements.Cursor); None: before the first."""
+        if cursor is None:
+            return cls(0, UUID(int=0))
+        position, _, operation_id = cursor.partition("_")
+        return cls(int(position), UUID(operation_id))
+
+    def __str__(self) -> str:
+        return f"{self.position}_{self.operation_id}"
+
+
+async def read_statement(
+    connection: "Connection", account_id: str, month: date, cursor: str | None = None
+) -> Statement:
+    """The account's statement of a month in UTC (its first day), with the entries after the cursor. To be read in
+    one snapshot."""
+    place = Place.read(cursor)
     closed = await find_closing(connection, account_id, month)
     opening = await connection.fetchrow(SQL["opening"], account_id, month)
     lines = await connection.fetch(SQL["lines"], account_id, month)
     sections = {row["section"]: row for row in await connection.fetch(SQL["sections"], account_id, month)}
-    entries = await connection.fetch(SQL["entries"], account_id, month, ENTRIES_MAX)
+    entries = await connection.fetch(SQL["entries"], account_id, month, ENTRIES_MAX, *place)
+    rest = []
+    if len(entries) == ENTRIES_MAX:
+        place = Place(entries[-1]["position"], entries[-1]["operation_id"])
+        rest = await connection.fetch(SQL["rest"], account_id, month, *place)
     assert opening is not None, "a sum has one row"
     before, total = Figures(**_figures(opening)), _sum(_figures(row) for row in lines)
     return Statement(
@@ -39,6 +74,8 @@ async def read_statement(connection: "Connection", account_id: str, month: date)
         ],
         entries=[_entry(row) for row in entries],
         entries_in_all=sum(sections[name]["rows"] for name in ("late", "corrections") if name in sections),
+        rest=[_rest(row) for row in rest],
+        next_cursor=str(place) if rest else None,
     )
 
 
@@ -54,6 +91,17 @@ def _entry(row: "asyncpg.Record") -> StatementEntry:
         model=row["model"],
         occurred_at=row["occurred_at"],
         recorded_at=row["recorded_at"],
+        **_figures(row),
+    )
+
+
+def _rest(row: "asyncpg.Record") -> StatementRest:
+    return StatementRest(
+        kind=EntryKind(row["kind"]),
+        operation=row["operation"],
+        provider=row["provider"],
+        model=row["model"],
+        entries=row["entries"],
         **_figures(row),
     )
 

@@ -30,13 +30,13 @@ from (
 group by section
 
 -- name: entries
--- At most $3 late arrivals and corrections, in the order in which they took effect.
+-- At most $3 late arrivals and corrections after a place ($4, $5), in the order in which they took effect.
 select operation_id, adjustment ->> 'kind' as kind,
        coalesce(adjustment -> 'reference' ->> 'operation_id', adjustment -> 'reference' ->> 'adjustment_id')::uuid
            as reference,
        adjustment ->> 'author' as author, adjustment ->> 'reason' as reason, operation, provider, model, occurred_at,
        recorded_at, counted_calls(outcome, adjusted_calls) as calls, counted_units(outcome, quantity) as units,
-       counted_failures(outcome, adjusted_failures) as failures, cost_nanos
+       counted_failures(outcome, adjusted_failures) as failures, cost_nanos, position
 from (
     select *
     from usage_log
@@ -46,5 +46,25 @@ from (
     union all
     select * from usage_log where account_id = $1 and booked_period = $2
 ) booked
+where (position, operation_id) > ($4::bigint, $5::uuid)
 order by position, operation_id
 limit $3
+
+-- name: rest
+-- The sums of those after a place ($3, $4).
+select coalesce(adjustment ->> 'kind', 'late') as kind, operation, provider, model, count(*) as entries,
+       sum(counted_calls(outcome, adjusted_calls))::bigint as calls,
+       sum(counted_units(outcome, quantity))::bigint as units,
+       sum(counted_failures(outcome, adjusted_failures))::bigint as failures, sum(cost_nanos)::bigint as cost_nanos
+from (
+    select *
+    from usage_log
+    where account_id = $1 and occurred_at >= $2::date::timestamp at time zone 'UTC'
+      and occurred_at < ($2::date + interval '1 month') at time zone 'UTC' and booked_period is null
+      and outcome = 'adjustment'
+    union all
+    select * from usage_log where account_id = $1 and booked_period = $2
+) booked
+where (position, operation_id) > ($3::bigint, $4::uuid)
+group by 1, 2, 3, 4
+order by 1, 2, 3, 4

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 from contracts.money import format_nanos, parse_nanos
-from contracts.statements import Statement
-from ledger_service.statement_views import statement_pdf
+from contracts.statements import ENTRIES_MAX, Statement
+from ledger_service.statement_pdfs import statement_pdf
 from tests.builders import Body, adjustment, completed, failed
 from tests.servers import Ledger
 
+SEPTEMBER = {"occurred_at": "2026-09-02T00:00:00Z"}
 EVIL = "=cmd|'/c calc'!A1 <script>alert(1)</script>"
 
 
@@ -143,7 +144,7 @@ async def test_csv_and_html_say_the_same_and_run_nothing(ledger: Ledger) -> None
 
 async def test_a_pdf_has_the_figures_whatever_the_reason_says(ledger: Ledger) -> None:
     await books(ledger)
-    gift = adjustment(cost="-0.25", reason="Entschädigung 賠償 " + "x" * 900)
+    gift = adjustment(cost="-0.25", reason="Entschädigung " + "x" * 900)
     await ledger.http.post("/v1/adjustments", json=gift)
     said = Statement.model_validate((await ledger.http.get("/v1/accounts/acme/statements/2026-09")).json())
     answer = await ledger.http.get("/v1/accounts/acme/statements/2026-09?format=pdf")
@@ -158,6 +159,63 @@ async def test_a_pdf_has_the_figures_whatever_the_reason_says(ledger: Ledger) ->
     month = f"{datetime.now(UTC):%Y-%m}"
     own = await ledger.http.get(f"/v1/accounts/acme/statements/{month}?format=pdf")
     assert own.status_code == 200
+
+
+async def test_a_pdf_shows_names_beyond_latin_1(ledger: Ledger) -> None:
+    await books(ledger)
+    for reason in ("Żółć, Жук & Σία", "賠償"):
+        answer = await ledger.http.post("/v1/adjustments", json=adjustment(cost="-0.25", reason=reason, **SEPTEMBER))
+        assert answer.status_code == 200, answer.text
+    answer = await ledger.http.get("/v1/accounts/acme/statements/2026-09?format=pdf")
+    shown = drawn_text(answer.content)
+    assert "Żółć, Жук & Σία" in shown
+    assert "[U+8CE0][U+511F]" in shown, "what the font does not have is shown by its number"
+    assert answer.content == (await ledger.http.get("/v1/accounts/acme/statements/2026-09?format=pdf")).content
+
+
+def drawn_text(pdf: bytes) -> str:
+    """What an embedded font draws, through the table from its glyphs to characters that is in the file for copying."""
+    streams = [zlib.decompress(part) for part in re.findall(rb"stream\n(x.*?)\nendstream", pdf, re.DOTALL)]
+    pairs = re.findall(rb"^<([0-9A-F]{4})> <([0-9A-F]+)>$", pdf, re.MULTILINE)
+    characters = {int(glyph, 16): bytes.fromhex(text.decode()).decode("utf-16-be") for glyph, text in pairs}
+    shown = ""
+    for text in re.findall(rb"\(((?:\\.|[^\\)])*)\) Tj", b"".join(streams), re.DOTALL):
+        glyphs = re.sub(rb"\\(.)", lambda found: found[1].replace(b"r", b"\r"), text, flags=re.DOTALL)
+        shown += "".join(characters[int.from_bytes(glyphs[at : at + 2])] for at in range(0, len(glyphs), 2)) + " "
+    return shown
+
+
+async def test_more_entries_than_are_listed_are_summed_up_and_come_in_pages(ledger: Ledger) -> None:
+    assert (await ledger.http.put("/v1/periods/2026-08:close", json={"reason": "x"})).status_code == 200
+    sent = [
+        completed(time="2026-08-15T12:00:00Z", cost=f"0.{number + 1:09d}", quantity=2, model=f"m{number % 3}")
+        for number in range(2 * ENTRIES_MAX + 50)
+    ]
+    for start in range(0, len(sent), 1000):
+        await ledger.send(*sent[start : start + 1000])
+    await ledger.http.post("/v1/adjustments", json=adjustment("void", sent[0]))
+    month = (await ledger.http.post("/v1/adjustments", json=adjustment("void", sent[1]))).json()["booked_period"]
+    first = await statement(ledger, month)
+    assert (len(first["entries"]), first["entries_in_all"]) == (ENTRIES_MAX, len(sent) + 2)
+    assert plus(*first["entries"], *first["rest"]) == plus(first["late"], first["corrections"])
+    assert {(one["kind"], one["model"], one["entries"]) for one in first["rest"]} >= {
+        ("void", "m0", 1),
+        ("void", "m1", 1),
+    }
+    for suffix in ("csv", "html", "pdf"):
+        answer = await ledger.http.get(f"/v1/accounts/acme/statements/{month}?format={suffix}")
+        assert answer.status_code == 200
+        assert suffix != "html" or f"and {len(sent) + 2 - ENTRIES_MAX} more" in answer.text
+        assert suffix != "csv" or answer.text.count("summed up") == len(first["rest"])
+    listed, page = first["entries"], first
+    while page["next_cursor"]:
+        page = await statement(ledger, f"{month}?cursor={page['next_cursor']}")
+        assert plus(*listed, *page["entries"], *page["rest"]) == plus(first["late"], first["corrections"])
+        listed = [*listed, *page["entries"]]
+    assert len({one["id"] for one in listed}) == len(listed) == len(sent) + 2
+    answer = await ledger.http.get(f"/v1/accounts/acme/statements/{month}?cursor=1%27")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"].endswith("cursor")
 
 
 async def test_what_there_is_no_statement_of(ledger: Ledger) -> None:

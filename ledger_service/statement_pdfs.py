@@ -1,0 +1,81 @@
+"""A statement as PDF, with the figures and words of the page to print."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from importlib.resources import files
+from typing import Final
+
+from fpdf import FPDF
+from fpdf.fonts import FontFace, TTFFont
+
+from contracts.statements import Statement
+from ledger_service.statement_views import left_out_of, state_of, tables_of, title_of
+
+#: Of a period that is open.
+_NO_DATE: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_EVERY_READER_HAS: Final = "Helvetica"
+#: For what is beyond Latin-1: Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic and more; see fonts/LICENSE.
+_EMBEDDED: Final = "DejaVu"
+_FILE: Final = files("ledger_service").joinpath("fonts", "DejaVuSans.ttf")
+
+
+def statement_pdf(statement: Statement) -> bytes:
+    """The statement on paper. Characters that the embedded font does not have are shown by their number: ``[U+8CE0]``.
+
+    Takes seconds where a thousand entries are listed: not for the event loop.
+    """
+    pdf = FPDF(orientation="landscape", format="A4")
+    # What the file says of itself does not change either.
+    pdf.set_creation_date(statement.closed.closed_at if statement.closed else _NO_DATE)
+    pdf.set_title(title_of(statement))
+    pen = _Pen(pdf, _is_latin(statement))
+    pdf.add_page()
+    pen.paragraph(title_of(statement), size=14)
+    pen.paragraph(state_of(statement))
+    for one in tables_of(statement):
+        pen.paragraph(one.title, size=10)
+        aligned = ["LEFT" if place < one.texts else "RIGHT" for place in range(len(one.heads))]
+        widths = [3 if place < one.texts else 1.5 for place in range(len(one.heads))]
+        with pdf.table(text_align=aligned, col_widths=widths, line_height=4, headings_style=pen.headings) as table:
+            for row in (one.heads, *one.rows):
+                table.row([pen.shown(cell) for cell in row])
+    if left := left_out_of(statement):
+        pen.paragraph(left)
+    return bytes(pdf.output())
+
+
+def _is_latin(statement: Statement) -> bool:
+    """Whether all of it can be shown without a font of our own: then the file is small."""
+    cells = [cell for one in tables_of(statement) for row in one.rows for cell in row]
+    try:
+        "".join([title_of(statement), state_of(statement), *cells]).encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Pen:
+    """Writes in one font, and only what that has."""
+
+    def __init__(self, pdf: FPDF, is_latin: bool) -> None:
+        self._pdf = pdf
+        self._family = _EVERY_READER_HAS if is_latin else _EMBEDDED
+        self.headings = FontFace(emphasis="BOLD" if is_latin else "")
+        self.shown: Callable[[str], str] = str
+        if not is_latin:
+            pdf.add_font(_EMBEDDED, fname=str(_FILE))
+            font = pdf.fonts[_EMBEDDED.lower()]
+            assert isinstance(font, TTFFont)
+            self.shown = partial(_within, frozenset(font.cmap))
+        self._pdf.set_font(self._family, size=8)
+
+    def paragraph(self, text: str, size: int = 8) -> None:
+        self._pdf.set_font(self._family, size=size)
+        self._pdf.multi_cell(0, None, self.shown(text), new_x="LMARGIN", new_y="NEXT")
+        self._pdf.ln(2)
+        self._pdf.set_font(self._family, size=8)
+
+
+def _within(known: frozenset[int], text: str) -> str:
+    return "".join(one if ord(one) in known or one == "\n" else f"[U+{ord(one):04X}]" for one in text)
