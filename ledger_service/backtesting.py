@@ -10,12 +10,13 @@ from pydantic_core import PydanticCustomError
 
 from contracts.backtests import Backtest, BacktestProgress, BacktestResult, refuse_credit
 from contracts.problems import NOT_FOUND, FieldError, ProblemError, broken_rule
-from ledger_service.domain.backtest import AccountReplay, Operation, Proposal, openings_of
+from ledger_service.domain.backtest import AccountReplay, Correction, Operation, Proposal, openings_of
 from ledger_service.domain.backtest_report import Report
 from ledger_service.store.accounts import find_account, find_plan
 from ledger_service.store.backtests import (
     count_operations,
     find_accounts,
+    find_corrected,
     open_snapshot,
     read_openings,
     read_operations,
@@ -44,8 +45,11 @@ async def run_backtest(
         async with aclosing(_replays(connection, wanted, proposal)) as slices:
             async for replay, operations in slices:
                 with pace:
-                    for operation in operations:
-                        report.add(operation, replay.decide(operation))
+                    for one in operations:
+                        if isinstance(one, Operation):
+                            report.add(one, replay.decide(one))
+                        else:
+                            replay.correct(one)
                 done += len(operations)
                 yield BacktestProgress(done=done, of=of, account_id=operations[-1].account_id)
                 await pace.rest()
@@ -75,8 +79,8 @@ def _not_found(field: str, rule: str, message: str) -> ProblemError:
 
 async def _replays(
     connection: Connection, wanted: Backtest, proposal: Proposal
-) -> AsyncGenerator[tuple[AccountReplay, list[Operation]], None]:
-    """The operations in order, in slices of one account each, with that account's replay."""
+) -> AsyncGenerator[tuple[AccountReplay, list[Operation | Correction]], None]:
+    """The operations and corrections in order, in slices of one account each, with that account's replay."""
     after = ""
     while accounts := await find_accounts(connection, after, wanted.account_id, ACCOUNTS_PER_ROUND):
         after = accounts[-1].account_id
@@ -90,22 +94,28 @@ async def _replays(
             ),
             wanted.start,
         )
+        corrected = await find_corrected(connection, list(calendars), wanted.start, wanted.end)
         replay: AccountReplay | None = None
         current: str | None = None
-        fetched = read_operations(connection, list(calendars), wanted.start, wanted.end, wanted.include_denied)
+        fetched = read_operations(
+            connection, list(calendars), wanted.start, wanted.end, wanted.include_denied, corrected
+        )
         async with aclosing(fetched):
             async for operations in fetched:
                 for account_id, some in _slices(operations):
                     if replay is None or account_id != current:
                         used = openings.pop(account_id, {})
                         calendar = calendars.pop(account_id)  # a second turn of an account would be a wrong order
-                        replay, current = AccountReplay(account_id, proposal, calendar, wanted.start, used), account_id
+                        replay = AccountReplay(
+                            account_id, proposal, calendar, wanted.start, used, has_corrections=account_id in corrected
+                        )
+                        current = account_id
                     yield replay, some
 
 
-def _slices(operations: list[Operation]) -> list[tuple[str, list[Operation]]]:
+def _slices(operations: list[Operation | Correction]) -> list[tuple[str, list[Operation | Correction]]]:
     """Runs of one account, at most SLICE_MAX long."""
-    slices: list[tuple[str, list[Operation]]] = []
+    slices: list[tuple[str, list[Operation | Correction]]] = []
     for operation in operations:
         if slices and slices[-1][0] == operation.account_id and len(slices[-1][1]) < SLICE_MAX:
             slices[-1][1].append(operation)

@@ -3,6 +3,9 @@
 Limits, windows, counters and shares are those of live checks. Each operation is held at what its limit check held (its
 actual cost where nobody checked it) from its admission until it occurred, and then counted as what it used; so calls
 that ran at once meet here as they met then. One that would have been denied leaves no trace.
+
+Corrections count from when they were recorded, in the windows of what they correct, as they do live; those of
+operations that would have been denied do not.
 """
 
 from collections.abc import Mapping
@@ -27,8 +30,9 @@ _SELECTIONS_MAX: Final = 10_000
 #: Calls, units and nano-dollars of an operation, which a meter chooses from.
 Amounts = tuple[int, int, int]
 _AMOUNT_OF: Final = {Meter.CALLS: 0, Meter.UNITS: 1, Meter.COST: 2}
-#: Who an operation is of: the account, its user, project and api key, which a scope chooses from.
-_Callers = tuple[str, str, str | None, str | None]
+#: Who an operation is of: the account, its user (a correction may have none), project and api key, which a scope
+#: chooses from.
+_Callers = tuple[str, str | None, str | None, str | None]
 _CALLER_OF: Final = {Scope.ACCOUNT: 0, Scope.USER: 1, Scope.PROJECT: 2, Scope.API_KEY: 3}
 #: Counters that an operation touches, each with the place of its amount.
 _Touched = list[tuple[int, Balance]]
@@ -55,6 +59,27 @@ class Operation(NamedTuple):
     outcome: str
     admitted_at: datetime
     occurred_at: datetime
+
+
+class Correction(NamedTuple):
+    """An adjustment, with what it adds. ``corrects``: the operation that it is about, or another adjustment.
+
+    ``counted_at`` chooses the windows in which it counts; ``at``: when it was recorded, not before the replay begins.
+    """
+
+    account_id: str
+    corrects: UUID | None
+    user_id: str | None
+    project_id: str | None
+    api_key_id: str | None
+    operation: str
+    provider: str
+    model: str
+    calls: int
+    units: int
+    cost_nanos: int
+    counted_at: datetime
+    at: datetime
 
 
 class Refusal(NamedTuple):
@@ -156,14 +181,14 @@ OpeningAmounts = Mapping[tuple[str, str], int]
 class _Counter:
     """One counter of the account in its current period, for each caller; earlier periods are forgotten."""
 
-    __slots__ = ("amount_of", "balances", "caller_of", "kind", "opened_before", "until")
+    __slots__ = ("amount_of", "balances", "begins", "caller_of", "kind", "opened_before", "until")
 
     def __init__(self, kind: _CounterKind) -> None:
         self.kind = kind
         self.amount_of = _AMOUNT_OF[kind.counted.meter]
         self.caller_of = _CALLER_OF[kind.scope]
         self.balances: dict[str, Balance] = {}
-        self.until = BEGINNING
+        self.begins = self.until = BEGINNING
         self.opened_before = False
 
 
@@ -171,8 +196,16 @@ class AccountReplay:
     """Decides the operations of one account, which must come in order of admission."""
 
     def __init__(
-        self, account_id: str, proposal: Proposal, calendar: Calendar, start: datetime, openings: OpeningAmounts
+        self,
+        account_id: str,
+        proposal: Proposal,
+        calendar: Calendar,
+        start: datetime,
+        openings: OpeningAmounts,
+        *,
+        has_corrections: bool = False,
     ) -> None:
+        """``has_corrections``: some will come, so that it is remembered what was denied."""
         self._account_id = account_id
         self._proposal = proposal
         self._calendar = calendar
@@ -183,18 +216,35 @@ class AccountReplay:
         #: A heap of what is held: when it ends, a number that makes it unique, and what then changes.
         self._open: list[tuple[datetime, int, _Touched, Amounts, _Touched, Amounts]] = []
         self._admitted = 0
+        self._denied: set[UUID] | None = set() if has_corrections else None
+        #: Of periods that have not begun: number of the counter, caller, when it counts, and how much.
+        self._later: list[tuple[int, str, datetime, int]] = []
+
+    def correct(self, correction: Correction) -> None:
+        """Counts a correction, unless it is about what the proposal has denied. Raises OutOfOrderError."""
+        self._go_to(correction.at)
+        if self._denied and correction.corrects in self._denied:
+            return
+        callers = (ACCOUNT_SCOPE_KEY, correction.user_id, correction.project_id, correction.api_key_id)
+        amounts = (correction.calls, correction.units, correction.cost_nanos)
+        selection = self._proposal.select(correction.operation, correction.provider, correction.model)
+        for number, one in zip(selection.counters, self._met(selection, callers), strict=True):
+            if one is None:
+                continue
+            counter, (index, balance) = self._counters[number], one
+            if correction.counted_at >= counter.until:
+                caller = callers[counter.caller_of]
+                assert caller is not None
+                self._later.append((number, caller, correction.counted_at, amounts[index]))
+            elif correction.counted_at >= counter.begins:
+                balance.settled += amounts[index]
 
     def decide(self, operation: Operation) -> Refusal | None:
         """None where the proposal admits the operation, which then counts; else why not. Raises OutOfOrderError."""
         (_, _, user, project, key, kind, requested, provider, model, quantity, cost, held, outcome, now, end) = (
             operation
         )
-        if now < self._now:
-            raise OutOfOrderError(f"{self._account_id}: {now} after {self._now}")
-        self._now = now
-        open_holds = self._open
-        while open_holds and open_holds[0][0] <= now:
-            _settle(*heappop(open_holds)[2:])
+        self._go_to(now)
         callers = (ACCOUNT_SCOPE_KEY, user, project, key)
         selection = self._proposal.select(kind, requested, model)
         met = self._met(selection, callers)
@@ -205,6 +255,8 @@ class AccountReplay:
         else:
             refusal = selection.refusal or _refusal(selection, met, asked)
         if refusal is not None:
+            if self._denied is not None and not is_denied:
+                self._denied.add(operation.operation_id)
             return refusal
         used = asked if is_denied else (1, quantity, cost) if outcome == COMPLETED else (0, 0, cost)
         touched = [one for one in met if one is not None]
@@ -218,13 +270,22 @@ class AccountReplay:
             for index, balance in touched:
                 balance.held += asked[index]
             self._admitted += 1
-            heappush(open_holds, (end, self._admitted, touched, asked, counted, used))
+            heappush(self._open, (end, self._admitted, touched, asked, counted, used))
         return None
 
     @property
     def remembered(self) -> int:
-        """Balances and open holds in memory."""
-        return len(self._open) + sum(len(counter.balances) for counter in self._counters)
+        """Balances and open holds in memory; where there are corrections, what was denied as well."""
+        balances = sum(len(counter.balances) for counter in self._counters)
+        return len(self._open) + balances + len(self._denied or ()) + len(self._later)
+
+    def _go_to(self, now: datetime) -> None:
+        if now < self._now:
+            raise OutOfOrderError(f"{self._account_id}: {now} after {self._now}")
+        self._now = now
+        open_holds = self._open
+        while open_holds and open_holds[0][0] <= now:
+            _settle(*heappop(open_holds)[2:])
 
     def _met(self, selection: _Selection, callers: _Callers) -> list[tuple[int, Balance] | None]:
         """The selected counters as they stand; None for one whose scope the operation does not name."""
@@ -232,7 +293,7 @@ class AccountReplay:
         for number in selection.counters:
             counter = self._counters[number]
             if counter.until <= self._now:
-                self._begin_period(counter)
+                self._begin_period(number, counter)
             caller = callers[counter.caller_of]
             if caller is None:
                 met.append(None)
@@ -243,12 +304,24 @@ class AccountReplay:
             met.append((counter.amount_of, balance))
         return met
 
-    def _begin_period(self, counter: _Counter) -> None:
+    def _begin_period(self, number: int, counter: _Counter) -> None:
         # Open holds keep the balances that they still change; nothing else asks for an ended period.
         period = period_of(counter.kind.window, self._now, self._calendar)
         counter.balances = {}
-        counter.until = period.end
+        counter.begins, counter.until = period.start, period.end
         counter.opened_before = period.start < self._start
+        if self._later:
+            self._count_later(number, counter)
+
+    def _count_later(self, number: int, counter: _Counter) -> None:
+        left = []
+        for one in self._later:
+            of, caller, counted_at, amount = one
+            if of != number or counted_at >= counter.until:
+                left.append(one)
+            elif counted_at >= counter.begins:
+                counter.balances.setdefault(caller, Balance()).settled += amount
+        self._later = left
 
     def _opening_balance(self, counter: _Counter, callers: _Callers) -> Balance:
         if not counter.opened_before:
@@ -259,7 +332,7 @@ class AccountReplay:
 
     def _refusal_unpriced(self, operation: Operation) -> Refusal | None:
         """The live decision on a check of which nobody knew the cost."""
-        callers = (ACCOUNT_SCOPE_KEY, operation.user_id, operation.project_id, operation.api_key_id)
+        callers: _Callers = (ACCOUNT_SCOPE_KEY, operation.user_id, operation.project_id, operation.api_key_id)
         check = _a_check(
             callers, operation.operation, operation.requested_provider, operation.model, operation.quantity
         )
@@ -311,6 +384,6 @@ def _a_check(
     """A check without a known cost, for the functions of live checks that take one."""
     _, user, project, key = callers
     return LimitCheck.model_construct(
-        operation_id=UUID(int=0), account_id="", user_id=user, project_id=project, api_key_id=key,
+        operation_id=UUID(int=0), account_id="", user_id=user or "", project_id=project, api_key_id=key,
         operation=operation, provider=provider, model=model, quantity=quantity, estimated_cost=None,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The usage log as a backtest reads it: one snapshot, read only, in order, a few rows at a time."""
 
-from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import asyncpg
 import orjson
 
-from ledger_service.domain.backtest import Opening, Operation
+from ledger_service.domain.backtest import Correction, Opening, Operation
 from ledger_service.domain.periods import Calendar
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS
 from ledger_service.store.queries import load
@@ -66,6 +66,7 @@ async def count_operations(
 ) -> int:
     """How many rows read_operations answers, about: it leaves out what was denied and done all the same."""
     found: int = await connection.fetchval(SQL["count"], start, end, account_id)
+    found += await connection.fetchval(SQL["count_corrections"], start, end, account_id)
     if with_denied:
         found += await connection.fetchval(SQL["count_denied"], start, end, account_id)
     return found
@@ -96,14 +97,74 @@ async def read_openings(
     return found
 
 
+async def find_corrected(
+    connection: "Connection", account_ids: list[str], start: datetime, end: datetime
+) -> frozenset[str]:
+    """Of these accounts, those of which read_operations answers corrections."""
+    return frozenset(row["account_id"] for row in await connection.fetch(SQL["corrected"], account_ids, start, end))
+
+
 async def read_operations(
-    connection: "Connection", account_ids: list[str], start: datetime, end: datetime, with_denied: bool
-) -> AsyncGenerator[list[Operation], None]:
+    connection: "Connection",
+    account_ids: list[str],
+    start: datetime,
+    end: datetime,
+    with_denied: bool,
+    corrected: Collection[str] = (),
+) -> AsyncGenerator[list[Operation | Correction], None]:
     """The operations admitted at ``start`` ≤ moment < ``end``, account by account, in order, FETCH_ROWS at once.
 
-    ``with_denied``: with the checks that were denied at that time.
+    ``with_denied``: with the checks that were denied at that time. Of the accounts that are ``corrected``, also the
+    corrections that were recorded before ``end``, and count or were recorded from ``start`` on.
     """
     query = SQL["operations_and_denied" if with_denied else "operations"]
     cursor = await connection.cursor(query, account_ids, start, end)
+    order = {account_id: place for place, account_id in enumerate(account_ids)}
+    of_these = [account_id for account_id in account_ids if account_id in corrected]
+    corrections = _Corrections(
+        await connection.cursor(SQL["corrections"], of_these, start, end) if of_these else None, order
+    )
+    await corrections.fetch()
     while rows := await cursor.fetch(FETCH_ROWS):
-        yield [Operation._make(row) for row in rows]
+        operations = [Operation._make(row) for row in rows]
+        yield await corrections.put_among(operations) if corrections.next else list(operations)
+    while rest := corrections.take():
+        yield rest
+        await corrections.fetch()
+
+
+_Place = tuple[int, datetime]
+
+
+class _Corrections:
+    """Those that are still to come, each to stand before the first operation that was admitted after it."""
+
+    def __init__(self, cursor: "asyncpg.cursor.Cursor[asyncpg.Record] | None", order: Mapping[str, int]) -> None:
+        self._cursor = cursor
+        self._order = order
+        self._fetched: deque[Correction] = deque()
+        #: The place of the next one; None: there are no more.
+        self.next: _Place | None = None
+
+    async def fetch(self) -> None:
+        """Reads on, where none are left of those that were read."""
+        if not self._fetched and self._cursor is not None:
+            self._fetched.extend(Correction._make(row) for row in await self._cursor.fetch(FETCH_ROWS))
+        first = self._fetched[0] if self._fetched else None
+        self.next = None if first is None else (self._order[first.account_id], first.at)
+
+    def take(self) -> list[Operation | Correction]:
+        """All that were read."""
+        taken: list[Operation | Correction] = list(self._fetched)
+        self._fetched.clear()
+        return taken
+
+    async def put_among(self, operations: list[Operation]) -> list[Operation | Correction]:
+        found: list[Operation | Correction] = []
+        for one in operations:
+            place = (self._order[one.account_id], one.admitted_at)
+            while self.next is not None and self.next <= place:
+                found.append(self._fetched.popleft())
+                await self.fetch()
+            found.append(one)
+        return found

@@ -28,9 +28,26 @@ cross join lateral (
 ) d
 where $3::text is null or a.account_id = $3
 
+-- name: count_corrections
+select count(*)
+from usage_log u
+where u.outcome = 'adjustment' and u.recorded_at < $2 and (u.recorded_at >= $1 or u.counted_at >= $1)
+  and ($3::text is null or u.account_id = $3)
+
+-- name: corrected
+-- Of these accounts, those with corrections that the replay has to count.
+select a.account_id
+from unnest($1::text[]) as a (account_id)
+where exists (
+    select from usage_log u
+    where u.account_id = a.account_id and u.outcome = 'adjustment' and u.recorded_at < $3
+      and (u.recorded_at >= $2 or u.counted_at >= $2)
+)
+
 -- name: openings
 -- What counters hold from the beginning of their period until $2. Each is for one scope and whomever is of it: its
--- scope_key says only which scope. The sums are those of the query that makes counters for live checks.
+-- scope_key says only which scope. The sums are those of the query that makes counters for live checks; corrections that
+-- were recorded later are replayed.
 select n.account_id, n.counter_id, u.scope_key, u.amount
 from json_populate_recordset(null::counters, $1::json) as n
 cross join lateral (
@@ -40,14 +57,31 @@ cross join lateral (
     from usage_log u
     cross join lateral unnest(scope_keys(u.user_id, u.project_id, u.api_key_id)) as k (scope_key)
     where u.account_id = n.account_id and u.counted_at >= n.period_start and u.counted_at < $2
+      and (u.outcome <> 'adjustment' or u.recorded_at < $2)
       and split_part(k.scope_key, ':', 1) = n.scope_key
       and selected(n, u.operation, u.provider, u.model, u.counted_at)
     group by k.scope_key
     offset 0
 ) u
 
+-- name: corrections
+-- Of these accounts, in the order of when they were recorded: few, so that they are sorted. Beside the operations rather
+-- than among them, as that would sort all of an account's.
+select c.*
+from unnest($1::text[]) as a (account_id)
+cross join lateral (
+    select u.account_id, u.corrects, u.user_id, u.project_id, u.api_key_id, u.operation, u.provider, u.model,
+           u.adjusted_calls as calls, u.quantity as units, u.cost_nanos, u.counted_at,
+           greatest(u.recorded_at, $2) as at
+    from usage_log u
+    where u.account_id = a.account_id and u.outcome = 'adjustment' and u.recorded_at < $3
+      and (u.recorded_at >= $2 or u.counted_at >= $2)
+    order by at, u.position
+    offset 0
+) c
+
 -- name: operations
--- Operations as they were recorded; what was corrected of them is in the openings alone.
+-- Operations as they were recorded; corrections come beside them.
 -- Account by account, each in order of admission; whoever reads it checks that. An order by around it all would sort
 -- everything before the first row comes.
 select u.*

@@ -49,6 +49,7 @@ async def test_what_cannot_be_closed(ledger: Ledger, database_url: str) -> None:
 
 async def test_a_statement_is_the_apis_byte_for_byte(ledger: Ledger, database_url: str, tmp_path: Path) -> None:
     await ledger.send(completed(time="2026-08-15T12:00:00Z"))
+    file = tmp_path
     for name in ("json", "csv", "html", "pdf"):
         file = tmp_path / f"statement.{name}"
         answer = await ledger.http.get(f"/v1/accounts/acme/statements/2026-08?format={name}")

@@ -19,6 +19,9 @@ comment on table resale_prices is
     'What customers are charged for a unit, from when on; account_id is empty where that is for all without one of their '
     'own. Earlier forms of a row are events in the log.';
 
+-- Corrections by when they were recorded: rows of operations are not in it.
+create index usage_log_adjustments on usage_log (account_id, recorded_at) where outcome = 'adjustment';
+
 -- The schema --------------------------------------------------------------------------------------------------------------
 
 do $$
