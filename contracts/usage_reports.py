@@ -23,8 +23,9 @@ class UsageAmounts(BaseModel):
 
 
 class UsageRow(UsageAmounts):
-    """Of one group in one interval. ``period`` names that: ``2026-11-05``, ``2026-W45``, ``2026-11``. ``kind``: a group,
-    or all others that are not among the first, together: their ``group`` is empty. Null in it is what has no such value.
+    """Of one group in one interval. ``period`` names that: ``2026-11-05``, ``2026-W45``, ``2026-11``. ``kind``: a
+    group, or all others that are not among the first, together: their ``group`` is empty. Null in it is what has no
+    such value.
     ``previous``: the interval with the same place in the period before."""
 
     period: str

@@ -92,8 +92,7 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, resale_prices, usage, analytics, seals, backtests,
-    reports,
-    dead_letters, adjustments, repricings, periods, statements, changes, tokens, health, metrics,
+    reports, dead_letters, adjustments, repricings, periods, statements, changes, tokens, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")

@@ -5,8 +5,8 @@ from typing import Final
 from ledger_service.projections.projection import Projection
 from ledger_service.store.queries import load
 
-#: Written together with usage_hourly. It is compared with that, which is compared with the log: reading the log once more
-#: would double what a verification takes.
+#: Written together with usage_hourly. It is compared with that, which is compared with the log: reading the log once
+#: more would double what a verification takes.
 PROJECTION: Final = Projection(
     name="usage_hourly_all",
     rebuild_sql=load(__name__)["rebuild"],
