@@ -71,6 +71,9 @@ class Settings(AccessSettings, BaseSettings):
     #: How often sources that were active lately are confirmed again, for producers that missed it.
     confirm_interval_seconds: float = Field(default=5.0, gt=0)
 
+    #: Of exports: read at once, twice over. More is faster, and takes more memory: a page, as CSV, several times.
+    export_page_rows: int = Field(default=20_000, ge=1, le=100_000)
+
     #: The private key under seals, PEM: in this file, which is made where it is missing, or here. Without either the
     #: log is not sealed. All processes of one ledger have the same. See deploy/guides/seals.md.
     seals_key_file: Path | None = None

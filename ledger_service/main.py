@@ -31,6 +31,7 @@ from ledger_service.api import (
     credit_grants,
     dead_letters,
     events,
+    exports,
     health,
     leases,
     limits,
@@ -53,6 +54,7 @@ from ledger_service.calls import STORE_ERRORS, Calls, store_unavailable
 from ledger_service.config import Settings
 from ledger_service.database_url import is_safe
 from ledger_service.event_intake import EventIntake
+from ledger_service.exporting import EXPORTS_MAX, PAGES_AHEAD, Exports
 from ledger_service.ingest import Ingest
 from ledger_service.leases import Leases
 from ledger_service.limit_checks import LimitChecks
@@ -66,6 +68,7 @@ from ledger_service.seal_publishing import CheckpointFile, CheckpointStream
 from ledger_service.sealing import SealChain, Sealing
 from ledger_service.service_tokens import ServiceTokens, hashing_key
 from ledger_service.services import Services
+from ledger_service.store import exports as export_store
 from ledger_service.store import seals as seal_store
 from ledger_service.store.analytics import open_analytics_pool
 from ledger_service.store.migrations import check_schema
@@ -91,8 +94,8 @@ GC_ALLOCATIONS: Final = 50_000
 _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
 
 _ROUTES: Final = (
-    checks, leases, events, accounts, limits, credit_grants, prices, resale_prices, usage, analytics, seals, backtests,
-    reports, dead_letters, adjustments, repricings, periods, statements, changes, tokens, health, metrics,
+    checks, leases, events, accounts, limits, credit_grants, prices, resale_prices, usage, analytics, exports, seals,
+    backtests, reports, dead_letters, adjustments, repricings, periods, statements, changes, tokens, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")
@@ -137,6 +140,8 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     checking = await _open(stack, "database", lambda: open_hot_pool(url, settings.check_writers, "checks"))
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
     background = await _open(stack, "database", lambda: open_hot_pool(url, 2, "background"))
+
+    exporting = await _open(stack, "database", lambda: export_store.open_pool(url, EXPORTS_MAX * PAGES_AHEAD))
 
     connection_to_nats = await _retrying("nats", lambda: connect_nats(settings.nats_access, "ledger"))
     stack.push_async_callback(connection_to_nats.close)
@@ -186,6 +191,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         event_intake=event_intake,
         backtests=Backtests(url),
         repricings=Repricings(url),
+        exports=Exports(exporting, settings.export_page_rows),
         terms=TermsCache(is_exact=True),
         prices=CatalogueCache(),
         metrics=told,

@@ -9,6 +9,7 @@ from contracts.access.authenticator import Authenticator, NoAccessControl
 from ledger_service.analytics import Analytics
 from ledger_service.calls import Calls
 from ledger_service.event_intake import EventIntake
+from ledger_service.exporting import Exports
 from ledger_service.line_streams import Backtests, Repricings
 from ledger_service.metrics import Metrics
 from ledger_service.sealing import SealChain
@@ -34,6 +35,7 @@ class Services:
     event_intake: EventIntake
     backtests: Backtests
     repricings: Repricings
+    exports: Exports
     terms: TermsCache
     prices: CatalogueCache
     metrics: Metrics

@@ -47,6 +47,7 @@ OWN: Final[Own] = {
     ("GET", f"{_ACCOUNT}/statements/{{period}}"): (NOT_FOUND,),
     ("PUT", f"{_ACCOUNT}/periods/{{period}}:close"): (NOT_FOUND,),
     ("POST", "/v1/repricings"): (NOT_FOUND, CONFLICT, OVERLOADED),
+    ("GET", "/v1/exports/usage-log"): (OVERLOADED,),
     ("POST", "/v1/tokens"): (CONFLICT,),
     ("DELETE", "/v1/tokens/{token_id}"): (NOT_FOUND,),
     ("GET", "/v1/seals"): (NOT_FOUND,),

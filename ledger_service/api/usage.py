@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from contracts.events import Moment
+from contracts.events import FreeText, Moment
 from contracts.identifiers import ModelName, Name, OperationType
 from contracts.problems import NOT_FOUND, ProblemError
 from ledger_service.api.access import LedgerRoute
@@ -80,6 +80,9 @@ async def list_usage_log(
     project_id: Name | None = None,
     api_key_id: Name | None = None,
     outcome: Literal["completed", "failed", "adjustment"] | None = None,
+    endpoint: FreeText | None = None,
+    recorded_from: Annotated[Moment | None, Query(description="recorded_at, inclusive")] = None,
+    recorded_to: Annotated[Moment | None, Query(description="recorded_at, exclusive")] = None,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
@@ -90,8 +93,9 @@ async def list_usage_log(
     was recorded after the end of the month (UTC) in which it occurred; ``lag_seconds``: how long after it occurred.
     """
     chosen = UsageLogFilter(
-        start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome
-    )
+        start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome,
+        endpoint, recorded_from, recorded_to,
+    )  # fmt: skip
     after = decode_cursor(cursor) if cursor else None
     async with reading(wired, demand) as read:
         rows = await read_usage_log(read.known, account_id, chosen, after, limit)

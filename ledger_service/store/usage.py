@@ -33,6 +33,9 @@ class UsageLogFilter:
     project_id: str | None = None
     api_key_id: str | None = None
     outcome: str | None = None
+    endpoint: str | None = None
+    recorded_start: datetime | None = None
+    recorded_end: datetime | None = None
 
 
 async def read_summary(connection: "Connection", account_id: str, month: date) -> list[SummaryCell]:
@@ -60,5 +63,5 @@ async def read_usage_log(
         SQL["log_page"],
         account_id, chosen.start, chosen.end, chosen.counted_start, chosen.counted_end, chosen.operations,
         chosen.providers, chosen.models, chosen.user_id, chosen.project_id, chosen.api_key_id, chosen.outcome,
-        occurred_at, operation_id, rows_max,
+        occurred_at, operation_id, rows_max, chosen.endpoint, chosen.recorded_start, chosen.recorded_end,
     )  # fmt: skip

@@ -40,6 +40,9 @@ where account_id = $1
   and ($10::text is null or project_id = $10)
   and ($11::text is null or api_key_id = $11)
   and ($12::text is null or outcome = $12)
+  and ($16::text is null or endpoint = $16)
+  and ($17::timestamptz is null or recorded_at >= $17)
+  and ($18::timestamptz is null or recorded_at < $18)
   and ($13::timestamptz is null or (occurred_at, operation_id) < ($13, $14::uuid))
 order by occurred_at desc, operation_id desc
 limit $15

@@ -1,0 +1,153 @@
+"""Exports: the usage log, and the FOCUS data set, as files of any size."""
+
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from contracts.events import FreeText
+from contracts.exports import EXPORT_AS_OF, EXPORT_CURSOR, MEDIA_TYPES, NEXT_CURSOR, ROWS_ESTIMATE, ExportFormat
+from contracts.identifiers import ModelName, Name, OperationType
+from contracts.prices import Moment
+from contracts.problems import broken_rule
+from ledger_service.api.access import LedgerRoute
+from ledger_service.export_cursors import last_row
+from ledger_service.exporting import USAGE_LOG, DataSet, Export, Wanted
+from ledger_service.services import Services, services
+from ledger_service.store.usage import UsageLogFilter
+
+router = APIRouter(route_class=LedgerRoute, prefix="/v1/exports", tags=["exports"])
+
+Wired = Annotated[Services, Depends(services)]
+Several = Query(max_length=1000, description="several times: any of them")
+#: Of one part, a file by itself.
+ROWS_MAX: Final = 10_000_000
+
+
+class ExportResponse(StreamingResponse):
+    """Gives back what the export holds however the response ends."""
+
+    def __init__(self, export: Export, media_type: str, file_name: str) -> None:
+        headers = {**export.headers, "Content-Disposition": f'attachment; filename="{file_name}"'}
+        super().__init__(export.chunks(), media_type=media_type, headers=headers)
+        self._export = export
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._export.close()
+
+
+def selected(
+    start: Annotated[Moment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
+    end: Annotated[Moment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
+    recorded_from: Annotated[Moment | None, Query(description="recorded_at, inclusive")] = None,
+    recorded_to: Annotated[Moment | None, Query(description="recorded_at, exclusive")] = None,
+    counted_from: Annotated[Moment | None, Query(description="counted_at: which windows of limits, inclusive")] = None,
+    counted_to: Annotated[Moment | None, Query(description="counted_at, exclusive")] = None,
+    operation: Annotated[list[OperationType] | None, Several] = None,
+    provider: Annotated[list[Name] | None, Several] = None,
+    model: Annotated[list[ModelName] | None, Several] = None,
+    user_id: Name | None = None,
+    project_id: Name | None = None,
+    api_key_id: Name | None = None,
+    outcome: Literal["completed", "failed", "adjustment"] | None = None,
+    endpoint: FreeText | None = None,
+) -> UsageLogFilter:
+    """Which rows; raises ProblemError where a range ends before it begins."""
+    for name, begins, ends in (
+        ("to", start, end),
+        ("recorded_to", recorded_from, recorded_to),
+        ("counted_to", counted_from, counted_to),
+    ):
+        if begins is not None and ends is not None and begins >= ends:
+            raise broken_rule(f"query.{name}", "period", "the range ends before it begins")
+    return UsageLogFilter(
+        start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome,
+        endpoint, recorded_from, recorded_to,
+    )  # fmt: skip
+
+
+Selected = Annotated[UsageLogFilter, Depends(selected)]
+AsOf = Annotated[Moment | None, Query(description="only what was recorded by then; default: now")]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=400, description=f"{EXPORT_CURSOR} of an interrupted download, or {NEXT_CURSOR} of a part"),
+]
+After = Annotated[
+    str | None,
+    Query(
+        max_length=400, description="with cursor: account_id,occurred_at,operation_id of the last row that came whole"
+    ),
+]
+RowsMax = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        le=ROWS_MAX,
+        description=f"a part, of so many rows at most; {NEXT_CURSOR} is there while there may be more",
+    ),
+]
+#: What the route's document says of its answer.
+_HEADERS: Final = {
+    EXPORT_CURSOR: "goes on with this download: the same request, with it as cursor, and after",
+    NEXT_CURSOR: "goes on with the next part: the same request, with it as cursor",
+    EXPORT_AS_OF: "the snapshot: only what was recorded by then is in it",
+    ROWS_ESTIMATE: "about how many rows follow",
+}
+
+
+@router.get(
+    "/usage-log",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "The rows",
+            "content": {media_type: {} for media_type in MEDIA_TYPES.values()},
+            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
+        }
+    },
+)
+async def export_usage_log(
+    wired: Wired,
+    chosen: Selected,
+    wanted: Annotated[ExportFormat, Query(alias="format")],
+    account_id: Name | None = None,
+    as_of: AsOf = None,
+    cursor: Cursor = None,
+    after: After = None,
+    rows_max: RowsMax = None,
+) -> ExportResponse:
+    """Finished operations, and adjustments, in the order of account, time and id, as one file of any size.
+
+    It is a snapshot: what is recorded later is not in it, also where the download is resumed. One that broke off
+    goes on with its ``Export-Cursor`` and, as ``after``, the last row that came whole; CSV then has no header. A
+    Parquet file is whole or worthless: ask for parts by ``rows_max``. A part has fewer rows where the filter leaves
+    out some.
+    """
+    return await _respond(wired, USAGE_LOG, wanted, chosen, account_id, as_of, cursor, after, rows_max)
+
+
+async def _respond(
+    wired: Services,
+    data_set: DataSet,
+    wanted: ExportFormat,
+    chosen: UsageLogFilter,
+    account_id: str | None,
+    as_of: datetime | None,
+    cursor: str | None,
+    after: str | None,
+    rows_max: int | None,
+) -> ExportResponse:
+    if cursor is not None and as_of is not None:
+        raise broken_rule("query.as_of", "cursor", "the cursor has its own snapshot")
+    if after is not None and cursor is None:
+        raise broken_rule("query.after", "cursor", f"it goes with the {EXPORT_CURSOR} of the download that broke off")
+    key = last_row(after) if after is not None else None
+    export = await wired.exports.start(
+        Wanted(data_set, wanted, account_id, chosen, as_of, cursor, key, rows_max),
+    )
+    return ExportResponse(export, MEDIA_TYPES[wanted], f"{data_set.name}.{wanted}")
