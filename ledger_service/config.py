@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from contracts.access.nats_access import NatsAccess
 from contracts.access.service_tokens import BootstrapToken
 from contracts.access.settings import AccessSettings
+from contracts.focus import BILLING_ACCOUNT_ID
+from contracts.identifiers import NAME_PATTERN
 from contracts.limits import TTL_SECONDS_DEFAULT
 from contracts.subjects import LEDGER_INBOX
 from ledger_service.database_url import verified
@@ -71,6 +73,8 @@ class Settings(AccessSettings, BaseSettings):
     #: How often sources that were active lately are confirmed again, for producers that missed it.
     confirm_interval_seconds: float = Field(default=5.0, gt=0)
 
+    #: Who bills, in FOCUS exports: whoever runs this ledger, unlike those who run others.
+    billing_account_id: str = Field(default=BILLING_ACCOUNT_ID, pattern=NAME_PATTERN)
     #: Of exports: read at once, twice over. More is faster, and takes more memory: a page, as CSV, several times.
     export_page_rows: int = Field(default=20_000, ge=1, le=100_000)
 

@@ -22,6 +22,7 @@ from contracts.exports import (
     Column,
     ExportFormat,
 )
+from contracts.focus import FOCUS_COLUMNS, VERSION
 from contracts.problems import OVERLOADED, ProblemError, broken_rule
 from ledger_service.export_cursors import decode, digest_of, encode
 from ledger_service.export_formats import Encoder, make_encoder
@@ -93,6 +94,15 @@ class Wanted:
     cursor: str | None = None
     after: Key | None = None
     rows_max: int | None = None
+
+
+#: Of formats, those that finance tools read.
+FOCUS: Final = DataSet(
+    f"focus-{VERSION}",
+    FOCUS_COLUMNS,
+    dict.fromkeys((ExportFormat.CSV, ExportFormat.PARQUET), Projection("focus", "csv")),
+    {"focus_version": VERSION},
+)
 
 
 async def read_pages(

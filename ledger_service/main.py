@@ -141,7 +141,9 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
     background = await _open(stack, "database", lambda: open_hot_pool(url, 2, "background"))
 
-    exporting = await _open(stack, "database", lambda: export_store.open_pool(url, EXPORTS_MAX * PAGES_AHEAD))
+    exporting = await _open(
+        stack, "database", lambda: export_store.open_pool(url, EXPORTS_MAX * PAGES_AHEAD, settings.billing_account_id)
+    )
 
     connection_to_nats = await _retrying("nats", lambda: connect_nats(settings.nats_access, "ledger"))
     stack.push_async_callback(connection_to_nats.close)

@@ -32,6 +32,7 @@ RULES: Final[Rules] = {
     ("GET", "/v1/usage"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     ("POST", "/v1/limits:backtest"): needs(About.BODY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     ("GET", "/v1/exports/usage-log"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
+    ("GET", "/v1/exports/focus"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     ("GET", "/v1/reports/estimates"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     # Administration. Plans are shared by accounts, so whoever is bound to one sees its limits in its usage alone.
     ("GET", "/v1/plans/{plan_id}"): needs(About.EVERYBODY, Scope.USAGE_READ_ALL, Scope.ADMIN),

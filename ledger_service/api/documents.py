@@ -48,6 +48,7 @@ OWN: Final[Own] = {
     ("PUT", f"{_ACCOUNT}/periods/{{period}}:close"): (NOT_FOUND,),
     ("POST", "/v1/repricings"): (NOT_FOUND, CONFLICT, OVERLOADED),
     ("GET", "/v1/exports/usage-log"): (OVERLOADED,),
+    ("GET", "/v1/exports/focus"): (OVERLOADED,),
     ("POST", "/v1/tokens"): (CONFLICT,),
     ("DELETE", "/v1/tokens/{token_id}"): (NOT_FOUND,),
     ("GET", "/v1/seals"): (NOT_FOUND,),

@@ -1,6 +1,7 @@
 """Exports: the usage log, and the FOCUS data set, as files of any size."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -9,12 +10,13 @@ from starlette.types import Receive, Scope, Send
 
 from contracts.events import FreeText
 from contracts.exports import EXPORT_AS_OF, EXPORT_CURSOR, MEDIA_TYPES, NEXT_CURSOR, ROWS_ESTIMATE, ExportFormat
+from contracts.focus import VERSION
 from contracts.identifiers import ModelName, Name, OperationType
 from contracts.prices import Moment
 from contracts.problems import broken_rule
 from ledger_service.api.access import LedgerRoute
 from ledger_service.export_cursors import last_row
-from ledger_service.exporting import USAGE_LOG, DataSet, Export, Wanted
+from ledger_service.exporting import FOCUS, USAGE_LOG, DataSet, Export, Wanted
 from ledger_service.services import Services, services
 from ledger_service.store.usage import UsageLogFilter
 
@@ -100,17 +102,16 @@ _HEADERS: Final = {
 }
 
 
-@router.get(
-    "/usage-log",
-    response_class=StreamingResponse,
-    responses={
-        200: {
-            "description": "The rows",
-            "content": {media_type: {} for media_type in MEDIA_TYPES.values()},
-            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
-        }
-    },
-)
+_RESPONSES: Final[dict[int | str, dict[str, object]]] = {
+    200: {
+        "description": "The rows",
+        "content": {media_type: {} for media_type in MEDIA_TYPES.values()},
+        "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
+    }
+}
+
+
+@router.get("/usage-log", response_class=StreamingResponse, responses=_RESPONSES)
 async def export_usage_log(
     wired: Wired,
     chosen: Selected,
@@ -129,6 +130,32 @@ async def export_usage_log(
     out some.
     """
     return await _respond(wired, USAGE_LOG, wanted, chosen, account_id, as_of, cursor, after, rows_max)
+
+
+class FocusFormat(StrEnum):
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+@router.get("/focus", response_class=StreamingResponse, responses=_RESPONSES)
+async def export_focus(
+    wired: Wired,
+    chosen: Selected,
+    wanted: Annotated[FocusFormat, Query(alias="format")] = FocusFormat.PARQUET,
+    _: Annotated[Literal["1.2"], Query(alias="version", description="of the specification")] = VERSION,
+    account_id: Name | None = None,
+    as_of: AsOf = None,
+    cursor: Cursor = None,
+    after: After = None,
+    rows_max: RowsMax = None,
+) -> ExportResponse:
+    """The same as a cost and usage data set of FOCUS, the FinOps Open Cost and Usage Specification.
+
+    One row an entry of the usage log; an account is a sub account, and the ledger the billing account. Of a row here,
+    ``after`` is ``SubAccountId``, ``x_OccurredAt`` and ``x_EntryId``.
+    """
+    format_ = ExportFormat(wanted)
+    return await _respond(wired, FOCUS, format_, chosen, account_id, as_of, cursor, after, rows_max)
 
 
 async def _respond(

@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 
 from ledger_service.domain.usage import Totals
+from ledger_service.store import focus
 from ledger_service.store.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool
 from ledger_service.store.queries import load
 from ledger_service.store.usage import UsageLogFilter
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
+#: Each stands alone, over the whole usage log, and over fewer rows where these come before it under that name.
+_STATEMENTS: Final = {**SQL, **focus.SQL}
 
 SETTLE_SECONDS_MAX: Final = 10.0
 _SETTLE_POLL_SECONDS: Final = 0.02
@@ -67,7 +70,7 @@ ALL: Final = Span()
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """What a row is written as: a statement of exports.sql, and `copy`'s format."""
+    """What a row is written as: a statement of exports.sql or focus.sql, and `copy`'s format."""
 
     statement: str
     copy_format: Literal["csv", "text"]
@@ -80,15 +83,15 @@ class Page(NamedTuple):
     rows: int
 
 
-async def open_pool(database_url: str, connections_max: int) -> Pool:
-    """Opens no connection before it is needed."""
+async def open_pool(database_url: str, connections_max: int, billing_account_id: str = "") -> Pool:
+    """Opens no connection before it is needed. ``billing_account_id``: who bills, in FOCUS."""
     return await asyncpg.create_pool(
         database_url,
         min_size=0,
         max_size=connections_max,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
-        server_settings=_SERVER_SETTINGS,
+        server_settings={**_SERVER_SETTINGS, "ledger.billing_account_id": billing_account_id},
     )
 
 
@@ -158,7 +161,7 @@ async def estimate_rows(connection: "Connection", selection: Selection, span: Sp
 
 def _over(statement: str) -> str:
     """The statement, over the rows that are selected."""
-    return f"with usage_log as (\n{SQL['selected']}\n)\n{SQL[statement]}"
+    return f"with usage_log as (\n{SQL['selected']}\n)\n{_STATEMENTS[statement]}"
 
 
 def _arguments(selection: Selection, span: Span) -> tuple[object, ...]:
