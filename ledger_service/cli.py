@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "backtest": "backtests:backtest",
     "close-gap": "gaps:close_gap",
     "dead-letters": "dead_letters:app",
+    "export": "exports:export",
     "migrate": "migration:migrate",
     "periods": "periods:app",
     "prices": "prices:app",

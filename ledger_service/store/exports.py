@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -146,11 +146,15 @@ async def read_totals(connection: "Connection", selection: Selection, span: Span
 
 
 async def read_days(connection: "Connection", selection: Selection) -> tuple[date, date] | None:
-    """The first and the last day (UTC) on which rows occurred; None where there are none."""
-    row = await connection.fetchrow(_over("span"), *_arguments(selection, ALL))
-    if row is None or row["first"] is None:
+    """The first and the last day (UTC) on which rows may have occurred; None where there are none."""
+    row = await connection.fetchrow(SQL["span"], selection.account_id)
+    assert row is not None, "an aggregate without groups has one row"
+    if row["first"] is None:
         return None
-    return row["first"].astimezone(UTC).date(), row["last"].astimezone(UTC).date()
+    chosen = selection.filter
+    first = row["first"] if chosen.start is None else max(row["first"], chosen.start)
+    last = row["last"] if chosen.end is None else min(row["last"], chosen.end - timedelta(microseconds=1))
+    return None if first > last else (first.astimezone(UTC).date(), last.astimezone(UTC).date())
 
 
 async def estimate_rows(connection: "Connection", selection: Selection, span: Span = ALL) -> int:

@@ -44,9 +44,10 @@ select count(*) as row_count, coalesce(sum(counted_calls(outcome, adjusted_calls
 from usage_log
 
 -- name: span
--- When the first and the last row occurred.
+-- When the first and the last row occurred, of account $1 (null = all).
 select min(occurred_at) as first, max(occurred_at) as last
 from usage_log
+where $1::text is null or account_id = $1
 
 -- name: now
 select clock_timestamp() as moment
