@@ -42,6 +42,8 @@ class Bounds:
     body_seconds: float = 15.0
     #: Of a body that was answered before its end: read and dropped, as many clients read no answer until they are done.
     dropped_bytes_max: int = 32 * 1024 * 1024
+    #: A client that takes nothing of an answer for so long is cut off: what makes the answer is held up by it.
+    reader_seconds_max: float = 60.0
     #: After a refusal the client gets so long to read it.
     linger_seconds: float = 2.0
     connections_max: int = 2_000
@@ -49,9 +51,12 @@ class Bounds:
     connections_per_address_max: int = 1_000
 
 
-def bounds_for(connections_max: int, per_address_max: int, slow_client_seconds: float) -> Bounds:
+def bounds_for(
+    connections_max: int, per_address_max: int, slow_client_seconds: float, slow_reader_seconds: float = 60.0
+) -> Bounds:
     """The usual ones, with what services have settings for."""
     return Bounds(
+        reader_seconds_max=slow_reader_seconds,
         connections_max=connections_max,
         connections_per_address_max=per_address_max,
         head_seconds_max=slow_client_seconds,
@@ -85,6 +90,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     _dropped_bytes = 0
     _refused = False
     _timer: Any = None  # asyncio's handle, of which only cancel() is called
+    _reader_timer: Any = None  # as above
 
     def connection_made(self, transport: Any) -> None:  # Any: asyncio's transport, as uvicorn has it
         super().connection_made(transport)
@@ -101,11 +107,21 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._reader_goes_on()
         if self._address is not None:
             left = self._open.pop(self._address) - 1
             if left:
                 self._open[self._address] = left
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader_goes_on()
+        self._reader_timer = self.loop.call_later(self._bounds.reader_seconds_max, self._on_reader_timeout)
+
+    def resume_writing(self) -> None:
+        self._reader_goes_on()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -180,6 +196,17 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._refuse(REQUEST_TIMEOUT, f"the headers took more than {self._bounds.head_seconds_max:g} seconds")
         else:
             self.transport.close()
+
+    def _on_reader_timeout(self) -> None:
+        self._reader_timer = None
+        log.info("client_cut_off", detail="it takes nothing of its answer", client=self.client)
+        # Not close(), which waits for what the client does not take.
+        self.transport.abort()
+
+    def _reader_goes_on(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _refuse_head(self) -> None:
         self._refuse(HEADERS_TOO_LARGE, f"request line and headers may have {self._bounds.head_bytes_max} bytes")

@@ -57,6 +57,8 @@ class Settings(AccessSettings, BaseSettings):
     connections_max: int = Field(default=2_000, ge=1)
     #: A client that sends no whole headers, or hardly any of a body, for so long is given up.
     slow_client_seconds: float = Field(default=15.0, gt=0)
+    #: One that takes nothing of an answer for so long is cut off: an export, which it can resume.
+    slow_reader_seconds: float = Field(default=60.0, gt=0)
 
     #: Two overlap: while one waits for PostgreSQL, the other parses.
     ingest_writers: int = Field(default=2, ge=1, le=8)

@@ -283,7 +283,12 @@ def main() -> None:
         port=settings.port,
         loop="uvloop",
         http=bounded_protocol(
-            bounds_for(settings.connections_max, settings.connections_per_address_max, settings.slow_client_seconds)
+            bounds_for(
+                settings.connections_max,
+                settings.connections_per_address_max,
+                settings.slow_client_seconds,
+                settings.slow_reader_seconds,
+            )
         ),
         access_log=False,
         log_config=None,
