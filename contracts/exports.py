@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 #: Answers' headers: goes on with this download, with the next part, what it shows, and how much that may be.
 EXPORT_CURSOR: Final = "Export-Cursor"
 NEXT_CURSOR: Final = "Next-Cursor"
-EXPORT_AS_OF: Final = "Export-As-Of"
+EXPORT_AS_OF: Final = "Ledger-As-Of"
 ROWS_ESTIMATE: Final = "Export-Rows-Estimate"
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contracts.exports import ExportFormat
 from ledger_service.export_cursors import digest_of
 from ledger_service.export_formats import make_encoder
-from ledger_service.exporting import DataSet, encoded, read_pages
+from ledger_service.exporting import PAGE_ROWS, DataSet, encoded, read_pages
 from ledger_service.store.exports import Selection, read_days
 from ledger_service.store.pool import Pool
 
@@ -36,6 +36,7 @@ class Job:
     data_set: DataSet
     format: ExportFormat
     selection: Selection
+    page_rows: int = PAGE_ROWS
 
     @property
     def digest(self) -> str:
@@ -190,7 +191,8 @@ def _pieces(pool: Pool, job: Job) -> AsyncIterator[tuple[bytes, int]]:
     encoder = make_encoder(
         job.format, job.data_set.columns, {"export": job.data_set.name, "as_of": as_of, **job.data_set.about}
     )
-    return encoded(read_pages(pool, job.data_set.projections[job.format], job.selection), encoder)
+    pages = read_pages(pool, job.data_set.projections[job.format], job.selection, rows=job.page_rows)
+    return encoded(pages, encoder)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ No statement, transaction or connection outlasts a page, however slowly pages ar
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,7 +47,7 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
-PAGE_ROWS: Final = 20_000
+PAGE_ROWS: Final = 10_000
 #: Pages that are read at the same time, or wait to be taken.
 PAGES_AHEAD: Final = 2
 ATTEMPTS_MAX: Final = 5
@@ -56,6 +57,8 @@ EXPORTS_MAX: Final = 4
 #: Then its reader has to go on by the last row that came.
 EXPORT_SECONDS_MAX: Final = 3600
 CHUNK_BYTES: Final = 256 * 1024
+#: One thread for all exports: they take one core at most from what else the process does, and the memory of one.
+_ENCODING: Final = ThreadPoolExecutor(1, "exports")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +134,12 @@ async def read_pages(
 
 async def encoded(pages: AsyncGenerator[Page, None], encoder: Encoder) -> AsyncGenerator[tuple[bytes, int], None]:
     """The file, piece by piece, each with the rows that it holds."""
+    loop = asyncio.get_running_loop()
     yield encoder.begin(), 0
     async with aclosing(pages):
         async for page in pages:
-            yield await asyncio.to_thread(encoder.page, page.data), page.rows
-    yield await asyncio.to_thread(encoder.end), 0
+            yield await loop.run_in_executor(_ENCODING, encoder.page, page.data), page.rows
+    yield await loop.run_in_executor(_ENCODING, encoder.end), 0
 
 
 class Exports:

@@ -178,7 +178,9 @@ class _Task:
             )
 
     def _job(self, as_of: datetime) -> Job:
-        return Job(self._data_set, self._format, Selection(as_of, self._account_id, self._chosen))
+        return Job(
+            self._data_set, self._format, Selection(as_of, self._account_id, self._chosen), Settings().export_page_rows
+        )
 
     async def _settled(self, connection: Connection) -> datetime:
         try:

@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 
 from ledger_service.domain.usage import Totals
-from ledger_service.store import focus
+from ledger_service.store import focus, moments
 from ledger_service.store.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool
 from ledger_service.store.queries import load
 from ledger_service.store.usage import UsageLogFilter
@@ -23,6 +23,8 @@ SQL: Final = load(__name__)
 _STATEMENTS: Final = {**SQL, **focus.SQL}
 
 SETTLE_SECONDS_MAX: Final = 10.0
+#: Less than for other reads, as a snapshot of now is what most exports are of: writers write at once.
+READS_ONLY_AFTER_SECONDS: Final = 5.0
 _SETTLE_POLL_SECONDS: Final = 0.02
 #: A page is found by its keys, whatever the tables' statistics say; and each is planned for its own values.
 _SERVER_SETTINGS: Final = {
@@ -100,14 +102,17 @@ async def settled_moment(connection: "Connection", as_of: datetime | None = None
 
     Raises TimeoutError where one does not end, and FutureError.
     """
-    now: datetime = await connection.fetchval(SQL["now"])
-    as_of = as_of or now
-    if as_of > now:
-        raise FutureError
     async with asyncio.timeout(SETTLE_SECONDS_MAX):
-        while await connection.fetchval(SQL["writers_before"], as_of):  # noqa: ASYNC110  the database has no event for it
+        while True:
+            [row] = await connection.fetch(moments.SQL["unsettled"], as_of, READS_ONLY_AFTER_SECONDS)
+            now: datetime = row["now"]
+            if as_of is None:
+                as_of = now
+            elif as_of > now:
+                raise FutureError
+            elif now - as_of >= moments.SETTLING and not row["transactions"]:
+                return as_of
             await asyncio.sleep(_SETTLE_POLL_SECONDS)
-    return as_of
 
 
 async def find_window_end(connection: "Connection", selection: Selection, span: Span, rows: int) -> Key | None:

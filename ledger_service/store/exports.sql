@@ -49,19 +49,6 @@ select min(occurred_at) as first, max(occurred_at) as last
 from usage_log
 where $1::text is null or account_id = $1
 
--- name: now
-select clock_timestamp() as moment
-
--- name: writers_before
--- Transactions that may still add rows with recorded_at up to $1, which is when they began. Of other roles, to whom that
--- is not shown, those that have written. One that has written nothing for a second only reads.
-select count(*)
-from pg_stat_activity
-where datname = current_database() and coalesce(backend_type = 'client backend', true) and pid <> pg_backend_pid()
-  and case when xact_start is null then backend_xid is not null
-           else xact_start <= $1
-                and (backend_xid is not null or xact_start > clock_timestamp() - interval '1 second') end
-
 -- name: usage_log_typed
 -- For columns of their own types: as short as it can be written, and quickly.
 select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,

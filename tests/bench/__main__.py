@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tests.bench.checks import measure_checks
+from tests.bench.exports import measure_exports
 from tests.bench.growth import measure_growth
 from tests.bench.images import measure_images
 from tests.bench.ingest import measure_ingest
@@ -81,6 +82,8 @@ def measure_all_else(report: Report, step: Callable[[str], None], scale: int, re
     with servers() as made:
         asyncio.run(make_accounts(made.database_url, count=100))
         measure_reads(made, report, 1_000, 1_000_000 // scale, repeats)
+        step("exports")
+        measure_exports(made.database_url, report, repeats=repeats)
     step("image service")
     measure_images(report, 2_000 // scale)
 

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,18 @@ import pyarrow.parquet as parquet  # type: ignore[import-untyped]  # as above
 import pytest
 from typer.testing import Result
 
+from ledger_service.store import moments
 from tests.builders import at, completed
 from tests.commands import ledger_command
 from tests.servers import Ledger, eventually
 
 Connection = "asyncpg.Connection[asyncpg.Record]"
+
+
+@pytest.fixture(autouse=True)
+def nothing_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever began is seen at once: nobody takes half a second between two instructions here."""
+    monkeypatch.setattr(moments, "SETTLING", timedelta())
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pyarrow.parquet as parquet  # type: ignore[import-untyped]  # as above
 import pytest
 
 from contracts.exports import EXPORT_AS_OF, EXPORT_CURSOR, NEXT_CURSOR, ROWS_ESTIMATE, USAGE_LOG_COLUMNS
+from ledger_service.store import moments
 from tests.builders import ABSENT, Body, adjustment, at, completed, failed, new_id
 from tests.conftest import StartLedger
 from tests.servers import Ledger
@@ -46,6 +47,12 @@ async def refused(ledger: Ledger, field: str, wanted: str = "csv", **query: Any)
     answer = await ledger.http.get(ROUTE, params={"format": wanted, **query})
     assert answer.status_code == 422, answer.text
     assert [error["field"] for error in answer.json()["errors"]] == [field], answer.text
+
+
+@pytest.fixture(autouse=True)
+def nothing_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever began is seen at once: nobody takes half a second between two instructions here."""
+    monkeypatch.setattr(moments, "SETTLING", timedelta())
 
 
 @pytest.fixture

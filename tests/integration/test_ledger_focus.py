@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 import contracts.focus
 from contracts.focus import FOCUS_COLUMNS
+from ledger_service.store import moments
 from tests.builders import Body, adjustment, at, completed, failed
 from tests.integration.test_ledger_exports import cells, table
 from tests.servers import Ledger
@@ -63,6 +64,12 @@ async def rows_of_every_kind(ledger: Ledger) -> None:
     assert closed.status_code == 200, closed.text
     await ledger.send(completed(time=at("2026-09-30 12:30:00"), cost="0.1"))
     await adjust(ledger, adjustment("void", sent[0], reason="=refund"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever began is seen at once: nobody takes half a second between two instructions here."""
+    monkeypatch.setattr(moments, "SETTLING", timedelta())
 
 
 @pytest.fixture
