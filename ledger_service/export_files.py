@@ -29,6 +29,10 @@ class TargetError(Exception):
     """The target cannot be written, or is not what it should be: the text says why."""
 
 
+class UnwritableError(TargetError):
+    """The file system refuses to write: what is whole stays, and the rest may be written once that is put right."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What goes into files."""
@@ -201,4 +205,4 @@ def _writing(target: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TargetError(f"cannot write {target}: {error.strerror or error}") from error
+        raise UnwritableError(f"cannot write {target}: {error.strerror or error}") from error

@@ -20,6 +20,7 @@ from ledger_service.export_files import (
     Job,
     Manifest,
     TargetError,
+    UnwritableError,
     opened_folder,
     read_manifest,
     to_file,
@@ -110,7 +111,9 @@ def export(
         else:
             done, known_at = with_database(lambda connection: task.to_file(connection, target))
     except TargetError as error:
-        raise stop(str(error), *_what_next(target, by_day)) from None
+        goes_on = by_day and isinstance(error, UnwritableError) and target.is_dir()
+        next_ = "What was written stays: the same command goes on with it." if goes_on else "Nothing was written."
+        raise stop(str(error), next_) from None
     _tell(target, done, known_at, time.monotonic() - begin, as_json)
 
 
@@ -222,12 +225,6 @@ def _before(option: str, start: datetime | None, end: datetime | None) -> dateti
     if start is not None and end is not None and start >= end:
         raise typer.BadParameter(f"{option} is later than what it ends")
     return start
-
-
-def _what_next(target: Path, by_day: bool) -> tuple[str, ...]:
-    if by_day and target.is_dir():
-        return ("What was written stays: the same command goes on with it.",)
-    return ("Nothing was written.",)
 
 
 def _tell(target: Path, done: Done, as_of: datetime, seconds: float, as_json: bool) -> None:
