@@ -1,7 +1,6 @@
 """Price files: reviewed YAML → prices. All of a file or nothing, and every problem names its line, entry and field.
 
-YAML as it is usually read hides traps, so little of it is taken: ``16:9``, ``2026-11-01`` and ``no`` are texts, a key
-stands once, and there are no aliases. A price without quotes is a number, and refused: money is never a float.
+Of YAML little is taken (yaml_documents.py). A price without quotes is a number, and refused: money is never a float.
 """
 
 import re
@@ -10,24 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from contracts.prices import Price, PriceKey
-from contracts.problems import FieldError, field_errors, field_path
+from contracts.problems import FieldError, field_errors
 from ledger_service.domain.price_versions import Put
 from ledger_service.domain.rating import Key
-
-try:
-    from yaml import CSafeLoader as _BaseLoader
-except ImportError:  # a PyYAML without libyaml: the same, slower
-    from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]  # the stubs know both
+from ledger_service.yaml_documents import Value, YamlDocument, YamlError, placed
 
 BYTES_MAX: Final = 8 * 1024 * 1024
 ENTRIES_MAX: Final = 10_000
-DEPTH_MAX: Final = 20
 SHIPPED: Final = "list_prices.yaml"
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _KEY_FIELDS: Final = tuple(PriceKey.model_fields)
@@ -35,8 +28,6 @@ _KEY_FIELDS: Final = tuple(PriceKey.model_fields)
 _REVIEWED: Final = ("source", "read_on")
 
 Model = TypeVar("Model", bound=BaseModel)
-#: Scalars, lists and mappings, as JSON has them.
-Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
 
 
 class PriceFileError(Exception):
@@ -57,7 +48,7 @@ class PriceFile:
 
     def error(self, entry: int, field: str, rule: str, message: str) -> FieldError:
         """A rule that an entry breaks, where it stands."""
-        return _placed(FieldError(field=f"prices[{entry}].{field}", rule=rule, message=message), self.lines)
+        return placed(FieldError(field=f"prices[{entry}].{field}", rule=rule, message=message), self.lines)
 
 
 def shipped_text() -> str:
@@ -85,14 +76,14 @@ def read_file(path: Path) -> PriceFile:
 
 def parse_prices(text: str, name: str, *, shipped: bool = False) -> PriceFile:
     """The prices in a file's text. Dates begin at 0:00 UTC. Raises PriceFileError."""
-    document = _Document()
+    document = YamlDocument()
     try:
         value = document.read(text)
-    except _YamlError as error:
+    except YamlError as error:
         raise PriceFileError(name, [error.error]) from None
     entries = _entries(value)
     if isinstance(entries, FieldError):
-        raise PriceFileError(name, [_placed(entries, document.lines)])
+        raise PriceFileError(name, [placed(entries, document.lines)])
     puts: list[Put] = []
     errors: list[FieldError] = []
     for index, entry in enumerate(entries):
@@ -104,7 +95,7 @@ def parse_prices(text: str, name: str, *, shipped: bool = False) -> PriceFile:
     if not errors:
         errors = list(_said_twice(puts))
     if errors:
-        raise PriceFileError(name, [_placed(error, document.lines) for error in errors])
+        raise PriceFileError(name, [placed(error, document.lines) for error in errors])
     return PriceFile(name, puts, document.lines)
 
 
@@ -166,106 +157,3 @@ def _whole(rule: str, message: str) -> FieldError:
 
 def _within(place: str, error: FieldError) -> FieldError:
     return error.model_copy(update={"field": f"{place}.{error.field}" if error.field else place})
-
-
-def _placed(error: FieldError, lines: Mapping[str, int]) -> FieldError:
-    """The error with the line in which its field stands, or what the field would be in."""
-    field = error.field
-    while field and field not in lines:
-        field = field[: max(field.rfind("."), field.rfind("["), 0)]
-    return error.model_copy(update={"message": f"line {lines.get(field, 1)}: {error.message}"})
-
-
-# --- YAML, and the little of it that is taken
-
-
-class _Loader(_BaseLoader):
-    """Knows null, true, false, whole numbers and floats (https://yaml.org/spec/1.2.2/#103-core-schema)."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way; add_implicit_resolver fills it
-
-
-_TAG: Final = "tag:yaml.org,2002:"
-for _name, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"-?(?:0|[1-9][0-9]{0,17})", list("-0123456789")),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
-    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", list("-+.")),
-):
-    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(rf"^(?:{_pattern})$"), _first)
-
-
-class _YamlError(Exception):
-    def __init__(self, rule: str, message: str, line: int, field: str = "") -> None:
-        super().__init__(message)
-        self.error = FieldError(field=field, rule=rule, message=f"line {line}: {message}")
-
-
-class _Document:
-    """A YAML document as plain values. ``lines``: where each of them stands, by its path (``prices[0].model``)."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, int] = {}
-        self._seen: set[int] = set()
-
-    def read(self, text: str) -> Value:
-        """Raises _YamlError."""
-        try:
-            loader = _Loader(text)
-            try:
-                node = loader.get_single_node()
-            finally:
-                loader.dispose()
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            problem = str(getattr(error, "problem", None) or error)
-            raise _YamlError("yaml", problem, mark.line + 1 if mark else 1) from None
-        return None if node is None else self._value(node, ())
-
-    def _value(self, node: yaml.Node, location: tuple[int | str, ...]) -> Value:
-        field, line = field_path(location), node.start_mark.line + 1
-        if id(node) in self._seen:
-            raise _YamlError("yaml_alias", "no aliases: a price says everything itself", line, field)
-        if len(location) > DEPTH_MAX:
-            raise _YamlError("yaml_depth", f"at most {DEPTH_MAX} levels", line, field)
-        self._seen.add(id(node))
-        self.lines[field] = line
-        if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
-            return self._mapping(node, location)
-        if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
-            return [self._value(child, (*location, index)) for index, child in enumerate(node.value)]
-        if isinstance(node, yaml.ScalarNode):
-            return _scalar(node, field)
-        raise _YamlError("yaml_tag", f"no values of the kind {node.tag}", line, field)
-
-    def _mapping(self, node: yaml.MappingNode, location: tuple[int | str, ...]) -> Value:
-        found: dict[str, Value] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode) or key.tag != f"{_TAG}str":
-                raise _YamlError("yaml_key", "a key is a text", line, field_path(location))
-            name = str(key.value)
-            if name in found:
-                raise _YamlError("yaml_key_twice", "the key stands twice", line, field_path((*location, name)))
-            found[name] = self._value(value, (*location, name))
-        return found
-
-
-def _scalar(node: yaml.ScalarNode, field: str) -> Value:
-    text = str(node.value)
-    try:
-        match node.tag.removeprefix(_TAG):
-            case "str":
-                return text
-            case "int":
-                return int(text)
-            case "float":
-                return float(text.replace(".inf", "inf").replace(".nan", "nan"))
-            case "bool":
-                return text.lower() == "true"
-            case "null":
-                return None
-    except ValueError:
-        pass
-    raise _YamlError("yaml_tag", f"not taken as {node.tag}: {text[:50]}", node.start_mark.line + 1, field)
