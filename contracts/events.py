@@ -38,6 +38,9 @@ REQUESTED_V1: Final = "usage.operation.requested.v1"
 COMPLETED_V1: Final = "usage.operation.completed.v1"
 FAILED_V1: Final = "usage.operation.failed.v1"
 
+#: The error code of an operation that nobody can say was done and billed: its cost is what was held.
+OUTCOME_UNKNOWN: Final = "outcome_unknown"
+
 CONTENT_TYPE: Final = "application/cloudevents+json"
 BATCH_CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 

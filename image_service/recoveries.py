@@ -11,8 +11,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.client import InDoubt, RecoveredCompletion, RecoveredFailure, Recovery
-from contracts.client.usage_events import OUTCOME_UNKNOWN
-from contracts.events import OperationRequested
+from contracts.events import OUTCOME_UNKNOWN, OperationRequested
 from image_service.outcomes import Completed, Failed, Outcome, OutcomeStore, failure_problem
 from image_service.pricing import Pricing
 from image_service.providers.attempt import Attempt

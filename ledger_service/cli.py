@@ -10,6 +10,7 @@ from ledger_service.commands.lazily import lazy_group
 #: Each command's module is read when the command is called: most need little of what the others do.
 COMMANDS: Final = {
     "adjust": "corrections:adjust",
+    "adjust-all": "adjustment_files:adjust_all",
     "backtest": "backtests:backtest",
     "close-gap": "gaps:close_gap",
     "dead-letters": "dead_letters:app",
@@ -18,6 +19,7 @@ COMMANDS: Final = {
     "periods": "periods:app",
     "prices": "prices:app",
     "rebuild": "rebuilds:rebuild",
+    "reconcile": "reconciliation:reconcile",
     "report": "reports:app",
     "reprice": "corrections:reprice",
     "seals": "seals:app",

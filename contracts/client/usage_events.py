@@ -10,11 +10,10 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from contracts.client.recovery import InDoubt, RecoveredCompletion, RecoveredFailure, Recovery
-from contracts.events import OperationCompleted, OperationFailed, OperationRequested
+from contracts.events import OUTCOME_UNKNOWN, OperationCompleted, OperationFailed, OperationRequested
 from contracts.limits import LimitCheck
 from contracts.money import format_nanos
 
-OUTCOME_UNKNOWN: Final = "outcome_unknown"
 _CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _MESSAGE_LENGTH_MAX: Final = 1024
 

@@ -1,0 +1,141 @@
+"""What `ledger reconcile` shows people: totals, the largest differences, and what to do next."""
+
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contracts.money import format_nanos
+from ledger_service.commands.database import shown
+from ledger_service.domain.reconciliation import Item, Status
+from ledger_service.domain.reconciliation_report import Report, Tally
+from ledger_service.reconciliation_files import moment_of
+from ledger_service.reconciling import Reconciliation
+
+ROWS_SHOWN: Final = 20
+
+_WHAT: Final = {
+    Status.MATCHED: "matched",
+    Status.PRICE_DIFFERENCE: "price differs",
+    Status.IN_DOUBT_FOUND: "in doubt, found with them",
+    Status.IN_DOUBT_NOT_FOUND: "in doubt, not found",
+    Status.MISSING_WITH_US: "missing with us",
+    Status.MISSING_WITH_THEM: "missing with them",
+    Status.DUPLICATE: "billed twice",
+}
+_NEXT: Final = {
+    Status.PRICE_DIFFERENCE: "price differs: is the catalogue right (`ledger prices`)? Proposed is what they billed.",
+    Status.IN_DOUBT_FOUND: "in doubt, found: proposed is what they billed.",
+    Status.IN_DOUBT_NOT_FOUND: "in doubt, not found: proposed are voids; wait for the complete invoice first.",
+    Status.MISSING_WITH_US: "missing with us: has somebody used the key past the ledger? "
+    "--missing-to ACCOUNT proposes to book them.",
+    Status.MISSING_WITH_THEM: "missing with them: not billed yet, or never. --not-billed proposes they cost nothing.",
+    Status.DUPLICATE: "billed twice: claim it from the provider; its credit settles them.",
+}
+
+
+def show(screen: Console, done: Reconciliation) -> None:
+    report = done.report
+    until = f"{shown(done.start)} until before {shown(done.end)}, UTC"
+    rows = sum(file.rows for file in done.files)
+    screen.print(f"{escape(done.provider)}, {until}: {rows} lines in {len(done.files)} files", highlight=False)
+    screen.print(_totals(report))
+    models = [(model, tally) for model, tally in report.models() if tally.difference]
+    if models:
+        screen.print(_models(models[:ROWS_SHOWN]))
+    if report.differences:
+        screen.print(_largest(done))
+
+
+def show_next(
+    screen: Console, done: Reconciliation, export: Path | None, proposals: Path | None, proposed: int | None
+) -> None:
+    report = done.report
+    for file in done.files:
+        told = [f"{file.skipped} rows skipped"] if file.skipped else []
+        told += [f"{file.rounded} amounts rounded to nano-dollars"] if file.rounded else []
+        if told:
+            screen.print(f"{file.name}: {', '.join(told)}, as the mapping says", markup=False)
+    if report.agrees:
+        screen.print("both agree, to the nano-dollar", style="green")
+    for status, tally in report.by_status.items():
+        if tally.findings and status in _NEXT:
+            screen.print(_NEXT[status], markup=False)
+    if len(report.differences) > ROWS_SHOWN and export is None:
+        screen.print(f"{len(report.differences)} findings in all: --export DIR writes every one")
+    if export is not None:
+        screen.print(f"every finding: {export}", markup=False)
+    if proposals is not None and proposed is not None:
+        screen.print(
+            f"{proposed} adjustments proposed in {proposals}. Read them; `ledger adjust-all {proposals} --author YOU` "
+            "records them, and the same reconciliation then shows what is left.",
+            markup=False,
+        )
+    elif not report.agrees:
+        screen.print("--propose-adjustments FILE writes the adjustments that would settle it")
+
+
+def _totals(report: Report) -> Table:
+    table = Table("", *_AMOUNTS, title="Totals", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for status, tally in report.by_status.items():
+        if tally.findings or status is Status.MATCHED:
+            table.add_row(_WHAT[status], *_cells(tally))
+    table.add_section()
+    table.add_row("all", *_cells(report.total), style="bold")
+    return table
+
+
+_AMOUNTS: Final = ("lines", "operations", "theirs $", "ours $", "difference $")
+
+
+def _cells(tally: Tally) -> list[str]:
+    amounts = [format_nanos(tally.theirs), format_nanos(tally.ours), _signed(tally.difference)]
+    return [str(tally.lines), str(tally.charges), *amounts]
+
+
+def _models(models: list[tuple[str, Tally]]) -> Table:
+    table = Table("model", *_AMOUNTS, "%", title="Differences by model", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.columns[0].overflow = "fold"
+    for model, tally in models:
+        table.add_row(escape(model), *_cells(tally), tally.percent or "")
+    return table
+
+
+def _largest(done: Reconciliation) -> Table:
+    table = Table(title=f"Largest differences, {ROWS_SHOWN} at most", title_justify="left")
+    for column in ("what", "line", "job", "operation", "model"):
+        table.add_column(column, overflow="fold")
+    for column in ("at", "theirs $", "ours $", "difference $"):
+        table.add_column(column, justify="right")
+    for item in done.report.largest(ROWS_SHOWN):
+        table.add_row(*_finding(item, [file.name for file in done.files]))
+    return table
+
+
+def _finding(item: Item, names: list[str]) -> list[str]:
+    first = item.lines[0] if item.lines else None
+    more = f" +{len(item.lines) - 1}" if len(item.lines) > 1 else ""
+    charge = item.charge
+    job = first.job_id if first else next(iter(charge.job_ids), None) if charge else None
+    ours = f"{item.charge_count} in all" if charge is None and item.charge_count else ""
+    return [
+        _WHAT[item.status],
+        escape(f"{names[first.file]}:{first.number}{more}") if first else "",
+        escape(job or ""),
+        f"{charge.account_id} {charge.entry_id}" if charge else ours,
+        escape(item.model),
+        moment_of(item.at)[:19].replace("T", " "),
+        format_nanos(item.theirs),
+        format_nanos(item.ours),
+        _signed(item.difference),
+    ]
+
+
+def _signed(nanos: int) -> str:
+    return f"{'+' if nanos > 0 else ''}{format_nanos(nanos)}"
