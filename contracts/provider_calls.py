@@ -11,13 +11,12 @@ from typing import Annotated, Final
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 
+from contracts.events import METADATA_BYTES_MAX
 from contracts.identifiers import ModelName, Name
 from contracts.money import CostNanos
 
 KEY: Final = "provider_calls"
 CALLS_MAX: Final = 20
-#: Of the metadata's 4 KiB, what this key may take; then it names no jobs.
-BYTES_MAX: Final = 3072
 
 JobId = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
 
@@ -37,13 +36,16 @@ _CALLS: Final = TypeAdapter(Annotated[tuple[ProviderCall, ...], Field(max_length
 
 
 def with_calls(metadata: Mapping[str, JsonValue] | None, calls: Sequence[ProviderCall]) -> dict[str, JsonValue] | None:
-    """The metadata, with the calls where any is named; without them where they are too many."""
-    if not calls or len(calls) > CALLS_MAX:
-        return None if metadata is None else dict(metadata)
-    written = _CALLS.dump_python(tuple(calls), mode="json")
-    if len(orjson.dumps(written)) > BYTES_MAX:
-        written = [{**one, "job_ids": []} for one in written]
-    return {**(metadata or {}), KEY: written}
+    """The metadata, with the calls where they say more than the event does. Where there is no room for all that they
+    say, without their jobs, or without them: what was paid is recorded all the same."""
+    says_more = len(calls) > 1 or any(call.job_ids for call in calls)
+    if says_more and len(calls) <= CALLS_MAX:
+        for some in (calls, [call.model_copy(update={"job_ids": ()}) for call in calls]):
+            written: JsonValue = _CALLS.dump_python(tuple(some), mode="json")
+            merged = {**(metadata or {}), KEY: written}
+            if len(orjson.dumps(merged)) <= METADATA_BYTES_MAX:
+                return merged
+    return None if metadata is None else dict(metadata)
 
 
 def read_calls(text: str | bytes | None) -> tuple[ProviderCall, ...]:

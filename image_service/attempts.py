@@ -12,13 +12,14 @@ from contracts.identifiers import uuid7
 from contracts.limits import Decision, LimitCheck, Meter
 from contracts.money import format_nanos
 from contracts.problems import ProblemError
+from contracts.provider_calls import ProviderCall
 from image_service.calls import Call
 from image_service.fallback import Share, has_room_for
 from image_service.pricing import Pricing
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import ProviderError, ProviderResult
 from image_service.providers.registry import Candidate, Providers
-from image_service.recoveries import CallNote
+from image_service.recoveries import CallNote, provider_call
 from image_service.watching import Watch
 
 INTERRUPTED: Final = "interrupted"
@@ -39,6 +40,7 @@ class Delivery:
     cost_nanos: int
     quantity: int
     retry_count: int
+    calls: tuple[ProviderCall, ...]
 
 
 @dataclass(frozen=True)
@@ -70,37 +72,42 @@ class Attempts:
 
         Whatever it raises, the operation has heard what is to be recorded, or nothing, which is doubt.
         """
-        billed_nanos, retries = 0, 0
+        calls: tuple[ProviderCall, ...] = ()
+        retries = 0
         held_nanos = operation.requested.data.estimated_cost
         candidates = list(call.selection.candidates)
         while True:
             candidate = candidates.pop(0)
-            attempt = self._attempt(call, operation, watch, candidate, billed_nanos, held_nanos)
+            attempt = self._attempt(call, operation, watch, candidate, calls, held_nanos)
             try:
                 result = await self._call(call, operation, candidate, attempt)
             except ProviderError as error:
                 await attempt.discard()
                 cost, _ = await self._cost(error.cost_nanos, call, operation, candidate, attempt)
-                billed_nanos += cost
+                if cost or attempt.job_id is not None:
+                    calls = (*calls, _call_of(candidate, attempt, cost))
                 retries += error.retry_count
                 next_nanos = await self._next_may_try(call, operation, candidates) if error.elsewhere else None
                 if next_nanos is not None:
                     held_nanos = next_nanos
                     watch.progress(None, f"{candidate.provider} failed: {candidates[0].provider} tries")
                     retries += 1
-                    await self._note(operation, candidates[0], None, billed_nanos, held_nanos)
+                    await self._note(operation, candidates[0], None, calls, held_nanos)
                     continue
-                _say_failed(operation, candidate, error, billed_nanos, retries)
+                _say_failed(operation, candidate, error, calls, retries)
                 raise
             except BaseException as error:
                 await attempt.discard()
                 if not attempt.may_be_billed:
-                    _say_trouble(operation, candidate, error, billed_nanos, self._times.deadline(candidate))
+                    _say_trouble(operation, candidate, error, calls, self._times.deadline(candidate))
                 elif operation.noted is None:
-                    await asyncio.shield(self._note(operation, candidate, None, billed_nanos, held_nanos))
+                    await asyncio.shield(self._note(operation, candidate, None, calls, held_nanos))
                 raise
             cost, quantity = await self._cost(result.cost_nanos, call, operation, candidate, attempt)
-            return Delivery(candidate, result, attempt, billed_nanos + cost, quantity, retries + result.retry_count)
+            calls = (*calls, _call_of(candidate, attempt, cost))
+            return Delivery(
+                candidate, result, attempt, _billed(calls), quantity, retries + result.retry_count, calls
+            )  # fmt: skip
 
     async def _call(self, call: Call, operation: Operation, candidate: Candidate, attempt: Attempt) -> ProviderResult:
         found = self._providers.find(candidate.provider)
@@ -135,11 +142,11 @@ class Attempts:
         operation: Operation,
         watch: Watch,
         candidate: Candidate,
-        billed_nanos: int,
+        earlier: tuple[ProviderCall, ...],
         held_nanos: int,
     ) -> Attempt:
         async def keep_job(job_id: str) -> None:
-            await self._note(operation, candidate, job_id, billed_nanos, held_nanos)
+            await self._note(operation, candidate, job_id, earlier, held_nanos)
 
         return Attempt(
             call.operation_id,
@@ -151,14 +158,20 @@ class Attempts:
         )
 
     async def _note(
-        self, operation: Operation, candidate: Candidate, job_id: str | None, billed_nanos: int, held_nanos: int
+        self,
+        operation: Operation,
+        candidate: Candidate,
+        job_id: str | None,
+        earlier: tuple[ProviderCall, ...],
+        held_nanos: int,
     ) -> None:
         note = CallNote(
             provider=candidate.provider,
             model=candidate.model.name,
             job_id=job_id,
-            billed_nanos=billed_nanos,
+            billed_nanos=_billed(earlier),
             held_nanos=held_nanos,
+            earlier=earlier,
         )
         try:
             await operation.note(note.model_dump_json(exclude_none=True))
@@ -213,6 +226,14 @@ class Attempts:
         return (operation.requested.data.estimated_cost if cost is None else cost), quantity
 
 
+def _call_of(candidate: Candidate, attempt: Attempt, cost_nanos: int) -> ProviderCall:
+    return provider_call(candidate.provider, candidate.model.name, attempt.job_id, cost_nanos)
+
+
+def _billed(calls: tuple[ProviderCall, ...]) -> int:
+    return sum(call.cost for call in calls)
+
+
 def _has_no_price(candidate: Candidate, decision: Decision) -> bool:
     """Whether nothing is held for it because nobody knows what it costs: it would be run, billed, and settled at
     nothing. With a price in the catalogue, or a plan's ceiling for what has none, it is held at that."""
@@ -235,21 +256,26 @@ def _check_fields(call: Call, candidate: Candidate) -> dict[str, object]:
 
 
 def _say_failed(
-    operation: Operation, candidate: Candidate, error: ProviderError, billed_nanos: int, retries: int
+    operation: Operation, candidate: Candidate, error: ProviderError, calls: tuple[ProviderCall, ...], retries: int
 ) -> None:
     operation.failed(
         error.code,
         error.message,
-        cost=format_nanos(billed_nanos),
+        cost=format_nanos(_billed(calls)),
         actual_provider=candidate.provider,
         actual_model=candidate.model.name,
         status_code=error.status_code,
         retry_count=retries,
+        provider_calls=calls,
     )
 
 
 def _say_trouble(
-    operation: Operation, candidate: Candidate, error: BaseException, billed_nanos: int, deadline_seconds: float
+    operation: Operation,
+    candidate: Candidate,
+    error: BaseException,
+    calls: tuple[ProviderCall, ...],
+    deadline_seconds: float,
 ) -> None:
     """The call ended before it can have been billed."""
     code, message = PROVIDER_TROUBLE, f"the call could not be made ({type(error).__name__})"
@@ -262,7 +288,8 @@ def _say_trouble(
     operation.failed(
         code,
         message,
-        cost=format_nanos(billed_nanos),
+        cost=format_nanos(_billed(calls)),
         actual_provider=candidate.provider,
         actual_model=candidate.model.name,
+        provider_calls=calls,
     )

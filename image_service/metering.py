@@ -187,4 +187,5 @@ def _say_completed(operation: Operation, delivery: Delivery) -> None:
         status_code=delivery.result.status_code,
         retry_count=delivery.retry_count,
         response_bytes=sum(artifact.content.size_bytes for artifact in delivery.result.artifacts),
+        provider_calls=delivery.calls,
     )

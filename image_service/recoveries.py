@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.client import InDoubt, RecoveredCompletion, RecoveredFailure, Recovery
 from contracts.events import OUTCOME_UNKNOWN, OperationRequested
+from contracts.provider_calls import ProviderCall
 from image_service.outcomes import Completed, Failed, Outcome, OutcomeStore, failure_problem
 from image_service.pricing import Pricing
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import OutcomeUnknownError, Provider, ProviderError, ProviderResult, StillRunning
+from image_service.providers.jobs import invoiced_ids
 from image_service.providers.registry import Providers
 from image_service.watching import Watches
 
@@ -27,8 +29,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class CallNote(BaseModel):
-    """What the journal keeps with the intent: who was called last, which job it is, what earlier attempts billed, and
-    what this one is held at (None: at the operation's estimate)."""
+    """What the journal keeps with the intent: who was called last, which job it is, what earlier attempts billed (and
+    which ones those were), and what this one is held at (None: at the operation's estimate)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,6 +39,11 @@ class CallNote(BaseModel):
     job_id: str | None = None
     billed_nanos: int = 0
     held_nanos: int | None = None
+    earlier: tuple[ProviderCall, ...] = ()
+
+    def calls(self, cost_nanos: int) -> tuple[ProviderCall, ...]:
+        """All of the operation's, of which this one came to so much."""
+        return (*self.earlier, provider_call(self.provider, self.model, self.job_id, cost_nanos))
 
 
 class Recoveries:
@@ -109,7 +116,9 @@ class Recoveries:
                 found = await provider.recover(call.model, call.job_id, attempt)
             except ProviderError as error:
                 cost = await self._cost(error.cost_nanos, requested, call, attempt)
-                return RecoveredFailure(error.code, error.message, cost + call.billed_nanos, call.provider, call.model)
+                return RecoveredFailure(
+                    error.code, error.message, cost + call.billed_nanos, call.provider, call.model, call.calls(cost)
+                )
             except OutcomeUnknownError as error:
                 return _doubt(str(error), requested, call)
             except Exception as error:  # noqa: BLE001  the provider's trouble of the moment, whatever it is
@@ -129,7 +138,8 @@ class Recoveries:
         self, requested: OperationRequested, call: CallNote, attempt: Attempt, result: ProviderResult
     ) -> RecoveredCompletion:
         data = requested.data
-        cost = await self._cost(result.cost_nanos, requested, call, attempt) + call.billed_nanos
+        own_cost = await self._cost(result.cost_nanos, requested, call, attempt)
+        cost = own_cost + call.billed_nanos
         sizes = await asyncio.to_thread(lambda: sum(one.content.size_bytes for one in result.artifacts))
         outcome = Completed(
             data.operation_id,
@@ -149,6 +159,7 @@ class Recoveries:
             actual_model=call.model,
             status_code=result.status_code,
             response_bytes=sizes,
+            provider_calls=call.calls(own_cost),
         )
 
     async def _keep(self, outcome: Outcome) -> None:
@@ -175,9 +186,17 @@ class Recoveries:
         return _held(requested, call) if cost is None else cost
 
 
+def provider_call(provider: str, model: str, kept: str | None, cost_nanos: int) -> ProviderCall:
+    """A call as the ledger is told of it. ``kept``: what `Attempt.accepted` was told."""
+    return ProviderCall.model_construct(
+        provider=provider, model=model, job_ids=invoiced_ids(kept), cost=cost_nanos
+    )  # fmt: skip
+
+
 def _doubt(message: str, requested: OperationRequested, call: CallNote) -> InDoubt:
     """A fallback may be dearer than the provider that the operation was held for."""
-    return InDoubt(message, _held(requested, call) + call.billed_nanos, call.provider, call.model)
+    held = _held(requested, call)
+    return InDoubt(message, held + call.billed_nanos, call.provider, call.model, call.calls(held))
 
 
 def _held(requested: OperationRequested, call: CallNote) -> int:

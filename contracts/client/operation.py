@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -40,6 +40,7 @@ from contracts.identifiers import uuid7
 from contracts.limits import Decision, LimitCheck
 from contracts.money import parse_nanos
 from contracts.problems import ProblemError, broken_rule, invalid
+from contracts.provider_calls import ProviderCall
 
 CALLER_ERROR: Final = "caller_error"
 CANCELLED: Final = "cancelled"
@@ -121,13 +122,14 @@ class Operation:
         status_code: int | None = None,
         retry_count: int = 0,
         response_bytes: int = 0,
+        provider_calls: Sequence[ProviderCall] = (),
     ) -> None:
-        """The provider delivered, and billed ``cost``. ``quantity``, ``actual_…``: where they are not as requested."""
+        """The provider delivered, and billed ``cost``. ``quantity``, ``actual_…``: where they are not as requested.
+        ``provider_calls``: with the job ids by which the provider's invoice is reconciled; costs add up to ``cost``."""
 
         def make() -> OperationCompleted:
-            completion = Completion(
-                parse_nanos(cost), quantity, actual_provider, actual_model, status_code, retry_count, response_bytes
-            )
+            said = (actual_provider, actual_model, status_code, retry_count, response_bytes, tuple(provider_calls))
+            completion = Completion(parse_nanos(cost), quantity, *said)
             return operation_completed(
                 self.requested, completion, event_id=uuid7(), now=datetime.now(UTC), duration_ms=self._duration_ms()
             )
@@ -144,16 +146,18 @@ class Operation:
         actual_model: str | None = None,
         status_code: int | None = None,
         retry_count: int = 0,
+        provider_calls: Sequence[ProviderCall] = (),
     ) -> None:
         """The provider did not deliver; ``cost`` is what it billed all the same.
 
         ``message`` is kept for ever and read by others: no prompt in it.
         """
-        self._say(
-            lambda: self._failure(
-                Failure(code, message, parse_nanos(cost), actual_provider, actual_model, status_code, retry_count)
-            )
-        )
+
+        def make() -> OperationFailed:
+            said = (actual_provider, actual_model, status_code, retry_count, tuple(provider_calls))
+            return self._failure(Failure(code, message, parse_nanos(cost), *said))
+
+        self._say(make)
 
     def in_doubt(self, message: str) -> None:
         """Nobody can say whether the call was done and billed: it is recorded as failed with the code

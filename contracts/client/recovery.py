@@ -4,12 +4,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from contracts.events import OperationRequested
+from contracts.provider_calls import ProviderCall
 
 
 @dataclass(frozen=True)
 class RecoveredCompletion:
     """The provider did deliver after all, and billed this, in nano-dollars. The others: where they are not as requested
-    (``quantity``, ``actual_provider``, ``actual_model``), or as the provider answered."""
+    (``quantity``, ``actual_provider``, ``actual_model``), or as the provider answered. ``provider_calls``: all that
+    were made, with the provider's job ids, where those are known; their costs add up to this one."""
 
     cost_nanos: int
     quantity: int | None = None
@@ -17,6 +19,7 @@ class RecoveredCompletion:
     actual_model: str | None = None
     status_code: int | None = None
     response_bytes: int = 0
+    provider_calls: tuple[ProviderCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class RecoveredFailure:
     cost_nanos: int
     actual_provider: str | None = None
     actual_model: str | None = None
+    provider_calls: tuple[ProviderCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class InDoubt:
     cost_nanos: int | None = None
     actual_provider: str | None = None
     actual_model: str | None = None
+    provider_calls: tuple[ProviderCall, ...] = ()
 
 
 Recovery = RecoveredCompletion | RecoveredFailure | InDoubt

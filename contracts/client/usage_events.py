@@ -13,6 +13,7 @@ from contracts.client.recovery import InDoubt, RecoveredCompletion, RecoveredFai
 from contracts.events import OUTCOME_UNKNOWN, OperationCompleted, OperationFailed, OperationRequested
 from contracts.limits import LimitCheck
 from contracts.money import format_nanos
+from contracts.provider_calls import ProviderCall, with_calls
 
 _CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _MESSAGE_LENGTH_MAX: Final = 1024
@@ -21,7 +22,7 @@ _MESSAGE_LENGTH_MAX: Final = 1024
 @dataclass(frozen=True)
 class Completion:
     """The provider delivered, and what it billed. ``quantity``, ``provider`` and ``model``: where they are not as
-    requested."""
+    requested. ``provider_calls``: see contracts.provider_calls."""
 
     cost_nanos: int
     quantity: int | None = None
@@ -30,6 +31,7 @@ class Completion:
     status_code: int | None = None
     retry_count: int = 0
     response_bytes: int = 0
+    provider_calls: tuple[ProviderCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Failure:
     model: str | None = None
     status_code: int | None = None
     retry_count: int = 0
+    provider_calls: tuple[ProviderCall, ...] = ()
 
 
 def operation_requested(
@@ -116,14 +119,19 @@ def outcome_of(recovery: Recovery, requested: OperationRequested) -> Completion 
                 recovery.actual_model,
                 recovery.status_code,
                 response_bytes=recovery.response_bytes,
+                provider_calls=recovery.provider_calls,
             )
         case RecoveredFailure():
             return Failure(
-                recovery.code, recovery.message, recovery.cost_nanos, recovery.actual_provider, recovery.actual_model
-            )
+                recovery.code, recovery.message, recovery.cost_nanos, recovery.actual_provider, recovery.actual_model,
+                provider_calls=recovery.provider_calls,
+            )  # fmt: skip
         case InDoubt():
             cost = requested.data.estimated_cost if recovery.cost_nanos is None else recovery.cost_nanos
-            return Failure(OUTCOME_UNKNOWN, recovery.message, cost, recovery.actual_provider, recovery.actual_model)
+            return Failure(
+                OUTCOME_UNKNOWN, recovery.message, cost, recovery.actual_provider, recovery.actual_model,
+                provider_calls=recovery.provider_calls,
+            )  # fmt: skip
 
 
 def error_code(code: str) -> str:
@@ -157,6 +165,7 @@ def _envelope(requested: OperationRequested, event_id: UUID, now: datetime) -> d
 def _outcome(requested: OperationRequested, outcome: Completion | Failure, duration_ms: int) -> dict[str, object]:
     return {
         **requested.data.model_dump(exclude={"estimated_cost"}),
+        "metadata": with_calls(requested.data.metadata, outcome.provider_calls),
         "cost": format_nanos(outcome.cost_nanos),
         "requested_at": requested.time,
         "duration_ms": max(0, duration_ms),

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.applications import Starlette
@@ -52,12 +53,12 @@ def control_app(emulation: Emulation, providers: Mapping[str, Provider]) -> Star
         totals: Counter[str] = Counter()
         for job in jobs:
             totals[job.provider] += job.amount_nanos
-        now = emulation.clock()
+        now, today = emulation.clock(), datetime.now(UTC)
         return JSONResponse(
             {
                 "total": format_nanos(sum(job.amount_nanos for job in jobs)),
                 "by_provider": {name: format_nanos(nanos) for name, nanos in sorted(totals.items())},
-                "jobs": [job.billed(now) for job in jobs],
+                "jobs": [job.billed(now, today) for job in jobs],
             }
         )
 

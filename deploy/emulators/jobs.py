@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from typing import Final
@@ -131,8 +132,9 @@ class Job:
             return State.PROCESSING
         return State(self.outcome.value)
 
-    def billed(self, now: float) -> dict[str, object]:
-        """As the control endpoint lists it."""
+    def billed(self, now: float, today: datetime) -> dict[str, object]:
+        """As the control endpoint lists it. Both are this moment: as the jobs are timed, and by the calendar."""
+        accepted_at = today - timedelta(seconds=now - self.accepted_at)
         return {
             "job_id": self.job_id,
             "request_id": self.request_id,
@@ -140,6 +142,7 @@ class Job:
             "provider": self.provider,
             "model": self.model,
             "parameters": self.parameters,
+            "accepted_at": accepted_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "amount": format_nanos(self.amount_nanos),
             "state": self.state(now),
         }

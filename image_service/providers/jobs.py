@@ -64,6 +64,18 @@ class Job(BaseModel):
         return self.model_dump_json(exclude_none=True)
 
 
+def invoiced_ids(kept: str | None) -> tuple[str, ...]:
+    """The provider's own ids of jobs, as they stand in its invoice, out of what `Attempt.accepted` kept. fal's come
+    with the path by which they are asked for."""
+    if kept is None:
+        return ()
+    try:
+        ids = Job.model_validate_json(kept).ids
+    except ValidationError:
+        ids = (kept,)
+    return tuple(found for id_ in ids if (found := id_.rpartition("/")[2]))
+
+
 @dataclass(frozen=True)
 class Running:
     """``state``: the provider's word."""

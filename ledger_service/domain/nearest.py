@@ -11,7 +11,6 @@ slope of minus what being alone costs, and one of ours one of plus that. Slopes 
 more. (Known as the slope trick.)
 """
 
-from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ def nearest(theirs: Sequence[int], ours: Sequence[int], tolerance: int) -> list[
     # Distances four times and being alone once plus one: a pair at the tolerance is then cheaper than two alone.
     alone = 2 * tolerance + 1
     moments = sorted([(at, 0) for at in theirs] + [(at, 1) for at in ours])
-    bounds = array("q")
+    bounds: list[int] = []
     left: deque[int] = deque()  # slopes of k <= 0, ascending, plus `passed`
     right: deque[int] = deque()  # slopes of k > 0, negated and ascending, plus `passed`: the same the other way round
     start = moments[0][0]

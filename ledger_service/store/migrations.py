@@ -58,7 +58,9 @@ async def migrate(database_url: str) -> list[str]:
         await connection.close()
 
 
-async def check_schema(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+async def check_schema(
+    connection: "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]",
+) -> None:
     """Raises MigrationError unless exactly this version's migrations are applied."""
     if await connection.fetchval("select to_regclass('schema_migrations')") is None:
         raise MigrationError("the database has no schema yet: run `ledger migrate`")
