@@ -40,7 +40,8 @@ def show(screen: Console, done: Reconciliation) -> None:
     report = done.report
     until = f"{shown(done.start)} until before {shown(done.end)}, UTC"
     rows = sum(file.rows for file in done.files)
-    screen.print(f"{escape(done.provider)}, {until}: {rows} lines in {len(done.files)} files", highlight=False)
+    files = "a file" if len(done.files) == 1 else f"{len(done.files)} files"
+    screen.print(f"{escape(done.provider)}, {until}: {rows} lines in {files}", highlight=False)
     screen.print(_totals(report))
     models = [(model, tally) for model, tally in report.models() if tally.difference]
     if models:
@@ -124,8 +125,10 @@ def _finding(item: Item, names: list[str]) -> list[str]:
     charge = item.charge
     job = first.job_id if first else next(iter(charge.job_ids), None) if charge else None
     ours = f"{item.charge_count} in all" if charge is None and item.charge_count else ""
+    ordered, billed = len(charge.job_ids) if charge else 0, len({line.job_id for line in item.lines})
+    jobs = f", {billed} of {ordered} jobs" if item.lines and billed < ordered else ""
     return [
-        _WHAT[item.status],
+        _WHAT[item.status] + jobs,
         escape(f"{names[first.file]}:{first.number}{more}") if first else "",
         escape(job or ""),
         f"{charge.account_id} {charge.entry_id}" if charge else ours,
