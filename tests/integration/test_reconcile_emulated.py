@@ -4,7 +4,6 @@ line is changed, dropped and doubled."""
 import asyncio
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from ledger_service.price_loading import follow_shipped
 from tests.builders import limit
 from tests.commands import ledger_command
-from tests.emulators import Emulators, running_emulators
+from tests.emulators import Emulators
 from tests.integration.image_harness import eventually, image_service
 from tests.integration.test_providers_service import settings_for
 from tests.servers import Ledger
@@ -29,17 +28,10 @@ currency: USD
 """
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Emulators]:
-    with running_emulators() as running:
-        yield running
-
-
 @pytest.fixture
-def emulators(shared: Emulators) -> Iterator[Emulators]:
-    shared.pace(queue=0.01, run=0.05)
-    yield shared
-    shared.forget()
+def emulators(emulators: Emulators) -> Emulators:
+    emulators.pace(queue=0.01, run=0.05)
+    return emulators
 
 
 @pytest.fixture
