@@ -19,8 +19,8 @@ from ledger_service.invoice_values import bucket_reader
 from ledger_service.store.migrations import check_schema
 from ledger_service.store.reconciliations import open_snapshot, read_charges
 
-#: Lines that are matched one by one, about 700 bytes each with their charges. Sums have no such bound.
-LINES_MAX: Final = 3_000_000
+#: Lines that are matched one by one, about 1.3 KB each with their charges. Sums have no such bound.
+LINES_MAX: Final = 2_000_000
 #: Jobs that began before the range, or ended after it, are looked for as well.
 MARGIN: Final = timedelta(days=1)
 TOLERANCE_SECONDS_MAX: Final = 86_400
