@@ -84,6 +84,14 @@ async def adjust(connection: Connection, wanted: Adjustment, author: str) -> Adj
     return stored
 
 
+async def adjust_all(connection: Connection, account_id: str, wanted: Sequence[Asked]) -> list[AdjustmentStored]:
+    """Records adjustments of one account, also such as add nothing and only say something, in one transaction.
+
+    The same again changes nothing. Raises ProblemError as ``adjust`` does; then none of them is recorded.
+    """
+    return await in_transaction(connection, lambda: _record(connection, account_id, wanted, leave_out=False))
+
+
 async def rerate_all(connection: Connection, account_id: str, wanted: Sequence[Asked]) -> list[AdjustmentStored]:
     """Rates operations of one account again, in one transaction. Leaves out what was voided, has its cost already, or
     was rated again under the same id before."""

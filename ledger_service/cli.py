@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "close-gap": "gaps:close_gap",
     "dead-letters": "dead_letters:app",
     "export": "exports:export",
+    "import-alwrity": "alwrity:import_alwrity",
     "migrate": "migration:migrate",
     "periods": "periods:app",
     "prices": "prices:app",
