@@ -5,34 +5,32 @@ anywhere, the same command goes on, and run again, it adds nothing.
 """
 
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from contracts.adjustments import Adjustment, AdjustmentKind, Reference
-from contracts.money import format_nanos
 from contracts.problems import Problem, ProblemError
 from ledger_service.adjusting import Asked, adjust_all
+from ledger_service.alwrity.adjustments import for_aggregated, for_opening, for_recorded_before
 from ledger_service.alwrity.reading import Material, Progress, Reader, Taken
 from ledger_service.alwrity.report import Report
 from ledger_service.alwrity.terms_import import TermsImport
-from ledger_service.domain.alwrity.standing import (
-    NOTHING,
-    OPENING,
-    OPENING_PROVIDER,
-    SUMMARIES,
-    Figures,
-    Opening,
-    Period,
-    opening_of,
-)
+from ledger_service.domain.alwrity.standing import NOTHING, Figures, Opening, Period, opening_of
 from ledger_service.domain.alwrity.usage import Usage, account_of
+from ledger_service.domain.alwrity.wrapping import Aggregate, aggregate_of, recorded_before, stands_in
 from ledger_service.domain.batches import Receipt
 from ledger_service.recording import Batch, record
-from ledger_service.store.alwrity import AUTHOR, find_known, read_opened, read_recorded, read_totals
+from ledger_service.store.alwrity import (
+    find_known,
+    read_aggregates,
+    read_details,
+    read_opened,
+    read_recorded,
+    read_totals,
+)
 from ledger_service.store.pool import Pool
 
 BATCH_ROWS: Final = 1000
@@ -68,6 +66,10 @@ class _Import:
         self._pool, self._reader, self._material, self._options = pool, reader, material, options
         self._progress = progress
         self._periods: dict[tuple[str, str], Period] = {}
+        #: Of each user whose rows were wrapped.
+        self._aggregates: dict[str, list[Aggregate]] = {}
+        #: Aggregated rows that are new.
+        self._fresh: set[UUID] = set()
         #: What is new, by the month in which it happened; for a dry run, in which the ledger does not have it.
         self._added: dict[tuple[str, str], Figures] = {}
         self._report = Report(options.dry_run, [str(source.path) for source in material.sources])
@@ -100,6 +102,7 @@ class _Import:
             done += 1
             if usage.user_id != user:
                 user, events, operations = usage.user_id, set(), set()
+                await self._find_aggregates(usage)
             if usage.event_id in events:
                 self._report.repeated += 1
                 continue
@@ -108,7 +111,6 @@ class _Import:
                 rivals.add(usage.event_id)
             operations.add(usage.operation_id)
             period = self._period(usage.user_id, usage.period)
-            period.log = period.log.plus(_figures(usage))
             period.aggregated += usage.is_aggregated
             period.rounded += usage.is_rounded
             batch.append(taken)
@@ -118,6 +120,17 @@ class _Import:
                 batch, rivals = [], set()
         if batch:
             await self._record(batch, rivals)
+
+    async def _find_aggregates(self, usage: Usage) -> None:
+        """Those of the user whose rows come now: in the files, and from earlier imports."""
+        in_files = self._material.aggregated.get(usage.user_id, {}).values()
+        found = [aggregate_of(one, self._material.places[one.event_id]) for one in in_files]
+        async with self._pool.acquire() as connection:
+            earlier = await read_aggregates(connection, usage.account_id)
+        there = {one.event_id for one in found}
+        found += [one for one in earlier if one.event_id not in there]
+        if found:
+            self._aggregates[usage.user_id] = found
 
     def _period(self, user_id: str, period: str) -> Period:
         found = self._periods.get((user_id, period))
@@ -133,6 +146,12 @@ class _Import:
             known, finished = await find_known(connection, keys)
         new: list[Taken] = []
         for one in batch:
+            period = self._period(one.usage.user_id, one.usage.period)
+            if one.usage.event_id not in known and self._is_wrapped(one):
+                self._report.wrapped += 1
+                period.wrapped += 1
+                continue
+            period.log = period.log.plus(_figures(one.usage))
             if one.usage.event_id in known:
                 self._count_known(one.usage)
             elif one.usage.event_id in finished or one.usage.event_id in rivals:
@@ -146,13 +165,15 @@ class _Import:
             receipts = [Receipt.ACCEPTED] * len(new)
         for one, receipt in zip(new, receipts, strict=True):
             self._count(one, receipt)
-        await self._count_aggregated([one.usage for one in batch])
+        await self._count_aggregated([one.usage for one in batch if one.usage.is_aggregated])
 
     def _count(self, one: Taken, receipt: Receipt | Problem) -> None:
         usage = one.usage
         period = self._period(usage.user_id, usage.period)
         if receipt is Receipt.ACCEPTED:
             self._report.new += 1
+            if usage.is_aggregated:
+                self._fresh.add(usage.event_id)
             period.new = period.new.plus(_figures(usage))
             key = usage.user_id, usage.month
             self._added[key] = self._added.get(key, NOTHING).plus(_figures(usage))
@@ -182,22 +203,30 @@ class _Import:
                 f"content than operation {usage.operation_id} in the ledger: not counted"
             )
 
-    async def _count_aggregated(self, usages: Iterable[Usage]) -> None:
-        """What aggregated rows of the batch count beyond one call, where that is not recorded yet."""
+    def _is_wrapped(self, one: Taken) -> bool:
+        aggregates = self._aggregates.get(one.usage.user_id)
+        if aggregates is None or one.usage.is_aggregated:
+            return False
+        return stands_in(one.usage, self._material.places.get(one.usage.event_id, 1 << one.source), aggregates)
+
+    async def _count_aggregated(self, usages: Sequence[Usage]) -> None:
+        """What aggregated rows of the batch count beyond one call, and what the ledger had of them one by one."""
         by_account: dict[str, list[Asked]] = {}
         for usage in usages:
-            if usage.extra is not None:
-                extra = usage.extra
-                wanted = Adjustment(
-                    adjustment_id=extra.adjustment_id,
-                    account_id=usage.account_id,
-                    kind=AdjustmentKind.ADJUSTMENT,
-                    reason=extra.reason,
-                    reference=Reference(operation_id=usage.operation_id),
-                    calls=extra.calls,
-                    failures=extra.failures,
-                )
-                by_account.setdefault(usage.account_id, []).append(Asked(wanted, AUTHOR))
+            asked = by_account.setdefault(usage.account_id, [])
+            extra = for_aggregated(usage)
+            if extra is not None:
+                asked.append(extra)
+            aggregate = aggregate_of(usage, self._material.places[usage.event_id])
+            async with self._pool.acquire() as connection:
+                details = await read_details(connection, usage.account_id, aggregate)
+            before = recorded_before(aggregate, details, self._material.places, self._aggregates[usage.user_id])
+            if before.rows:
+                asked.append(for_recorded_before(usage, before))
+                if usage.event_id in self._fresh:
+                    period = self._period(usage.user_id, usage.period)
+                    period.unwrapped = period.unwrapped.plus(before)
+                    self._added[usage.user_id, usage.month] = self._added[usage.user_id, usage.month].minus(before)
         await self._adjust(by_account)
 
     async def _adjust(self, by_account: dict[str, list[Asked]]) -> None:
@@ -247,7 +276,7 @@ class _Import:
         for one in own:
             one.imported = imported.get(one.period, NOTHING)
             if self._options.dry_run:
-                one.imported = one.imported.plus(one.new)
+                one.imported = one.imported.plus(one.new).minus(replace(one.unwrapped, rows=0))
             one.elsewhere = elsewhere.get(one.period, NOTHING)
             one.opened = opened.get(one.period, NOTHING)
             if one.summary is not None:
@@ -255,7 +284,7 @@ class _Import:
             if one.opening is not None:
                 one.opened = one.opened.plus(Figures(1, one.opening.calls, 0, one.opening.cost_nanos))
                 wanted.append(one.opening)
-        await self._adjust({account_id: [_asked(account_id, one) for one in wanted]} if wanted else {})
+        await self._adjust({account_id: [for_opening(account_id, one) for one in wanted]} if wanted else {})
         async with self._pool.acquire() as connection:
             totals = await read_totals(connection, account_id)
         for one in own:
@@ -263,24 +292,6 @@ class _Import:
             if self._options.dry_run:
                 more = Figures(0, one.opening.calls, 0, one.opening.cost_nanos) if one.opening else NOTHING
                 one.ledger = one.ledger.plus(self._added.get((user_id, one.period), NOTHING)).plus(more)
-
-
-def _asked(account_id: str, opening: Opening) -> Asked:
-    wanted = {
-        "adjustment_id": opening.adjustment_id,
-        "account_id": account_id,
-        "kind": AdjustmentKind.ADJUSTMENT,
-        "reason": opening.reason,
-        "calls": opening.calls,
-        "units": opening.calls,
-        "cost": format_nanos(opening.cost_nanos),
-        "user_id": opening.user_id,
-        "operation": OPENING,
-        "provider": OPENING_PROVIDER,
-        "model": SUMMARIES,
-        "occurred_at": opening.occurred_at,
-    }
-    return Asked(Adjustment.model_validate(wanted), AUTHOR)
 
 
 def _figures(usage: Usage) -> Figures:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
+from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -100,7 +101,16 @@ class Material:
     broken: list[Broken] = field(default_factory=list)
     broken_count: int = 0
     broken_rows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: Of users whose rows were wrapped: which files have a row, one bit each, and their aggregated rows.
+    places: dict[UUID, int] = field(default_factory=dict)
+    aggregated: dict[str, dict[UUID, Usage]] = field(default_factory=dict)
     rows: int = 0
+
+
+def _place(found: Material, usage: Usage, source: int) -> None:
+    found.places[usage.event_id] = found.places.get(usage.event_id, 0) | 1 << source
+    if usage.is_aggregated:
+        found.aggregated.setdefault(usage.user_id, {})[usage.event_id] = usage
 
 
 class Reader:
@@ -142,6 +152,7 @@ class Reader:
         """
         found = Material(sources, notices=[*self._skipped])
         total = sum(source.count(TABLE) for source in sources)
+        wrapped = set[str]().union(*(source.wrapped_users() for source in sources))
         for number, source in enumerate(sources):
             found.notices += [f"{source.path} {notice}" for notice in source.notices]
             self._read_small_tables(found, number, source)
@@ -152,6 +163,8 @@ class Reader:
                 usage = self._tried(found, source, TABLE, row, self._taken_of(number))
                 if usage is not None:
                     found.users.add(usage.usage.user_id)
+                    if usage.usage.user_id in wrapped:
+                        _place(found, usage.usage, number)
         if found.broken_count and not skip_broken:
             raise ImportRefusedError(found.broken, found.broken_count)
         return found

@@ -20,8 +20,8 @@ class TermsReport:
 
 @dataclass
 class Report:
-    """``new``, ``known``, ``conflicts``, ``repeated``: log rows by what became of them; ``repeated`` ones stand in more
-    than one of the files."""
+    """Log rows by what became of them: ``repeated`` ones stand in more than one of the files, ``wrapped`` ones are in
+    an aggregated row that is counted already."""
 
     dry_run: bool
     files: list[str]
@@ -29,6 +29,7 @@ class Report:
     new: int = 0
     known: int = 0
     repeated: int = 0
+    wrapped: int = 0
     conflicts: int = 0
     refused: int = 0
     broken: int = 0
@@ -48,6 +49,7 @@ class Report:
                 "new": self.new,
                 "known": self.known,
                 "repeated": self.repeated,
+                "wrapped": self.wrapped,
                 "conflicts": self.conflicts,
                 "refused": self.refused,
                 "broken": self.broken,

@@ -34,6 +34,16 @@ class Source:
             [number] = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608  a name of ours
         return int(number)
 
+    def wrapped_users(self) -> set[str]:
+        """Whose log rows were wrapped, some of them."""
+        if "endpoint" not in self.columns.get(usage.TABLE, ()):
+            return set()
+        with open_snapshot(self.snapshot) as connection:
+            found = connection.execute(
+                f"select distinct cast(user_id as text) from {usage.TABLE} where upper(endpoint) = '[AGGREGATED]'"  # noqa: S608
+            )
+            return {str(row[0]) for row in found}
+
     def rows(self, table: str, order_by: Sequence[str] = ()) -> Iterator[Row]:
         """All rows, with the columns that there are. Tables that there are not have no rows."""
         names = self.columns.get(table, [])

@@ -31,6 +31,7 @@ class TermsImport:
         self._report = TermsReport()
         #: What stands, or would after this import.
         self._standing: dict[str, Plan] = {}
+        self._counted: set[str] = set()
 
     async def run(self) -> TermsReport:
         ids = [
@@ -49,14 +50,16 @@ class TermsImport:
             await self._put(found.plan_id, found)
             return found.plan_id
         if standing == found.plan:
-            self._report.plans.setdefault("unchanged", 0)
+            self._count_plan(found.plan_id, "unchanged")
             return found.plan_id
         if any(found.plan == one for one in await read_plan_versions(self._connection, found.plan_id)):
             self._say(f"plan {found.plan_id} was changed in the ledger since it was imported, and stays as it is")
-            self._report.plans["kept"] += 1
+            self._count_plan(found.plan_id, "kept")
             return found.plan_id
         other = variant_id(found)
-        if await self._stands(other) is None:
+        if await self._stands(other) is not None:
+            self._count_plan(other, "unchanged")
+        else:
             self._say(f"plan {found.plan_id} has other limits in another file: imported as {other}")
             await self._put(other, found)
         return other
@@ -67,16 +70,21 @@ class TermsImport:
             if stored is None:
                 return None
             self._standing[plan_id] = Plan(**{name: getattr(stored, name) for name in Plan.model_fields})
-            self._report.plans["unchanged"] += 1
         return self._standing[plan_id]
 
     async def _put(self, plan_id: str, found: FoundPlan) -> None:
         if not self._dry_run:
             await change_plan(self._connection, plan_id, found.plan)
         self._standing[plan_id] = found.plan
-        self._report.plans["new"] += 1
+        self._count_plan(plan_id, "new")
         if found.left_out:
             self._say(f"plan {plan_id}: the ledger has no limits for {', '.join(found.left_out)}: left out")
+
+    def _count_plan(self, plan_id: str, what: str) -> None:
+        # The same plan is in each user's file.
+        if plan_id not in self._counted:
+            self._counted.add(plan_id)
+            self._report.plans[what] += 1
 
     async def _accounts(self, ids: list[dict[int, str]]) -> None:
         found: dict[str, tuple[int, FoundAccount]] = {}

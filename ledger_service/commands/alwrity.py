@@ -60,12 +60,13 @@ def import_alwrity(
     Exit 0 where all of it is in the ledger; 1 where it was refused, broke off, or rows contradict the ledger; 2 for
     wrong options.
     """
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # Standard output is for the report.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     options = Options(dry_run, usage_only, skip_broken, account_prefix, plan_prefix)
     try:
         done = asyncio.run(_import(paths, options))
     except ImportRefusedError as error:
-        raise _refused(error) from None
+        raise _refused(error, as_json=as_json) from None
     except FileRefusedError as error:
         raise stop(f"{error}; run the same again with a file that can be read to its end") from None
     except MigrationError as error:
@@ -129,7 +130,10 @@ def _write(path: Path, text: str) -> None:
         ) from None
 
 
-def _refused(error: ImportRefusedError) -> typer.Exit:
+def _refused(error: ImportRefusedError, *, as_json: bool) -> typer.Exit:
+    if as_json:
+        problems = [dict(zip(Broken._fields, _cells(one), strict=True)) for one in error.broken]
+        output().file.write(orjson.dumps({"count": error.count, "problems": problems}).decode() + "\n")
     table = Table("file", "table", "row", "column", "rule", "why")
     for one in error.broken[:SHOWN_MAX]:
         table.add_row(*(escape(text) for text in _cells(one)))
@@ -165,7 +169,9 @@ def _show(done: Report) -> None:
     for name, counts in (("plans", done.terms.plans), ("accounts", done.terms.accounts), ("prices", done.terms.prices)):
         if told := ", ".join(f"{number} {what}" for what, number in counts.items() if number):
             said.print(f"{name}: {told}")
-    rows = {name: getattr(done, name) for name in ("new", "known", "repeated", "conflicts", "refused", "broken")}
+    rows = {
+        name: getattr(done, name) for name in ("new", "known", "repeated", "wrapped", "conflicts", "refused", "broken")
+    }
     told = ", ".join(f"{number:,} {name}" for name, number in rows.items() if number)
     said.print(f"{done.rows:,} log rows: {told or 'none'}; {done.adjustments} adjustments", style="bold")
     if done.dry_run:

@@ -7,8 +7,10 @@ from uuid import UUID
 import orjson
 
 from contracts.limits import Plan
+from ledger_service.domain.alwrity.operations import AGGREGATED
 from ledger_service.domain.alwrity.standing import NOTHING, OPENING, Figures
 from ledger_service.domain.alwrity.usage import PERIOD_KEY
+from ledger_service.domain.alwrity.wrapping import Aggregate, Detail
 from ledger_service.domain.ledger_events import PLAN_CHANGED
 from ledger_service.store.queries import load
 
@@ -68,4 +70,21 @@ async def read_plan_versions(connection: "Connection", plan_id: str) -> list[Pla
     return [
         Plan.model_validate({name: value for name, value in body.items() if name in Plan.model_fields})
         for body in bodies
+    ]
+
+
+async def read_aggregates(connection: "Connection", account_id: str) -> list[Aggregate]:
+    """The aggregated rows of an account that were imported before."""
+    rows = await connection.fetch(SQL["aggregates"], account_id, AGGREGATED, PERIOD_KEY)
+    return [Aggregate(row["event_id"], row["requested_provider"], row["period"], row["occurred_at"], 0) for row in rows]
+
+
+async def read_details(connection: "Connection", account_id: str, aggregate: Aggregate) -> list[Detail]:
+    """What the ledger has, one by one, of the aggregate's provider and period."""
+    rows = await connection.fetch(
+        SQL["details"], account_id, aggregate.provider, PERIOD_KEY, aggregate.period, AGGREGATED
+    )
+    return [
+        Detail(row["event_id"], row["occurred_at"], Figures(1, 1, int(row["outcome"] == "failed"), row["cost_nanos"]))
+        for row in rows
     ]

@@ -51,3 +51,15 @@ group by 1
 -- name: plan_versions
 -- Every form that a plan ever had.
 select body::text as body from event_log where account_id = '' and type = $1 and body -> 'data' ->> 'plan_id' = $2
+
+-- name: aggregates
+-- The aggregated rows of an account that were imported.
+select event_id, requested_provider, metadata ->> $3 as period, occurred_at
+from usage_log
+where account_id = $1 and operation = $2 and metadata ->> $3 is not null
+
+-- name: details
+-- What an account has of imported rows of single calls, of one provider and billing period.
+select event_id, occurred_at, outcome, cost_nanos
+from usage_log
+where account_id = $1 and requested_provider = $2 and metadata ->> $3 = $4 and operation <> $5

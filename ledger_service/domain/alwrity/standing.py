@@ -199,6 +199,9 @@ class Period:
     ledger: Figures = NOTHING
     aggregated: int = 0
     rounded: int = 0
+    wrapped: int = 0
+    #: Of aggregated rows, what the ledger had one by one already; an adjustment takes it off.
+    unwrapped: Figures = NOTHING
     broken: int = 0
     renewals: list[Renewal] = field(default_factory=list)
 
@@ -265,6 +268,13 @@ class Period:
             )
         if self.aggregated:
             found.append(f"{self.aggregated} rows are [AGGREGATED], and count as what they stand for")
+        if self.wrapped:
+            found.append(f"{self.wrapped} rows are in an [AGGREGATED] row that is counted, and were left out")
+        if self.unwrapped.rows:
+            found.append(
+                f"{self.unwrapped.rows} calls of an [AGGREGATED] row were imported one by one before: an adjustment "
+                "takes them off it"
+            )
         if self.rounded:
             found.append(f"{self.rounded} costs had more than nine decimals, and were rounded half to even")
         if self.broken:
@@ -273,6 +283,12 @@ class Period:
             found.append(
                 f"{self.elsewhere.calls} calls (${format_nanos(self.elsewhere.cost_nanos)}) happened in another month "
                 "(UTC) than the one that ALwrity counted them in, and the ledger shows them there"
+            )
+        if (self.ledger.calls, self.ledger.cost_nanos) != (self.ours.calls, self.ours.cost_nanos):
+            found.append(
+                f"in the ledger's own month (UTC) are {self.ledger.calls} calls, "
+                f"${format_nanos(self.ledger.cost_nanos)}: what happened in another month, came for a closed one, or "
+                "was not imported makes the difference"
             )
         found += [f"{one.said} on {one.at:%Y-%m-%d}" for one in self.renewals if one.at is not None]
         return found
