@@ -1,6 +1,7 @@
 """Which operation of the ledger a call of ALwrity was: by its endpoint, else by the provider that it was counted on."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 AGGREGATED: Final = "aggregated"
@@ -47,6 +48,7 @@ _PROVIDERS: Final = {
 _TEXT_TO_VIDEO: Final = re.compile(r"text-to-video|\bt2v\b")
 
 
+@lru_cache(maxsize=1024)
 def operation_of(endpoint: str, provider: str, model: str | None = None) -> str:
     """Names that the ledger's image operations have, and ``text``, ``search``, ``scrape``, ``audio`` and
     ``text_to_video``, which it counts and of which it has no limits by operation."""

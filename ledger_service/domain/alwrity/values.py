@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from functools import lru_cache
 from math import isfinite
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
@@ -24,6 +25,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EXACT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
 _MONEY: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_PLAIN: Final = re.compile(r"([0-9]{1,6})\.([0-9]{1,9})", re.ASCII)
 _MONTH: Final = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])", re.ASCII)
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._:@+-]+")
 _NOT_IN_MODELS: Final = re.compile(r"[^A-Za-z0-9._:@/+-]+")
@@ -45,11 +47,18 @@ class Money(NamedTuple):
     is_rounded: bool
 
 
+_NOTHING: Final = Money(0, is_rounded=False)
+
+
 def money(row: Row, column: str, *, nanos_max: int = COST_NANOS_MAX) -> Money:
     """A float becomes the decimal that its shortest text is, never its binary value: 0.1 is ten cents. Null is 0."""
     value = row.get(column)
     if value is None:
-        return Money(0, is_rounded=False)
+        return _NOTHING
+    if type(value) is float:
+        plain = _PLAIN.fullmatch(repr(value))
+        if plain:  # how almost all come: far below any bound, and exact
+            return Money(int(plain[1] + plain[2].ljust(DECIMALS_MAX, "0")), is_rounded=False)
     if isinstance(value, float) and not isfinite(value):
         raise BadValueError(column, "not_finite", f"{value} is no amount of money")
     text = repr(value) if isinstance(value, int | float) else value
@@ -89,7 +98,7 @@ def maybe_moment(row: Row, column: str) -> datetime | None:
         if not isinstance(value, str):
             raise ValueError
         found = datetime.fromisoformat(value.strip())
-        return (found.replace(tzinfo=UTC) if found.tzinfo is None else found).astimezone(UTC)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadValueError(column, "not_a_time", f"{_shown(value)} is no time such as 2026-11-01 09:30:00") from None
 
@@ -105,6 +114,8 @@ def month(row: Row, column: str) -> str:
 def count(row: Row, column: str, at_most: int = INT8_MAX) -> int:
     """A whole number from 0; null is 0, and 3.0 is 3."""
     value = row.get(column)
+    if type(value) is int and 0 <= value <= at_most:
+        return value
     if value is None:
         return 0
     if isinstance(value, float) and isfinite(value) and value == int(value):
@@ -135,6 +146,11 @@ def enum_value(row: Row, column: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise BadValueError(column, "not_a_name", f"{_shown(value)} is no name")
+    return _spelled(value)
+
+
+@lru_cache(maxsize=1024)
+def _spelled(value: str) -> str:
     return value.rpartition(".")[2].strip().lower()
 
 
@@ -144,11 +160,13 @@ def text(row: Row, column: str, length_max: int) -> str | None:
     return None if value is None or value == "" else str(value).replace("\x00", "")[:length_max]
 
 
+@lru_cache(maxsize=1024)
 def name_of(value: str) -> str:
     """As a provider's name may be: what may not stand in it becomes a hyphen."""
     return _LEADING.sub("", _NOT_IN_NAMES.sub("-", value))[:128] or "unknown"
 
 
+@lru_cache(maxsize=1024)
 def model_of(value: str) -> str:
     """The same of a model."""
     return _LEADING.sub("", _NOT_IN_MODELS.sub("-", value))[:128] or "unknown"
