@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,7 @@ class Source:
     def count(self, table: str) -> int:
         if table not in self.columns:
             return 0
-        with open_snapshot(self.snapshot) as connection:
+        with closing(open_snapshot(self.snapshot)) as connection:
             [number] = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608  a name of ours
         return int(number)
 
@@ -38,7 +39,7 @@ class Source:
         """Whose log rows were wrapped, some of them."""
         if "endpoint" not in self.columns.get(usage.TABLE, ()):
             return set()
-        with open_snapshot(self.snapshot) as connection:
+        with closing(open_snapshot(self.snapshot)) as connection:
             found = connection.execute(
                 f"select distinct cast(user_id as text) from {usage.TABLE} where upper(endpoint) = '[AGGREGATED]'"  # noqa: S608
             )
@@ -51,24 +52,22 @@ class Source:
             return
         chosen = ", ".join("cast(user_id as text)" if name == "user_id" else f'"{name}"' for name in names)
         order = f" order by {', '.join(order_by)}" if order_by else ""
-        connection = open_snapshot(self.snapshot)
         try:
-            # The names are those of COLUMNS: nothing of the file's gets into the statement.
-            cursor = connection.execute(f"select {chosen} from {table}{order}")  # noqa: S608
-            while page := cursor.fetchmany(_PAGE_ROWS):
-                for row in page:
-                    yield dict(zip(names, row, strict=True))
+            with closing(open_snapshot(self.snapshot)) as connection:
+                # The names are those of COLUMNS: nothing of the file's gets into the statement.
+                cursor = connection.execute(f"select {chosen} from {table}{order}")  # noqa: S608
+                while page := cursor.fetchmany(_PAGE_ROWS):
+                    for row in page:
+                        yield dict(zip(names, row, strict=True))
         except sqlite3.Error as error:
             raise FileRefusedError(self.path, "broken", f"{table} cannot be read to its end: {error}") from None
-        finally:
-            connection.close()
 
 
 def open_source(path: Path, snapshot: Path) -> Source | None:
     """None where the database has none of ALwrity's tables. Raises FileRefusedError where one lacks what it needs."""
     found: dict[str, list[str]] = {}
     notices = []
-    with open_snapshot(snapshot) as connection:
+    with closing(open_snapshot(snapshot)) as connection:
         for table, wanted in COLUMNS.items():
             there = {str(row[1]) for row in connection.execute(f"pragma table_info({table})")}
             if not there:

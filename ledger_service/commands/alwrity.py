@@ -62,6 +62,8 @@ def import_alwrity(
     """
     # Standard output is for the report.
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    if report is not None:
+        _write(report, "")
     options = Options(dry_run, usage_only, skip_broken, account_prefix, plan_prefix)
     try:
         done = asyncio.run(_import(paths, options))
@@ -126,7 +128,7 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         raise stop(
             f"cannot write {path}: {error.strerror or error}",
-            "The import itself is done; run it again with --json for the report: it adds nothing.",
+            "Run it again, with another --report: it adds nothing twice.",
         ) from None
 
 
