@@ -1,6 +1,7 @@
 """`ledger import-alwrity`: everything is counted once, and theirs and ours are explained."""
 
 import json
+import re
 import shutil
 import sqlite3
 from decimal import Decimal
@@ -410,3 +411,22 @@ async def test_what_is_no_file_of_alwritys_is_refused_with_all_the_others(
     (tmp_path / "hollow.db").touch()
     assert "not_sqlite" in await refused(database_url, tmp_path / "hollow.db")
     assert await events(database) == 0
+
+
+async def test_the_guides_commands_do_what_it_says(ledger: Ledger, database_url: str, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    for name in ("user_71basic", "user_race"):
+        sample(name, workspace)
+    guide = (Path(__file__).parents[2] / "deploy/guides/coming-from-alwrity.md").read_text()
+    commands = re.findall(r"^ledger (import-alwrity .*?) *(?:#.*)?$", guide, re.M)
+    assert len(commands) == 3
+    places = {"workspace": str(workspace), "import.json": str(tmp_path / "import.json")}
+    for command, told in zip(commands, ("nothing was written", "232 new", "232 known"), strict=True):
+        result = await ledger_command(database_url, *(places.get(word, word) for word in command.split()))
+        assert result.exit_code == 0
+        assert told in " ".join(result.output.split())
+    assert json.loads((tmp_path / "import.json").read_text())["rows"]["new"] == 232
+    [usage, adjustments] = re.findall(r"localhost:8001(/v1/[^']*)", guide)
+    assert (await ledger.http.get(usage)).json()["totals"]["calls"] == 41
+    assert "the rows stand" in (await ledger.http.get(adjustments)).json()["items"][0]["adjustment"]["reason"]
