@@ -80,7 +80,7 @@ def histories(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(rows=histories(), data=st.data())
 async def test_any_split_copy_spelling_and_repetition(writing_pool: Pool, rows: list[Row], data: st.DataObject) -> None:
     prefix = next(prefixes)
