@@ -24,7 +24,10 @@ _PAST: Final = {
     "administration": facts.RELATIONS["administration"],
     **{name: _SQL[name] for name in ("usage_log", "usage_summary", "period_closings", "limit_alerts", "accounts")},
     "decisions": _SQL["decisions"],
-    **{name: _BY_NAME[name].rebuild_sql for name in ("limit_overrides", "credit_grants", "plans", "prices")},
+    **{
+        name: _BY_NAME[name].rebuild_sql
+        for name in ("limit_overrides", "credit_grants", "resale_prices", "plans", "prices")
+    },
 }
 #: Tables that nothing is known of but how they are now.
 PASTLESS: Final = frozenset({*_BY_NAME, *NO_PROJECTIONS} - _PAST.keys())

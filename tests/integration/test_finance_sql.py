@@ -26,6 +26,10 @@ ZONES: Final = {"acme": "Europe/Berlin", "apex": "America/Los_Angeles", "zeta": 
 SOLD: Final = Decimal("0.08")
 SOLD_TO_ACME: Final = Decimal("0.07")
 CONTRACT: Final = datetime(2026, 8, 1, tzinfo=UTC)
+#: For all accounts; before, nobody has said.
+SKETCHES: Final = {
+    datetime(2026, 8, 1, tzinfo=UTC): Decimal("0.05"), datetime(2026, 9, 10, tzinfo=UTC): Decimal("0.61"),
+}  # fmt: skip
 JULY: Final = date(2026, 7, 1)
 AUGUST: Final = date(2026, 8, 1)
 
@@ -58,7 +62,10 @@ class Fact:
     def charged(self) -> Decimal | None:
         if not self.units:
             return Decimal(0)
-        if (self.operation, self.model) != ("generate", "render-1"):
+        if (self.operation, self.model) == ("generate", "sketch/2"):
+            begun = [price for since, price in SKETCHES.items() if since <= self.at]
+            return self.units * begun[-1] if begun else None
+        if self.operation != "generate":
             return None
         return self.units * (SOLD_TO_ACME if self.account == "acme" and self.at >= CONTRACT else SOLD)
 
@@ -241,6 +248,9 @@ async def test_every_block_of_the_guide_answers_what_was_sent(
     ledger: Ledger, database_url: str, tmp_path: Path
 ) -> None:
     history = await _used(ledger)
+    for since, price in SKETCHES.items():
+        body = {"valid_from": since.isoformat(), "unit_price": str(price)}
+        assert (await ledger.http.put("/v1/resale-prices/generate/sketch/2", json=body)).status_code == 200
     await _run_commands(ledger, tmp_path)
     assert BLOCKS.keys() - ORACLES.keys() == {"dictionary"}
     finance = await asyncpg.connect(as_role(database_url, FINANCE))
@@ -252,6 +262,9 @@ async def test_every_block_of_the_guide_answers_what_was_sent(
             answered = [_plain(row) for row in await finance.fetch(BLOCKS[name])]
             assert answered == oracle(history.facts), name
             assert answered, name
+        wrong = "revenue <> units * unit_price or is_own_price <> (unit_price = 0.07) or margin <> revenue - cost"
+        assert await finance.fetchval(f"select count(*) from margin where units <> 0 and is_priced and ({wrong})") == 0
+        assert await finance.fetchval("select count(*) from margin where is_own_price") > 10
         # Sums of what is booked are those of statements.
         sums = [
             await finance.fetchval(

@@ -33,6 +33,8 @@ URLS = [
     PRICE,
     f"{PRICE}?changes=true",
     "/v1/prices",
+    "/v1/resale-prices",
+    f"/v1/accounts/{ACCOUNT}/resale-prices",
     "/v1/reports/estimates?from=2026-01-01T00:00:00Z&to=2027-12-31T00:00:00Z",
     "/v1/changes",
     f"/v1/changes?account_id={ACCOUNT}",
@@ -69,7 +71,7 @@ class History:
             self.override,
             self.grant,
         ]
-        seldom = [self.release, self.extend, self.lease, self.put_plan, self.put_account, self.price]
+        seldom = [self.release, self.extend, self.lease, self.put_plan, self.put_account, self.price, self.resale]
         steps: list[Callable[[], Awaitable[None]]] = [*8 * often, *4 * seldom, *2 * [self.close]]
         self.chance.shuffle(steps)
         return steps
@@ -158,6 +160,11 @@ class History:
         unit_price = f"0.0{self.chance.randint(1, 9)}"
         body = {"unit": "image", "valid_from": "2026-01-01T00:00:00Z", "variants": [{"when": {}, "price": unit_price}]}
         await self._put(PRICE, body)
+
+    async def resale(self) -> None:
+        for path in ("/v1", f"/v1/accounts/{ACCOUNT}"):
+            body = {"valid_from": "2026-01-01T00:00:00Z", "unit_price": f"0.0{self.chance.randint(1, 9)}"}
+            await self._put(f"{path}/resale-prices/generate/render-1", body)
 
     async def close(self) -> None:
         month = self.chance.choice(["2026-08", LAST_MONTH])
