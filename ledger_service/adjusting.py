@@ -22,6 +22,7 @@ from contracts.problems import (
     CONFLICT,
     INVALID_REQUEST,
     NOT_FOUND,
+    PERIOD_ARCHIVED,
     FieldError,
     ProblemError,
     broken_rule,
@@ -49,7 +50,7 @@ from ledger_service.store.adjustments import (
     read_chains,
     reserve_cells,
 )
-from ledger_service.store.event_log import clear_incoming, find_events
+from ledger_service.store.event_log import clear_incoming, find_events, find_finished
 from ledger_service.store.periods import hold_periods
 from ledger_service.store.pool import REFUSED, Connection, in_transaction
 
@@ -182,6 +183,10 @@ async def _targets(connection: Connection, account_id: str, wanted: Sequence[Ask
         target = found.get(target_id)
         if target is None or (target.kind is None) != (reference.operation_id is not None):
             field = f"reference.{'operation_id' if reference.operation_id else 'adjustment_id'}"
+            if target is None and await find_finished(connection, [(account_id, target_id)]):
+                raise ProblemError(
+                    PERIOD_ARCHIVED, f"{_named(one.adjustment)} is in an archive: see `ledger unarchive`"
+                )
             what = f"nothing of account {account_id} is recorded as {_named(one.adjustment)}"
             raise ProblemError(NOT_FOUND, what, [FieldError(field=field, rule="unknown", message=what)])
         if target.kind not in (None, AdjustmentKind.ADJUSTMENT):

@@ -13,6 +13,7 @@ from contracts.problems import NOT_FOUND, FieldError, ProblemError, broken_rule
 from ledger_service.domain.backtest import AccountReplay, Correction, Operation, Proposal, openings_of
 from ledger_service.domain.backtest_report import Report
 from ledger_service.store.accounts import find_account, find_plan
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.backtests import (
     count_operations,
     find_accounts,
@@ -38,6 +39,7 @@ async def run_backtest(
     """
     async with open_snapshot(database_url) as connection:
         proposal = await _find_proposal(connection, wanted)
+        await refuse_archived(connection, wanted.start, "the backtest")
         yield BacktestProgress(done=0, of=None, account_id=None)
         start, end, with_denied = wanted.start, wanted.end, wanted.include_denied
         of = await count_operations(connection, start, end, wanted.account_id, with_denied)

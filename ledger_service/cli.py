@@ -9,6 +9,8 @@ from ledger_service.commands.lazily import lazy_group
 
 #: Each command's module is read when the command is called: most need little of what the others do.
 COMMANDS: Final = {
+    "archive": "archives:archive",
+    "archives": "archives:list_archives",
     "adjust": "corrections:adjust",
     "adjust-all": "adjustment_files:adjust_all",
     "backtest": "backtests:backtest",
@@ -26,6 +28,7 @@ COMMANDS: Final = {
     "seals": "seals:app",
     "statement": "statements:statement",
     "tokens": "tokens:app",
+    "unarchive": "archives:unarchive",
     "verify": "rebuilds:verify",
 }
 

@@ -92,6 +92,11 @@ class Settings(AccessSettings, BaseSettings):
     seals_origin: str = Field(default="usage-ledger", pattern=ORIGIN_PATTERN)
     seals_interval_seconds: float = Field(default=10.0, gt=0)
 
+    #: Where `ledger archive` writes closed months of the usage log, and how many months it leaves in the database. It
+    #: runs only when it is called.
+    archive_folder: Path | None = None
+    archive_keep_months: int | None = Field(default=None, ge=2)
+
     stream_replicas: int = Field(default=1, ge=1, le=5)
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from ledger_service.domain.ledger_events import NO_ACCOUNT, REPRICING_STARTED, l
 from ledger_service.domain.rating import Catalogue
 from ledger_service.domain.repricing import Completed, Kept, Rated, Report, rate, rerating_id
 from ledger_service.store.accounts import find_account
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.event_log import append_one, find_events
 from ledger_service.store.pool import Connection, in_transaction, open_hot_pool
 from ledger_service.store.prices import CatalogueCache
@@ -47,6 +48,7 @@ async def _run(connection: Connection, wanted: Repricing, author: str) -> AsyncG
     if wanted.account_id is not None and await find_account(connection, wanted.account_id) is None:
         message = f"nothing is known of account {wanted.account_id}"
         raise ProblemError(NOT_FOUND, message, [FieldError(field="account_id", rule="unknown", message=message)])
+    await refuse_archived(connection, wanted.start, "the repricing")
     prices = CatalogueCache()
     catalogue = await prices.get(connection)
     if not wanted.dry_run:

@@ -53,14 +53,16 @@ def _totals(totals: Totals) -> Json:
     return view
 
 
-def usage_log_view(rows: "list[asyncpg.Record]", rows_max: int) -> Json:
-    """A page of the usage log; the cursor is there while there may be more."""
-    return {
+def usage_log_view(rows: "list[asyncpg.Record]", rows_max: int, begins: datetime | None = None) -> Json:
+    """A page of the usage log; the cursor is there while there may be more. Where ``begins`` is not None, rows from
+    before are in archives."""
+    view: Json = {
         "items": [_usage_log_item(row) for row in rows],
         "next_cursor": encode_cursor(rows[-1]["occurred_at"], rows[-1]["operation_id"])
         if len(rows) == rows_max
         else None,
     }
+    return view if begins is None else {**view, "archived_before": f"{begins:%Y-%m}"}
 
 
 def _usage_log_item(row: "asyncpg.Record") -> Json:

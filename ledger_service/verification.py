@@ -218,9 +218,17 @@ def _comparison(projection: Projection, table: Table) -> str:
         f"case when r.{first} is not null then {table.row_text('r', projection.untold)} end as wanted, "
         f"case when l.{first} is not null and r.{first} is not null "
         f"then array_remove(array[{columns}]::text[], null) end as columns\n"
-        f"from live_{table.name} l full join rebuilt_{table.name} r on {table.same_key('l', 'r')}\n"
+        f"from {_here(f'live_{table.name}', projection.moving_sql)} l "
+        f"full join {_here(f'rebuilt_{table.name}', projection.archived_sql, projection.moving_sql)} r "
+        f"on {table.same_key('l', 'r')}\n"
         f"where l.{first} is null or r.{first} is null or {' or '.join(differs.values())}"
     )
+
+
+def _here(relation: str, *elsewhere: str | None) -> str:
+    """SQL: the relation without its rows that lie elsewhere."""
+    conditions = [f"not ({one})" for one in elsewhere if one is not None]
+    return f"(select * from {relation} t where {' and '.join(conditions)})" if conditions else relation
 
 
 def _plain(column: str) -> str:

@@ -14,6 +14,7 @@ from ledger_service.domain.decide import claims_of_account, limit_state, standin
 from ledger_service.services import Services, services
 from ledger_service.standings import balances_for, make_missing
 from ledger_service.store.accounts import find_account
+from ledger_service.store.archives import refuse_archived, usage_log_begins
 from ledger_service.store.terms import read_terms
 from ledger_service.store.usage import UsageLogFilter, read_summary, read_usage_log, sum_usage_log
 from ledger_service.usage_views import decode_cursor, json_response, usage_log_view, usage_view
@@ -46,13 +47,25 @@ async def read_usage(
         if await find_account(read.known, account_id) is None:
             raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
         is_past = read.as_of is not None
+        begins = await usage_log_begins(read.connection)
+        if is_past or late_after is not None:
+            await refuse_archived(
+                read.connection, datetime(month.year, month.month, 1, tzinfo=UTC), "what was known then"
+            )
         cells = await (sum_usage_log if is_past else read_summary)(read.known, account_id, month)
         late = None
         if late_after is not None:
             late = await sum_usage_log(read.known, account_id, month, late_after)
         terms = await read_terms(read.known, [account_id], read.terms, wired.default_plan_id)
-        claims = claims_of_account(account_id, terms[account_id], _moment_in(month, read.now))
+        moment = _moment_in(month, read.now)
+        claims = claims_of_account(account_id, terms[account_id], moment)
+        if begins is not None and is_past:
+            claims = [claim for claim in claims if all(key.period_start >= begins for key in claim.keys)]
         balances = await balances_for(read.known, claims, is_past=is_past)
+        if begins is not None and moment < begins:
+            # What the others held is in archives: no counter can be made of it any more.
+            claims = [claim for claim in claims if claim not in balances.missing]
+            balances = balances._replace(missing=[])
     await make_missing(wired.reads, account_id, balances)
     limits = [limit_state(claim, standing(claim, balances.of), 0) for claim in claims]
     return read.tell(json_response(usage_view(account_id, chosen, cells, limits, late)))
@@ -91,6 +104,7 @@ async def list_usage_log(
     An adjustment stands at the time of what it corrects; ``adjustment`` says what that is, who corrected it, and why.
     What came for a month that was closed already has ``booked_period``: the month in whose totals it is. ``late``: it
     was recorded after the end of the month (UTC) in which it occurred; ``lag_seconds``: how long after it occurred.
+    Where there is ``archived_before``, months before that one are in archives: of them, only what came late is here.
     """
     chosen = UsageLogFilter(
         start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome,
@@ -98,5 +112,8 @@ async def list_usage_log(
     )  # fmt: skip
     after = decode_cursor(cursor) if cursor else None
     async with reading(wired, demand) as read:
+        begins, since = await usage_log_begins(read.connection), start or counted_from
+        if since is not None:
+            await refuse_archived(read.connection, since, "the usage log")
         rows = await read_usage_log(read.known, account_id, chosen, after, limit)
-    return read.tell(json_response(usage_log_view(rows, limit)))
+    return read.tell(json_response(usage_log_view(rows, limit, begins)))

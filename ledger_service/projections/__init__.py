@@ -53,6 +53,7 @@ NO_PROJECTIONS: Final = {
     "signing_keys": "secrets",
     "service_tokens": "who may call: hashes of secrets, which the log does not have",
     "stream_marks": "how far the stream is in the log, for a database that is put back to an earlier state",
+    "usage_archives": "which months of the usage log are in files",
     "stream_gaps": "what was read again after that",
     "schema_migrations": "the schema",
 }

@@ -35,6 +35,10 @@ class Projection:
     untold: tuple[str, ...] = ()
     #: What of the table is taken at its word, and why, for people: what → why.
     trusted: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    #: SQL, conditions on a row ``t``: it is in an archive and so not in the table; it is on its way there or back, and
+    #: so may be here or there.
+    archived_sql: str | None = None
+    moving_sql: str | None = None
     #: Run where rows were replaced, with their accounts as $1: has processes that remember such rows read them again.
     replaced_sql: str | None = None
     #: Nothing tells processes to do so: they are to be started again.

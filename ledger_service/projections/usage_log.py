@@ -7,4 +7,13 @@ from ledger_service.store.queries import load
 
 _SQL: Final = load(__name__)
 
-PROJECTION: Final = Projection(name="usage_log", apply_sql=_SQL["apply"], rebuild_sql=_SQL["rebuild"])
+_IN: Final = "coalesce(t.booked_period, own_period(t.occurred_at)) in (select month from usage_archives where {0})"
+
+PROJECTION: Final = Projection(
+    name="usage_log",
+    apply_sql=_SQL["apply"],
+    rebuild_sql=_SQL["rebuild"],
+    archived_sql=_IN.format("state = 'archived'"),
+    moving_sql=_IN.format("state <> 'archived'"),
+    trusted={"months in archives": "their totals are compared; `ledger archives --check` reads their files"},
+)

@@ -23,7 +23,13 @@ select n.account_id, n.scope_key, n.period_end, n.period_start, n.counter_id, n.
            where u.account_id = n.account_id and u.counted_at >= n.period_start and u.counted_at < n.period_end
              and n.scope_key = any (scope_keys(u.user_id, u.project_id, u.api_key_id))
              and selected(n, u.operation, u.provider, u.model, u.counted_at)
-       ), 0),
+       ), 0) + case when n.period_end > now() and usage_log_begins() > n.period_start then coalesce((
+           -- Of windows that are open now, only those without an end can have begun before: see archiving.py.
+           select sum(meter_amount(n.meter, a.calls, a.units, a.cost_nanos))
+           from archived_usage(n.account_id) a
+           where n.scope_key = any (scope_keys(a.user_id, a.project_id, a.api_key_id))
+             and selected(n, a.operation, a.provider, a.model, a.occurred_at)
+       ), 0) else 0 end,
        coalesce((
            select sum(meter_amount(n.meter, d.calls, d.quantity, d.estimated_cost_nanos))
            from decisions d
@@ -48,7 +54,12 @@ select n.account_id, n.scope_key, n.period_end, n.period_start, n.counter_id,
            where u.account_id = n.account_id and u.counted_at >= n.period_start and u.counted_at < n.period_end
              and n.scope_key = any (scope_keys(u.user_id, u.project_id, u.api_key_id))
              and selected(n, u.operation, u.provider, u.model, u.counted_at)
-       ), 0)::bigint as settled,
+       ), 0)::bigint + case when n.period_end > now() and usage_log_begins() > n.period_start then coalesce((
+           select sum(meter_amount(n.meter, a.calls, a.units, a.cost_nanos))
+           from archived_usage(n.account_id) a
+           where n.scope_key = any (scope_keys(a.user_id, a.project_id, a.api_key_id))
+             and selected(n, a.operation, a.provider, a.model, a.occurred_at)
+       ), 0)::bigint else 0 end as settled,
        coalesce((
            select sum(meter_amount(n.meter, d.calls, d.quantity, d.estimated_cost_nanos))
            from decisions d

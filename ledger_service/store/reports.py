@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from contracts.reports import EstimateLine
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ async def read_estimates(
 
     To be called in a transaction.
     """
+    await refuse_archived(connection, start, "the report")
     await connection.fetch(SQL["scan"])  # until the transaction ends
     rows = await connection.fetch(SQL["estimates"], start, end, account_id, LINES_MAX)
     return [_estimate_line(row) for row in rows]

@@ -1,7 +1,7 @@
 """What a statement says, in one snapshot."""
 
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from contracts.statements import (
     StatementLine,
     StatementRest,
 )
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.periods import find_closing
 from ledger_service.store.queries import load
 
@@ -48,6 +49,7 @@ async def read_statement(
 ) -> Statement:
     """The account's statement of a month in UTC (its first day), with the entries after the cursor. To be read in
     one snapshot."""
+    await refuse_archived(connection, datetime(month.year, month.month, 1, tzinfo=UTC), "a statement of that month")
     place = Place.read(cursor)
     closed = await find_closing(connection, account_id, month)
     opening = await connection.fetchrow(SQL["opening"], account_id, month)

@@ -36,6 +36,11 @@ class Table:
         values = ", ".join("null" if column in without else f"{alias}.{column}" for column in self.columns)
         return f"row({values})::{self.name}::text"
 
+    def select(self, condition: str, as_text: Collection[str] = ()) -> str:
+        """SQL: rows by each of their columns, in the order of the key; columns of the types ``as_text`` are text."""
+        columns = (f"{name}::text" if kind in as_text else name for name, kind in self.columns.items())
+        return f"select {', '.join(columns)} from {self.name} where {condition} order by {', '.join(self.key)}"
+
     def same_key(self, left: str, right: str) -> str:
         return " and ".join(f"{left}.{column} = {right}.{column}" for column in self.key)
 

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from ledger_service.projections import PROJECTIONS, facts
-from ledger_service.store import event_log
+from ledger_service.store import archives, event_log
 from ledger_service.store.queries import every_query
 
 #: Small reference tables, the same on every shard.
@@ -24,6 +24,7 @@ ABOUT_NO_ACCOUNT = {
     "stream_marks",
     "stream_gaps",
     "usage_hourly_all",
+    "usage_archives",
 }
 QUERIES = dict(every_query())
 #: What verification.compose() puts before the queries of a rebuild.
@@ -45,6 +46,7 @@ async def test_every_query_is_prepared_against_the_migrated_schema(
     name: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     await event_log.prepare_connection(database)
+    await database.execute(archives.SQL["restored_table"])
     if name.startswith("ledger_service.projections."):
         await database.execute(RELATIONS_OF_REBUILDS)
     await database.prepare(QUERIES[name])
