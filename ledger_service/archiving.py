@@ -7,13 +7,14 @@ account; ended at any moment, the same call goes on, and every total is right in
 that are away is read from the log, which keeps all events.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ledger_service import rebuilding
 from ledger_service.archive_files import (
     ArchiveFileError,
     Comparison,
@@ -27,7 +28,7 @@ from ledger_service.archive_files import (
 )
 from ledger_service.store import archives
 from ledger_service.store.archives import Archive, Cell, Figures, State
-from ledger_service.verification import connected
+from ledger_service.verification import Scope, Verification, connected
 
 if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
@@ -69,7 +70,7 @@ async def plan(connection: "Connection", before: date) -> list[date]:
     Raises ArchiveRefusedError where one of them is not closed for all accounts, is on its way back, or is too young.
     """
     known = await archives.list_archives(connection)
-    restoring = [one.month for one in known if one.state is State.RESTORING]
+    restoring = [one.month for one in known if one.state in (State.RESTORING, State.RECOVERING)]
     if restoring:
         raise ArchiveRefusedError(f"{restoring[0]:%Y-%m} is on its way back: let `ledger unarchive` end first")
     newest = (datetime.now(UTC) - timedelta(days=WINDOWS_DAYS_MAX)).date().replace(day=1)
@@ -109,9 +110,9 @@ async def restore(connection: "Connection", found: Archive, folder: Path, progre
 
     Raises ArchiveRefusedError and ArchiveFileError, also where rows came back that the file does not have.
     """
-    later = [one for one in await archives.list_archives(connection) if one.month > found.month]
-    if later:
-        raise ArchiveRefusedError(f"{later[-1].month:%Y-%m} is in an archive as well: it has to come back first")
+    if found.state is State.RECOVERING:
+        raise ArchiveRefusedError(f"{found.month:%Y-%m} is being put back from the log: say --from-log until that ends")
+    await _refuse_not_newest(connection, found)
     path = folder / found.file
     check_digest(path, found.digest)
     columns = [name.strip('"') for name in (await archives.usage_table(connection)).columns]
@@ -129,6 +130,32 @@ async def restore(connection: "Connection", found: Archive, folder: Path, progre
     if there != found.rows:
         raise ArchiveFileError(f"{there:,} rows of {found.month:%Y-%m} are in the table, {found.rows:,} in its archive")
     await archives.forget_archive(connection, found.month)
+
+
+async def recover(database_url: str, months: Sequence[date], progress: rebuilding.Progress, jobs: int) -> int:
+    """Brings months back without their files, by a rebuild of the usage log from the log; how many rows it put there.
+
+    The newest ones. Safe to call again, wherever it ended. Raises as restore() and rebuild().
+    """
+    async with alone(database_url) as connection:
+        for one in await archives.list_archives(connection):
+            if one.month in months:
+                await _refuse_not_newest(connection, one, months)
+                await archives.turn_archive(connection, one.month, State.RECOVERING)
+    done = await rebuilding.rebuild(Verification(database_url, jobs), Scope(None, (archives.TABLE,)), progress)
+    if done.left:
+        raise ArchiveRefusedError("rows of the usage log still differ from the log: see `ledger verify`")
+    async with alone(database_url) as connection:
+        for one in await archives.list_archives(connection):
+            if one.state is State.RECOVERING:
+                await archives.forget_archive(connection, one.month)
+    return done.replaced.total()
+
+
+async def _refuse_not_newest(connection: "Connection", found: Archive, with_it: Collection[date] = ()) -> None:
+    later = [one.month for one in await archives.list_archives(connection) if one.month > found.month]
+    if set(later) - set(with_it):
+        raise ArchiveRefusedError(f"{later[-1]:%Y-%m} is in an archive as well: it has to come back first")
 
 
 async def check(connection: "Connection", found: Archive, folder: Path) -> None:

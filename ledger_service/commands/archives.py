@@ -14,14 +14,16 @@ from rich.table import Table
 
 from contracts.money import format_nanos
 from contracts.periods import first_day
-from ledger_service import archiving
+from ledger_service import archiving, rebuilding
 from ledger_service.archive_files import ArchiveFileError
 from ledger_service.archiving import ArchiveRefusedError
 from ledger_service.commands.database import messages, output, stop, with_database
 from ledger_service.config import Settings
+from ledger_service.rebuilding import RebuildRefusedError, RebuildUnfinishedError
 from ledger_service.store import archives
 from ledger_service.store.archives import Archive
 from ledger_service.store.pool import Connection
+from ledger_service.verification import JOBS_DEFAULT
 
 Folder = Annotated[Path | None, typer.Option("--dir", help="The folder of archives. Default: LEDGER_ARCHIVE_FOLDER.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object on standard output.")]
@@ -64,13 +66,21 @@ def archive(
 
 
 def unarchive(
-    since: Annotated[str, typer.Option(help="This month and all later ones: 2026-01.")], folder: Folder = None
+    since: Annotated[str, typer.Option(help="This month and all later ones: 2026-01.")],
+    folder: Folder = None,
+    from_log: Annotated[
+        bool, typer.Option("--from-log", help="Without their files: the log is read, all of it.")
+    ] = False,
 ) -> None:
     """Brings archived months back into the usage log, the newest first. Their files stay.
 
     Ended at any moment, it is called again and goes on. Exit 0 where all of it is done, else 1; 2 for wrong options.
     """
-    begin, place = _month(since), _folder(folder)
+    begin = _month(since)
+    if from_log:
+        _recover(begin)
+        return
+    place = _folder(folder)
 
     async def work(connection: Connection) -> None:
         found = [one for one in await archives.list_archives(connection) if one.month >= begin]
@@ -82,6 +92,17 @@ def unarchive(
                 screen.say(f"{one.month:%Y-%m}: {one.rows:,} rows are in the table again")
 
     _run(work)
+
+
+def _recover(begin: date) -> None:
+    async def work(connection: Connection) -> None:
+        months = [one.month for one in await archives.list_archives(connection) if one.month >= begin]
+        settings = Settings()
+        url = settings.owner_database_url or settings.database_url
+        rows = await archiving.recover(url, months, rebuilding.Progress(), JOBS_DEFAULT)
+        messages().print(f"{rows:,} rows were put back from the log, {len(months)} months are in the table again")
+
+    _refusing(work)
 
 
 def list_archives(
@@ -136,9 +157,13 @@ def _run(work: Callable[[Connection], Awaitable[None]]) -> None:
         async with archiving.alone(settings.owner_database_url or settings.database_url) as connection:
             await work(connection)
 
+    _refusing(checked)
+
+
+def _refusing(work: Callable[[Connection], Awaitable[None]]) -> None:
     try:
-        with_database(checked)
-    except (ArchiveRefusedError, ArchiveFileError) as error:
+        with_database(work)
+    except (ArchiveRefusedError, ArchiveFileError, RebuildRefusedError, RebuildUnfinishedError) as error:
         raise stop(str(error), "What was done by then stays done; the rest is as it was.") from None
     except pyarrow.ArrowException as error:
         raise stop(f"the file cannot be read or written: {error}") from None

@@ -14,6 +14,6 @@ PROJECTION: Final = Projection(
     apply_sql=_SQL["apply"],
     rebuild_sql=_SQL["rebuild"],
     archived_sql=_IN.format("state = 'archived'"),
-    moving_sql=_IN.format("state <> 'archived'"),
+    moving_sql=_IN.format("state in ('removing', 'restoring')"),
     trusted={"months in archives": "their totals are compared; `ledger archives --check` reads their files"},
 )

@@ -31,6 +31,8 @@ class State(StrEnum):
     ARCHIVED = "archived"
     #: Its rows are on their way back.
     RESTORING = "restoring"
+    #: The file is gone: a rebuild puts them back from the log.
+    RECOVERING = "recovering"
 
 
 class Figures(NamedTuple):

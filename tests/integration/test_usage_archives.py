@@ -243,6 +243,7 @@ async def test_a_file_that_was_changed_is_found_and_not_read_back(
     ledger: Ledger, database: "Database[asyncpg.Record]", database_url: str, tmp_path: Path
 ) -> None:
     await history(ledger)
+    before = await rows(database)
     await archive_all(database_url, tmp_path)
     left = await rows(database)
     file = tmp_path / "usage-log-2025-06.parquet"
@@ -256,3 +257,7 @@ async def test_a_file_that_was_changed_is_found_and_not_read_back(
     assert (back.exit_code, "is not the file that was written" in back.output) == (1, True)
     assert await rows(database) == left
     assert [one.state for one in await list_archives(database)] == ["archived", "archived"]
+    recovered = await ledger_command(database_url, "unarchive", "--since", "2025-05", "--from-log")
+    assert recovered.exit_code == 0, recovered.output
+    assert (await rows(database), await list_archives(database)) == (before, [])
+    assert await differences(database_url) == []

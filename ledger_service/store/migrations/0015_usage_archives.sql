@@ -2,7 +2,7 @@
 
 create table usage_archives (
     month       date primary key,
-    state       text        not null check (state in ('removing', 'archived', 'restoring')),
+    state       text        not null check (state in ('removing', 'archived', 'restoring', 'recovering')),
     file        text        not null,
     digest      bytea       not null,
     bytes       bigint      not null,
@@ -17,7 +17,8 @@ create table usage_archives (
 comment on table usage_archives is
     'Months (UTC, their first day) whose rows of the usage log, as they are booked, are in a Parquet file and not in the table.';
 comment on column usage_archives.state is
-    'removing: the file is whole, its rows are being taken out of the table; archived: all are; restoring: on their way back.';
+    'removing: the file is whole, its rows are being taken out of the table; archived: all are; restoring: on their way back; '
+    'recovering: the file is gone, a rebuild puts them back from the log.';
 comment on column usage_archives.file is 'Its name, in the folder of archives.';
 comment on column usage_archives.digest is 'SHA-256 of the file.';
 
