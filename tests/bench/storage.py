@@ -27,7 +27,7 @@ from tests.bench.history import kept_server
 from tests.bench.history_events import BEGIN, account_name
 
 READS: Final = 200
-SHOWN_FROM: Final = 0.01
+SHOWN_FROM: Final = 0.5
 
 _EVENTS: Final = "select count(*) from event_log"
 #: Tables without their indexes, and indexes; what is out of line belongs to its table.
@@ -79,7 +79,7 @@ async def read_times(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[s
 
 
 def size_table(title: str, events: int, columns: Sequence[tuple[str, Sizes]]) -> Table:
-    """Bytes per event, a line for each table and index that has a hundredth of a byte."""
+    """Bytes per event, a line for each table and index that has half a byte."""
     table = Table("table", "index", title=f"{title}: bytes per event, {events:,} events", box=SIMPLE_HEAD)
     for name, _ in columns:
         table.add_column(name, justify="right")
