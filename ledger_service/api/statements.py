@@ -12,6 +12,7 @@ from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, reading
 from ledger_service.services import Services, services
 from ledger_service.statement_formats import Format, find_statement, written
+from ledger_service.store.archives import refuse_archived
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/accounts/{account_id}", tags=["periods"])
 
@@ -50,6 +51,8 @@ async def read_account_statement(
     Of a closed period it never changes, in any format.
     """
     async with reading(wired, demand) as read:
+        if read.as_of is not None:  # its opening adds up all that was recorded before
+            await refuse_archived(read.connection, None, "a statement of an earlier moment")
         statement = await find_statement(read.known, account_id, first_day(period), cursor)
     media_type, disposition = _TYPES[wanted]
     # They may be opened by a browser: nothing in them is to run.

@@ -8,6 +8,7 @@ import orjson
 
 from ledger_service.domain.usage_answers import Cell
 from ledger_service.domain.usage_queries import CELLS_MAX, GROUPS_MAX, METADATA, Dimension, Plan, Source
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool
 from ledger_service.store.queries import load
 
@@ -72,6 +73,7 @@ async def _read(connection: "Connection", plan: Plan, group_by: Sequence[str], t
     ]  # fmt: skip
     statement = _STATEMENTS[plan.source]
     if plan.source is Source.USAGE_LOG:
+        await refuse_archived(connection, starts[0], "what no rollup has")
         arguments += [*_values(plan, _OF_LOG), _metadata(plan), *(_metadata_key(name) for name in keys), query.as_of]
         if plan.has_durations:
             statement = "usage_log_durations"

@@ -127,6 +127,11 @@ async def _reads_say_what_is_missing(ledger: Ledger, archived: Body) -> None:
                  "/v1/reports/estimates?from=2025-06-01T00:00:00Z&to=2025-08-01T00:00:00Z"):  # fmt: skip
         answer = await ledger.http.get(path)
         assert (answer.status_code, answer.json()["code"]) == (409, "period_archived"), answer.text
+    in_may = "from=2025-05-01T00:00:00Z&to=2025-06-01T00:00:00Z"
+    by_user = await ledger.http.get(f"/v1/usage?{in_may}&group_by=user&filter=account:acme")
+    assert (by_user.status_code, by_user.json()["code"]) == (409, "period_archived"), by_user.text
+    by_model = await ledger.http.get(f"/v1/usage?{in_may}&group_by=model&filter=account:acme")
+    assert (by_model.status_code, by_model.json()["totals"]["calls"]) == (200, 4), by_model.text
     for kind in ("void", "rerate"):
         more = {"cost": "0.01"} if kind == "rerate" else {}
         answer = await ledger.http.post("/v1/adjustments", json=adjustment(kind, archived, **more))
