@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import pyarrow as pa  # type: ignore[import-untyped]  # comes without types
-import pyarrow.csv as arrow_csv  # type: ignore[import-untyped]  # as above
-import pyarrow.parquet as parquet  # type: ignore[import-untyped]  # as above
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+import pyarrow.parquet as parquet
 
 from contracts.exports import Column, ColumnType
 from contracts.money import DECIMALS_MAX

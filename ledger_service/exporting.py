@@ -27,6 +27,7 @@ from contracts.focus import FOCUS_COLUMNS, VERSION
 from contracts.problems import OVERLOADED, ProblemError, broken_rule
 from ledger_service.export_cursors import decode, digest_of, encode
 from ledger_service.export_formats import Encoder, make_encoder
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.exports import (
     ALL,
     FutureError,
@@ -171,6 +172,7 @@ class Exports:
         cursor = decode(wanted.cursor, digest) if wanted.cursor else None
         async with self._pool.acquire() as connection:
             as_of = cursor.as_of if cursor else await _settled(connection, wanted.as_of)
+            await refuse_archived(connection, wanted.filter.start, "the export")
             selection = Selection(as_of, wanted.account_id, wanted.filter)
             span = Span(wanted.after or (cursor.after if cursor else None))
             if wanted.rows_max is not None:

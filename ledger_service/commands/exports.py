@@ -13,6 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from contracts.exports import ExportFormat
+from contracts.problems import ProblemError
 from ledger_service.commands.database import messages, moment, output, stop, with_database
 from ledger_service.config import Settings
 from ledger_service.export_files import (
@@ -28,6 +29,7 @@ from ledger_service.export_files import (
     to_stream,
 )
 from ledger_service.exporting import FOCUS, PAGES_AHEAD, USAGE_LOG, DataSet
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.exports import (
     FutureError,
     Selection,
@@ -187,7 +189,10 @@ class _Task:
 
     async def _settled(self, connection: Connection) -> datetime:
         try:
+            await refuse_archived(connection, self._chosen.start, "the export")
             return (await settled_moment(connection, self._as_of)).astimezone(UTC)
+        except ProblemError as error:
+            raise stop(error.problem.detail) from None
         except FutureError:
             raise typer.BadParameter("--as-of is later than the database's clock") from None
         except TimeoutError:

@@ -10,6 +10,7 @@ import asyncpg
 from contracts.events import OUTCOME_UNKNOWN
 from contracts.provider_calls import read_calls
 from ledger_service.domain.reconciliation import Charge
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS
 from ledger_service.store.queries import load
 
@@ -35,7 +36,11 @@ async def open_snapshot(database_url: str) -> "AsyncIterator[Connection]":
 async def read_charges(
     connection: "Connection", provider: str, start: datetime, end: datetime, *, by_end: bool
 ) -> AsyncIterator[Charge]:
-    """In no order. ``by_end``: from start until before end are those that ended then, else those that began."""
+    """In no order. ``by_end``: from start until before end are those that ended then, else those that began.
+
+    Raises ProblemError (period_archived).
+    """
+    await refuse_archived(connection, start, "the reconciliation")
     cursor = connection.cursor(
         SQL["charges"], provider, start, end, by_end, OUTCOME_UNKNOWN, prefetch=_PREFETCH
     )  # fmt: skip

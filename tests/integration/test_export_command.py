@@ -9,8 +9,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset as dataset  # type: ignore[import-untyped]  # comes without types
-import pyarrow.parquet as parquet  # type: ignore[import-untyped]  # as above
+import pyarrow.dataset as dataset
+import pyarrow.parquet as parquet
 import pytest
 from typer.testing import Result
 

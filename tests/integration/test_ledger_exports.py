@@ -10,8 +10,8 @@ from typing import Any
 
 import asyncpg
 import httpx
-import pyarrow as pa  # type: ignore[import-untyped]  # comes without types
-import pyarrow.parquet as parquet  # type: ignore[import-untyped]  # as above
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from contracts.exports import EXPORT_AS_OF, EXPORT_CURSOR, NEXT_CURSOR, ROWS_ESTIMATE, USAGE_LOG_COLUMNS

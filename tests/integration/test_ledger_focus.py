@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]  # comes without types
+import pyarrow as pa
 import pytest
 
 import contracts.focus

@@ -149,7 +149,10 @@ async def test_the_usage_log_shows_everything_that_an_outcome_said(ledger: Ledge
     page = await ledger.usage_log()
     assert page["next_cursor"] is None
     first, second = page["items"]
-    assert abs(datetime.fromisoformat(first.pop("recorded_at")) - datetime.now(UTC)) < timedelta(minutes=1)
+    recorded_at = datetime.fromisoformat(first.pop("recorded_at"))
+    assert abs(recorded_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert first.pop("lag_seconds") == pytest.approx((recorded_at - at("2026-11-02 10:00")).total_seconds(), abs=0.01)
+    assert first.pop("late") is (recorded_at >= at("2026-12-01"))
     assert datetime.fromisoformat(first.pop("requested_at")) == at("2026-11-02 09:59:58")
     assert datetime.fromisoformat(first.pop("occurred_at")) == at("2026-11-02 10:00")
     assert datetime.fromisoformat(first.pop("counted_at")) == at("2026-11-02 10:00")

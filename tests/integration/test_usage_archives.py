@@ -124,6 +124,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 async def _reads_say_what_is_missing(ledger: Ledger, archived: Body) -> None:
     for path in ("/v1/accounts/acme/usage-log?from=2025-05-01T00:00:00Z", "/v1/accounts/acme/statements/2025-05",
+                 "/v1/exports/usage-log?format=csv&from=2025-06-01T00:00:00Z", "/v1/exports/focus?format=csv",
                  "/v1/reports/estimates?from=2025-06-01T00:00:00Z&to=2025-08-01T00:00:00Z"):  # fmt: skip
         answer = await ledger.http.get(path)
         assert (answer.status_code, answer.json()["code"]) == (409, "period_archived"), answer.text
