@@ -9,7 +9,7 @@ import orjson
 from ledger_service.domain.usage_answers import Cell
 from ledger_service.domain.usage_queries import CELLS_MAX, GROUPS_MAX, METADATA, Dimension, Plan, Source
 from ledger_service.store.archives import refuse_archived
-from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool
+from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool, nothing_to_reset
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ async def open_analytics_pool(database_url: str) -> Pool:
         min_size=0,
         max_size=CONNECTIONS_MAX,
         timeout=CONNECT_TIMEOUT_SECONDS,
+        reset=nothing_to_reset,
         server_settings={**SILENT_CLIENTS, **_SETTINGS},
     )
 

@@ -1,5 +1,5 @@
 -- name: settings
--- Of this transaction: how long a statement may take.
+-- Of this transaction: how many milliseconds a statement may take.
 select set_config('statement_timeout', $1, true)
 
 -- name: usage_hourly_all

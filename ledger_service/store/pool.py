@@ -72,7 +72,7 @@ class StoreUnavailableError(Exception):
     """The database cannot be reached or cannot take more now; nothing of the request was kept for certain."""
 
 
-async def _nothing_to_reset(_: object) -> None:
+async def nothing_to_reset(_: object) -> None:
     """Our transactions leave nothing behind; the default reset would cost each of them a round trip."""
 
 
@@ -98,7 +98,7 @@ async def open_hot_pool(database_url: str, connections_max: int, role: str) -> P
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         init=event_log.prepare_connection,
-        reset=_nothing_to_reset,
+        reset=nothing_to_reset,
         server_settings={
             "application_name": f"ledger-{role}",
             **_INDEX_LOOKUPS_ONLY,

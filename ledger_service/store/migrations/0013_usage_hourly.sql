@@ -38,7 +38,7 @@ comment on column usage_hourly_all.shard is
 
 create function account_shard(account_id text) returns integer
     language sql immutable parallel safe
-return hashtext(account_id) & 7;
+return hashtext(account_id) & 3;
 
 insert into usage_hourly (account_id, hour, operation, provider, model, outcome, calls, units, cost_nanos, failures)
 select account_id, date_trunc('hour', occurred_at, 'UTC'), operation, provider, model, outcome,
