@@ -8,7 +8,7 @@ from ledger_service.store.queries import load
 _SQL: Final = load(__name__)
 
 #: Under the lock of its account, which whoever writes a row of it has, so that no two wait for each other's; and the
-#: last of what ingest writes: the rows of usage_hourly_all are many accounts' and locked until the transaction ends.
+#: last of what ingest writes: rows of usage_hourly_all are many accounts', and locked until the transaction ends.
 PROJECTION: Final = Projection(
     name="usage_hourly",
     apply_sql=_SQL["apply"],

@@ -40,6 +40,7 @@ from tests.servers import as_service
 ZONES = [
     "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe",
     "America/Havana", "America/Sao_Paulo", "Pacific/Apia", "Africa/Casablanca",
+    "Asia/Pyongyang",
 ]  # fmt: skip
 moments = st.integers(0, 19 * 365 * 86_400).map(
     lambda second: datetime(2008, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
@@ -51,6 +52,7 @@ CUTS = [interval for interval in Interval if interval is not Interval.NONE]
 @given(start=moments, days=st.floats(0.001, 500), interval=st.sampled_from(CUTS), zone=zones)
 @example(datetime(2011, 12, 28, tzinfo=UTC), 5, Interval.DAY, ZoneInfo("Pacific/Apia"))
 @example(datetime(2026, 10, 3, tzinfo=UTC), 1, Interval.HOUR, ZoneInfo("Australia/Lord_Howe"))
+@example(datetime(2018, 5, 4, 10, tzinfo=UTC), 1, Interval.HOUR, ZoneInfo("Asia/Pyongyang"))
 @example(datetime(2018, 11, 3, tzinfo=UTC), 3, Interval.DAY, ZoneInfo("America/Sao_Paulo"))
 @settings(max_examples=100)
 def test_buckets_have_no_gaps_and_are_what_the_zones_calendar_says(
