@@ -25,7 +25,7 @@ endif
 endif
 endif
 
-.PHONY: help demo run test lint typecheck format schemas bench faults soak audit sbom lock clean again
+.PHONY: help demo run test lint typecheck format schemas bench bench-history faults soak audit sbom lock clean again
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -59,6 +59,11 @@ schemas: $(READY) ## Write contracts/schemas/ from the models
 
 bench: $(READY) ## Speed, each figure beside its limit
 	@$(PY) -m tests.bench $(BENCH_ARGS)
+
+HISTORY ?= .data/history
+bench-history: $(READY) ## The same for what a history of ten million events makes slow, kept in HISTORY (20 GB)
+	@$(PY) -m tests.bench.history --data $(HISTORY)
+	@$(PY) -m tests.bench.long_history --data $(HISTORY)
 
 faults: $(READY) ## Break real servers, networks, disks and clocks under load (FAULTS_SEED=7 repeats a run)
 	$(PY) -m pytest -m faults $(FAULTS_ARGS) tests

@@ -1,24 +1,25 @@
 """``python -m tests.bench [--quick] [--json FILE]``: all measurements, one table."""
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tests.bench.analytics import measure_analytics
 from tests.bench.checks import measure_checks
 from tests.bench.exports import measure_exports
 from tests.bench.growth import measure_growth
+from tests.bench.history import History, fill_history, kept_server
 from tests.bench.images import measure_images
 from tests.bench.ingest import measure_ingest
 from tests.bench.machine import servers
 from tests.bench.operations import measure_operations
 from tests.bench.reads import measure_reads
 from tests.bench.rebuild import measure_rebuild
-from tests.bench.report import Report
+from tests.bench.report import Report, steps
 from tests.bench.seals import measure_sealed_ingest, measure_verification
 from tests.bench.workload import make_accounts
 
@@ -32,13 +33,7 @@ def bench(
     """Measures speed; exits 1 where an aim is missed."""
     scale, repeats = (10, 1) if quick else (1, 3)
     report = Report()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-
-        def step(text: str) -> None:
-            for task in progress.task_ids:
-                progress.stop_task(task)
-            progress.add_task(text, total=None)
+    with steps() as step:
 
         def rebuild() -> None:
             with servers() as made:
@@ -82,8 +77,14 @@ def measure_all_else(report: Report, step: Callable[[str], None], scale: int, re
     with servers() as made:
         asyncio.run(make_accounts(made.database_url, count=100))
         measure_reads(made, report, 1_000, 1_000_000 // scale, repeats)
-        step("exports")
-        measure_exports(made.database_url, report, repeats=repeats)
+    with tempfile.TemporaryDirectory(prefix="usage-ledger-bench-") as folder, servers() as made:
+        step("a history of 18 months")
+        with kept_server(Path(folder) / "postgres") as history:
+            fill_history(history.url, History(300_000 // scale))
+            step("analytics")
+            measure_analytics(history.url, made.nats_url, report, repeats)
+            step("exports")
+            measure_exports(history.url, report, repeats=repeats)
     step("image service")
     measure_images(report, 2_000 // scale)
 

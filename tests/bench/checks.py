@@ -9,8 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from contracts.client.settings import Transport
 from contracts.subjects import LIMITS_CHECK
 from tests.bench import empty_nats_service
+from tests.bench.client_load import ClientLoad, run_client_load
 from tests.bench.load import Load, Measured, run_load
 from tests.bench.machine import Servers, Service, service
 from tests.bench.nats_load import NatsLoad, run_nats_load
@@ -48,12 +50,25 @@ def measure_checks(made: Servers, report: Report, requests: int, repeats: int) -
         for transport in (_nats(made), _http(ledger, empty)):
             for callers in CALLERS:
                 _measure(report, transport, callers, max(200, requests * min(callers, 64) // 64), repeats)
+        _measure_client(report, made, ledger, requests, repeats)
         report.add(Figure("ledger's memory under checks", ledger.memory_mib, "MiB", ("<=", 200)))
     with service("ledger_service", "LEDGER_PORT", one_by_one):
         for hot in (False, True):
             runs = [_nats(made).run(64, requests // 4, hot, 4) for _ in range(repeats)]
             name = f"the same with one check per transaction, 64 at once, 4 scopes, {_where(hot)}"
             report.add(_plain_figure(name, runs))
+
+
+def _measure_client(report: Report, made: Servers, ledger: Service, requests: int, repeats: int) -> None:
+    """Of 4 scopes, by callers in one process, whose checks travel together."""
+    transports: tuple[Transport, ...] = ("nats", "http")
+    for transport in transports:
+        for callers in (64, 256):
+            for hot in (False, True):
+                make_body = partial(make_check_body, hot=hot, scopes=max(SCOPES))
+                load = ClientLoad(transport, made.nats_url, ledger.url, callers, requests, make_body)
+                name = f"the same through the client over {transport.upper()}, {callers} at once, {_where(hot)}"
+                report.add(_plain_figure(name, [run_client_load(load) for _ in range(repeats)]))
 
 
 def _measure(report: Report, transport: _Transport, callers: int, requests: int, repeats: int) -> None:

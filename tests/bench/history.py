@@ -200,6 +200,23 @@ def _watch(
                 writer.join()
 
 
+def fill_history(url: str, history: History) -> tuple[float, int]:
+    """Seconds, and how many events are written."""
+    _migrate(url)
+    asyncio.run(begin_history(url, history))
+    spawn = multiprocessing.get_context("spawn")
+    counts = [spawn.Value("q", 0) for _ in range(STREAMS)]
+    begin = time.perf_counter()
+    writers = [spawn.Process(target=_write, args=(url, history, stream, counts[stream])) for stream in range(STREAMS)]
+    for writer in writers:
+        writer.start()
+    _watch(writers, counts, history.events)
+    seconds, written = time.perf_counter() - begin, sum(count.value for count in counts)
+    if written == history.events:
+        asyncio.run(end_history(url))
+    return seconds, written
+
+
 def fill(
     data: Annotated[Path, typer.Option(help="The folder, kept; made where there is none.")],
     events: Annotated[int, typer.Option(min=STREAMS, help="In all; the same number to go on.")] = 10_000_000,
@@ -214,22 +231,7 @@ def fill(
             typer.echo(server.url)
             signal.pause()
             return
-        history = History(events, seed, space=data, free_gib_min=free_gib)
-        _migrate(server.url)
-        asyncio.run(begin_history(server.url, history))
-        spawn = multiprocessing.get_context("spawn")
-        counts = [spawn.Value("q", 0) for _ in range(STREAMS)]
-        begin = time.perf_counter()
-        writers = [
-            spawn.Process(target=_write, args=(server.url, history, stream, counts[stream]))
-            for stream in range(STREAMS)
-        ]
-        for writer in writers:
-            writer.start()
-        _watch(writers, counts, events)
-        seconds, written = time.perf_counter() - begin, sum(count.value for count in counts)
-        if written == events:
-            asyncio.run(end_history(server.url))
+        seconds, written = fill_history(server.url, History(events, seed, space=data, free_gib_min=free_gib))
         typer.echo(json.dumps({"events": written, "of": events, "seconds": round(seconds), "data": str(data)}))
         if written < events:
             typer.echo("not all is written: run the same command again, it goes on", err=True)

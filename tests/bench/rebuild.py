@@ -43,6 +43,11 @@ _BARE: Final = """
 def measure_rebuild(made: Servers, report: Report, events: int, told: Callable[[int], None] = lambda _: None) -> None:
     """On a database with make_accounts()."""
     asyncio.run(fill_log(made.database_url, events, told))
+    measure_rebuild_of(made, report)
+
+
+def measure_rebuild_of(made: Servers, report: Report) -> None:
+    """Of whatever log is there."""
     bare, logged = asyncio.run(_bare(made.database_url))
     asyncio.run(_execute(made.database_url, _DAMAGE.format(DAMAGED)))
     begin = time.perf_counter()

@@ -1,13 +1,30 @@
 """One table: what was measured, what it is compared with, and whether it is what we aim for."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 WIDTH_MIN = 150
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Shows on the terminal what is being measured, and for how long: call it with each step's name."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def step(text: str) -> None:
+            for task in progress.task_ids:
+                progress.stop_task(task)
+            progress.add_task(text, total=None)
+
+        yield step
 
 
 @dataclass(frozen=True)
