@@ -1,6 +1,6 @@
 """Exports: the usage log, and the FOCUS data set, as files of any size."""
 
-from datetime import datetime
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
@@ -15,9 +15,11 @@ from contracts.identifiers import ModelName, Name, OperationType
 from contracts.prices import Moment
 from contracts.problems import broken_rule
 from ledger_service.api.access import LedgerRoute
+from ledger_service.api.moments import Demanded, reading
 from ledger_service.export_cursors import last_row
 from ledger_service.exporting import FOCUS, USAGE_LOG, DataSet, Export, Wanted
 from ledger_service.services import Services, services
+from ledger_service.store.moments import Demand
 from ledger_service.store.usage import UsageLogFilter
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/exports", tags=["exports"])
@@ -31,8 +33,8 @@ ROWS_MAX: Final = 10_000_000
 class ExportResponse(StreamingResponse):
     """Gives back what the export holds however the response ends."""
 
-    def __init__(self, export: Export, media_type: str, file_name: str) -> None:
-        headers = {**export.headers, "Content-Disposition": f'attachment; filename="{file_name}"'}
+    def __init__(self, export: Export, told: Mapping[str, str], media_type: str, file_name: str) -> None:
+        headers = {**told, **export.headers, "Content-Disposition": f'attachment; filename="{file_name}"'}
         super().__init__(export.chunks(), media_type=media_type, headers=headers)
         self._export = export
 
@@ -74,7 +76,6 @@ def selected(
 
 
 Selected = Annotated[UsageLogFilter, Depends(selected)]
-AsOf = Annotated[Moment | None, Query(description="only what was recorded by then; default: now")]
 Cursor = Annotated[
     str | None,
     Query(max_length=400, description=f"{EXPORT_CURSOR} of an interrupted download, or {NEXT_CURSOR} of a part"),
@@ -114,10 +115,10 @@ _RESPONSES: Final[dict[int | str, dict[str, object]]] = {
 @router.get("/usage-log", response_class=StreamingResponse, responses=_RESPONSES)
 async def export_usage_log(
     wired: Wired,
+    demand: Demanded,
     chosen: Selected,
     wanted: Annotated[ExportFormat, Query(alias="format")],
     account_id: Name | None = None,
-    as_of: AsOf = None,
     cursor: Cursor = None,
     after: After = None,
     rows_max: RowsMax = None,
@@ -129,7 +130,7 @@ async def export_usage_log(
     Parquet file is whole or worthless: ask for parts by ``rows_max``. A part has fewer rows where the filter leaves
     out some.
     """
-    return await _respond(wired, USAGE_LOG, wanted, chosen, account_id, as_of, cursor, after, rows_max)
+    return await _respond(wired, demand, USAGE_LOG, wanted, chosen, account_id, cursor, after, rows_max)
 
 
 class FocusFormat(StrEnum):
@@ -140,11 +141,11 @@ class FocusFormat(StrEnum):
 @router.get("/focus", response_class=StreamingResponse, responses=_RESPONSES)
 async def export_focus(
     wired: Wired,
+    demand: Demanded,
     chosen: Selected,
     wanted: Annotated[FocusFormat, Query(alias="format")] = FocusFormat.PARQUET,
     _: Annotated[Literal["1.2"], Query(alias="version", description="of the specification")] = VERSION,
     account_id: Name | None = None,
-    as_of: AsOf = None,
     cursor: Cursor = None,
     after: After = None,
     rows_max: RowsMax = None,
@@ -155,26 +156,28 @@ async def export_focus(
     ``after`` is ``SubAccountId``, ``x_OccurredAt`` and ``x_EntryId``.
     """
     format_ = ExportFormat(wanted)
-    return await _respond(wired, FOCUS, format_, chosen, account_id, as_of, cursor, after, rows_max)
+    return await _respond(wired, demand, FOCUS, format_, chosen, account_id, cursor, after, rows_max)
 
 
 async def _respond(
     wired: Services,
+    demand: Demand,
     data_set: DataSet,
     wanted: ExportFormat,
     chosen: UsageLogFilter,
     account_id: str | None,
-    as_of: datetime | None,
     cursor: str | None,
     after: str | None,
     rows_max: int | None,
 ) -> ExportResponse:
-    if cursor is not None and as_of is not None:
+    if cursor is not None and demand.as_of is not None:
         raise broken_rule("query.as_of", "cursor", "the cursor has its own snapshot")
     if after is not None and cursor is None:
         raise broken_rule("query.after", "cursor", f"it goes with the {EXPORT_CURSOR} of the download that broke off")
     key = last_row(after) if after is not None else None
+    async with reading(wired, demand._replace(as_of=None)) as read:  # an export waits for its own as_of
+        told = read.headers
     export = await wired.exports.start(
-        Wanted(data_set, wanted, account_id, chosen, as_of, cursor, key, rows_max),
+        Wanted(data_set, wanted, account_id, chosen, demand.as_of, cursor, key, rows_max),
     )
-    return ExportResponse(export, MEDIA_TYPES[wanted], f"{data_set.name}.{wanted}")
+    return ExportResponse(export, told, MEDIA_TYPES[wanted], f"{data_set.name}.{wanted}")

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -281,6 +282,7 @@ def test_the_book_says_who_asked_for_what(emulators: Emulators) -> None:
     billed = emulators.billed()
     (job,) = billed["jobs"]
     assert job.pop("request_id")
+    assert abs(datetime.fromisoformat(job.pop("accepted_at")) - datetime.now(UTC)) < timedelta(minutes=1)
     assert job == {
         "job_id": job_id["data"]["id"],
         "client_request_id": "op-1",
