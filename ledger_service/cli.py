@@ -1,10 +1,10 @@
 """The ``ledger`` command."""
 
-import sys
 from typing import Final
 
 import typer
 
+from ledger_service.arrow_start import lean_arrow
 from ledger_service.commands.lazily import lazy_group
 
 #: Each command's module is read when the command is called: most need little of what the others do.
@@ -45,8 +45,7 @@ def ledger() -> None:
 
 
 def main() -> None:
-    # No command needs numpy. Arrow takes it where it is there, and with it 30 MiB, and does without where it is not.
-    sys.modules.setdefault("numpy", None)  # type: ignore[arg-type]  # None is Python's word for "not to be imported"
+    lean_arrow()
     app()
 
 

@@ -78,7 +78,7 @@ class Settings(AccessSettings, BaseSettings):
     #: Who bills, in FOCUS exports: whoever runs this ledger, unlike those who run others.
     billing_account_id: str = Field(default=BILLING_ACCOUNT_ID, pattern=NAME_PATTERN)
     #: Of exports: read at once, twice over. More is faster, and takes more memory: a page, as CSV, several times.
-    export_page_rows: int = Field(default=5_000, ge=1, le=100_000)
+    export_page_rows: int = Field(default=9_000, ge=1, le=100_000)
 
     #: The private key under seals, PEM: in this file, which is made where it is missing, or here. Without either the
     #: log is not sealed. All processes of one ledger have the same. See deploy/guides/seals.md.

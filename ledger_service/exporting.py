@@ -48,7 +48,7 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
-PAGE_ROWS: Final = 5_000
+PAGE_ROWS: Final = 9_000
 #: Pages that are read at the same time, or wait to be taken.
 PAGES_AHEAD: Final = 2
 ATTEMPTS_MAX: Final = 5

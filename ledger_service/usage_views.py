@@ -1,7 +1,6 @@
 """How stored usage is shown: rows and cells → the bodies of the query API."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -48,9 +47,12 @@ def _group(groups: dict[str, Totals]) -> Json:
 
 
 def _totals(totals: Totals) -> Json:
-    view = asdict(totals)
-    view["cost"] = format_nanos(view.pop("cost_nanos"))
-    return view
+    return {
+        "calls": totals.calls,
+        "units": totals.units,
+        "failures": totals.failures,
+        "cost": format_nanos(totals.cost_nanos),
+    }
 
 
 def usage_log_view(rows: "list[asyncpg.Record]", rows_max: int, begins: datetime | None = None) -> Json:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -92,7 +92,8 @@ def main(
 ) -> None:
     """Measures the exports of an existing ledger's database."""
     report = Report()
-    measure_exports(database_url, report, start, end, repeats)
+    within = [one if one is None else one.replace(tzinfo=UTC) for one in (start, end)]
+    measure_exports(database_url, report, *within, repeats=repeats)
     report.show()
 
 

@@ -17,7 +17,9 @@ from tests.servers import WAIT_SECONDS, LedgerProcess
 from tests.tokens import AUTHORIZED
 
 ROUTE = "/v1/exports/usage-log?format=jsonl"
-ROWS = 15_000
+ROWS = 2_000
+#: With every row as large as it gets, as what is between the ledger and its reader takes some megabytes.
+PAD = "x" * 3_900
 STALL_SECONDS = 1.5
 CONNECTIONS = "select count(*) from pg_stat_activity where application_name = 'ledger-exports' and state <> 'idle'"
 
@@ -27,9 +29,9 @@ async def filled(
     ledger_process: Callable[..., LedgerProcess], database: Any, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[LedgerProcess, httpx.AsyncClient]]:
     """A ledger with more rows than fit between it and a reader."""
-    process = ledger_process(slow_reader_seconds=getattr(request, "param", WAIT_SECONDS), export_page_rows=2_000)
+    process = ledger_process(slow_reader_seconds=getattr(request, "param", WAIT_SECONDS), export_page_rows=300)
     async with process.client() as client:
-        await client.send(completed())
+        await client.send(completed(metadata={"pad": PAD}))
         await database.execute(
             "insert into usage_log select (json_populate_record(u, json_build_object('operation_id', "
             f"gen_random_uuid()))).* from usage_log u, generate_series(2, {ROWS})"
