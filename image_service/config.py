@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, model
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.access.nats_access import INBOX_PREFIX
-from contracts.access.settings import AccessSettings
+from contracts.access.settings import AccessSettings, secrets_folder
 from contracts.client.settings import Transport
 from image_service.routing import Route, Routes, read_routes
 
@@ -34,7 +34,9 @@ _Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 class Settings(AccessSettings, BaseSettings):
     """Environment variables are these names with the prefix ``IMAGE_``. Times in seconds, sizes in bytes or pixels."""
 
-    model_config = SettingsConfigDict(env_prefix="IMAGE_", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="IMAGE_", frozen=True, hide_input_in_errors=True, secrets_dir=secrets_folder()
+    )
 
     host: str = "127.0.0.1"
     port: _Port = 8000

@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.access.nats_access import NatsAccess
 from contracts.access.service_tokens import BootstrapToken
-from contracts.access.settings import AccessSettings
+from contracts.access.settings import AccessSettings, secrets_folder
 from contracts.focus import BILLING_ACCOUNT_ID
 from contracts.identifiers import NAME_PATTERN
 from contracts.limits import TTL_SECONDS_DEFAULT
@@ -23,7 +23,7 @@ DIMENSION_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 class Settings(AccessSettings, BaseSettings):
     """Every setting has its unit in its name; defaults suit one machine."""
 
-    model_config = SettingsConfigDict(env_prefix="LEDGER_", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix="LEDGER_", hide_input_in_errors=True, secrets_dir=secrets_folder())
 
     database_url: str = "postgresql://postgres@127.0.0.1:5432/ledger"
     #: For `ledger migrate` alone: the role that owns the tables. None: that of database_url, which then could rewrite

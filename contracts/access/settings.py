@@ -1,5 +1,6 @@
 """Settings about access, the same in both services."""
 
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -9,8 +10,16 @@ from contracts.access.jwt_rules import ALGORITHMS, ALGORITHMS_DEFAULT, JwtRules
 from contracts.access.principal import ClaimNames
 from contracts.access.rates import Rate, RateRules
 
+#: Where containers have their secrets: each in a file that is named like its setting, ledger_database_url.
+SECRETS_FOLDER: Final = Path("/run/secrets")
+
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _NAMES: Final = ClaimNames()
+
+
+def secrets_folder() -> Path | None:
+    """Where a setting that the environment does not have is looked for in a file; None outside of containers."""
+    return SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None
 
 
 def is_safe_url(url: str) -> bool:

@@ -67,14 +67,14 @@ def _pinned(block: list[str]) -> Pinned:
 
 def needed_at_run_time(pins: list[Pinned]) -> frozenset[str]:
     """Names of those that the product needs, the servers of the one-machine stack too: all but tools of development."""
-    by_name = {pin.name: pin for pin in pins}
-    needed: set[str] = set()
-    while True:
-        more = {
-            name
-            for name, pin in by_name.items()
-            if name not in needed and any(who == PROJECT or who in needed for who in pin.wanted_by)
-        }
-        if not more:
-            return frozenset(needed)
+    return needed_by(pins, frozenset(pin.name for pin in pins if PROJECT in pin.wanted_by))
+
+
+def needed_by(pins: list[Pinned], roots: frozenset[str]) -> frozenset[str]:
+    """Names of the roots, and of all that they need, directly or not. Raises LockError where a root is not locked."""
+    if unknown := roots - {pin.name for pin in pins}:
+        raise LockError(f"not locked: {', '.join(sorted(unknown))}")
+    needed = set(roots)
+    while more := {pin.name for pin in pins if pin.name not in needed and not needed.isdisjoint(pin.wanted_by)}:
         needed |= more
+    return frozenset(needed)
