@@ -25,11 +25,11 @@ endif
 endif
 endif
 
-.PHONY: help demo run test lint typecheck format schemas bench bench-history faults soak audit sbom lock clean again
+.PHONY: help demo run test lint typecheck format schemas bench bench-history faults soak containers-test audit sbom lock clean again
 .DEFAULT_GOAL := help
 
 help: ## What can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 $(READY): pyproject.toml requirements.lock $(BOOTSTRAP) deploy/local/bootstrap.txt
 	@sh $(BOOTSTRAP)
@@ -70,6 +70,9 @@ faults: $(READY) ## Break real servers, networks, disks and clocks under load (F
 
 soak: $(READY) ## A million random checks, each decision verified; MINUTES=60: mixed load for so long, a fault a minute
 	$(PY) -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(SOAK_ARGS)
+
+containers-test: $(READY) ## Build both images, and try compose.yaml on the Docker engine: demo, rolling restart (DOCKER_HOST)
+	$(PY) -m pytest -m containers -s $(CONTAINERS_ARGS) tests/containers
 
 audit: $(READY) ## Known vulnerabilities in what is locked (asks osv.dev)
 	@$(PY) -m deploy.supply.audit

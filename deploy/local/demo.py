@@ -79,7 +79,8 @@ async def _run(console: Console, results: Path, data: Path, stopping: asyncio.Ev
                 try:
                     client = DemoClient(http, stack.state.ledger_url, stack.state.image_url)
                     story = Story(client, screen, results, await new_account(client))
-                    evidence = await story.tell(data / "logs" / "image.log")
+                    log = data / "logs" / "image.log"
+                    evidence = await story.tell(lambda: log.read_text(encoding="utf-8", errors="replace"))
                 finally:
                     stopping.set()
                     screen.step("Stopping")

@@ -55,8 +55,8 @@ class Story:
     def caller(self) -> dict[str, str]:
         return {"X-Account-Id": self.account_id, "X-User-Id": "ada"}
 
-    async def tell(self, service_log: Path) -> Evidence:
-        """Do all of it, and show each part once it is done."""
+    async def tell(self, service_log: Callable[[], str]) -> Evidence:
+        """Do all of it, and show each part once it is done. ``service_log``: what the image service has logged."""
         screen = self.screen
         screen.step("Editing and upscaling a photograph")
         edits, pictures = await self._edit_photo()
@@ -76,7 +76,7 @@ class Story:
         screen.usage_log(log)
         denied = next((answer.problem for answer in burst if answer.denial and answer.problem), None)
         explained = await self.client.explain(denied.operation_id) if denied and denied.operation_id else None
-        calls = await asyncio.to_thread(_provider_calls, service_log, self.account_id)
+        calls = await asyncio.to_thread(lambda: _provider_calls(service_log(), self.account_id))
         return Evidence(LIMIT_ID, edits, failure, before, burst, pictures, explained, calls, usage, log)
 
     async def _edit_photo(self) -> tuple[list[Answer], list[SavedPicture]]:
@@ -167,10 +167,10 @@ def _size_of(path: Path) -> Size:
         return image.size
 
 
-def _provider_calls(service_log: Path, account_id: str) -> list[UUID]:
+def _provider_calls(service_log: str, account_id: str) -> list[UUID]:
     """The operations that reached a provider, by the image service's own log: one line for each, denied ones too."""
     found = []
-    for line in service_log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in service_log.splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
