@@ -29,6 +29,8 @@ from contracts.access.service_tokens import make_token
 
 SECRETS: Final = Path("/secrets")
 PROVIDER_KEYS: Final = Path("/provider-keys")
+#: image_stability_key …, as the image service's settings are called.
+PROVIDER_KEY: Final = "image_*_key"
 #: Of the services and of NATS; in the images of both services.
 SERVICE_UID: Final = 10_001
 #: Of the user postgres in PostgreSQL's image.
@@ -97,8 +99,7 @@ def make_all(store: Store, *, database_has_tls: bool = True, provider_keys: Path
     _make_database_access(store, has_tls=database_has_tls)
     _make_tokens(store)
     store.kept("ledger/ledger_seals_key", _seals_key())
-    for path in sorted(provider_keys.glob("image_*")) if provider_keys.is_dir() else ():
-        store.write(f"image/{path.name}", path.read_text())
+    _copy_provider_keys(store, provider_keys)
 
 
 # --- TLS
@@ -232,6 +233,15 @@ def _make_tokens(store: Store) -> None:
     store.write("migrate/ledger_bootstrap_tokens", json.dumps(known))
     hash_key = store.kept("ledger/ledger_token_hash_key", secrets.token_urlsafe(32))
     store.write("migrate/ledger_token_hash_key", f"{hash_key}\n")
+
+
+def _copy_provider_keys(store: Store, given: Path) -> None:
+    """Those that are there now; one that was taken away is forgotten."""
+    for path in (store.root / "image").glob(PROVIDER_KEY):
+        if not (given / path.name).exists():
+            path.unlink()
+    for path in given.glob(PROVIDER_KEY):
+        store.write(f"image/{path.name}", path.read_text())
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from deploy.supply.lock import LOCK, Pinned, needed_by, read_lock
 #: By image: what only the other service imports. A test looks whether that is so.
 LEFT_OUT: Final[Mapping[str, frozenset[str]]] = {
     "ledger": frozenset({"aiolimiter", "numpy", "tenacity", "trimesh"}),
-    "image": frozenset({"asyncpg", "fpdf2", "rich", "typer"}),
+    "image": frozenset({"asyncpg", "fpdf2", "pyarrow", "rich", "typer"}),
 }
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

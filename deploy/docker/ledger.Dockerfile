@@ -11,12 +11,14 @@ WORKDIR /app
 COPY pyproject.toml requirements.lock ./
 COPY deploy deploy
 # --no-deps: what is not in the lock is not installed; `pip check` then says whether anything is missing. One of them has
-# no wheel: it is built with the setuptools of the base image, so that nothing comes in without a hash.
+# no wheel: it is built with the setuptools of the base image, so that nothing comes in without a hash. Of pyarrow, which
+# is half of it all, headers and two kinds of servers that the ledger does not speak to are left out.
 RUN python -m deploy.docker.dependencies ledger >/tmp/packages.txt \
  && python -m pip install --quiet --no-cache-dir --no-deps --require-hashes --no-build-isolation --target /packages \
     --only-binary :all: --no-binary nkeys -r /tmp/packages.txt \
  && PYTHONPATH=/packages python -m pip check \
- && find /packages -type d -name tests -prune -exec rm -rf {} +
+ && find /packages -type d -name tests -prune -exec rm -rf {} + \
+ && cd /packages/pyarrow && rm -rf include *flight* *s3*
 COPY contracts contracts
 COPY ledger_service ledger_service
 # Nothing is compiled at run time, where nothing can be written.
