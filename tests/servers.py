@@ -37,6 +37,7 @@ from nats.js.errors import NotFoundError
 
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
 from contracts.subjects import SEALS_STREAM, STREAM
+from deploy.local.postgres import NOT_DURABLE, TEXT_OPTIONS
 from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceProcess
 from deploy.postgres.roles import AUDITOR, FINANCE, OWNER, ROLES, SERVICE, make_roles
@@ -120,8 +121,9 @@ def postgres_server(source: Source, folder: Path) -> Iterator[str]:
         case Source.CONTAINERS:
             from testcontainers.community.postgres import PostgresContainer
 
-            container = PostgresContainer(POSTGRES_IMAGE, dbname="postgres", driver=None)
-            settings = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", **POSTGRES_SETTINGS}
+            container = PostgresContainer(POSTGRES_IMAGE, username="postgres", dbname="postgres", driver=None)
+            container.with_env("POSTGRES_INITDB_ARGS", " ".join(TEXT_OPTIONS))
+            settings = {**NOT_DURABLE, "jit": "off", **POSTGRES_SETTINGS}
             container.with_command(["postgres", *(f"-c{key}={value}" for key, value in settings.items())])
             with container:
                 yield container.get_connection_url()

@@ -20,6 +20,8 @@ SUPERUSER = "postgres"
 INITDB_TIMEOUT_SECONDS = 120.0
 ORPHAN_WAIT_SECONDS = 10.0
 _READY_LINE = 7  # of postmaster.pid, from 0: the server's state
+#: For initdb: text is ordered by its bytes, on every machine and in every container.
+TEXT_OPTIONS = ("--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8")
 
 SETTINGS: Mapping[str, str] = {
     "shared_buffers": "256MB",
@@ -151,7 +153,7 @@ class PostgresServer(ManagedProcess):
             os.chown(password, *owner)
             os.chown(unfinished, *owner)
         initdb = ["initdb", "-D", str(unfinished), "-U", SUPERUSER, f"--pwfile={password}", "--auth=scram-sha-256"]
-        initdb += ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--no-instructions"]
+        initdb += [*TEXT_OPTIONS, "--no-instructions"]
         self._run(initdb if self.durable else [*initdb, "--no-sync"])
         single = ["postgres", "--single", "-D", str(unfinished), "-c", f"fsync={'on' if self.durable else 'off'}"]
         self._run([*single, "template1"], f'CREATE DATABASE "{self.database}"\n')

@@ -18,6 +18,7 @@ from deploy.compose.make_secrets import OWNERS, Store, make_all
 from deploy.docker import dependencies, healthcheck
 from deploy.docker.dependencies import LEFT_OUT, direct_dependencies, installed
 from deploy.local.ports import free_port
+from deploy.local.postgres import TEXT_OPTIONS
 from deploy.supply.lock import LOCK, LockError, needed_by, read_lock
 from image_service.config import Settings as ImageSettings
 from ledger_service.config import Settings as LedgerSettings
@@ -125,6 +126,10 @@ def test_each_of_them_mounts_its_own_secrets_alone() -> None:
         volume.endswith(":ro") for wanted in COMPOSE.values() for volume in wanted.get("volumes", ())
         if volume.startswith("secrets-") and wanted is not COMPOSE["secrets"]
     )  # fmt: skip
+
+
+def test_text_is_ordered_as_on_one_machine() -> None:
+    assert COMPOSE["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split() == list(TEXT_OPTIONS)
 
 
 def test_operations_have_the_time_to_end_that_the_image_service_gives_them() -> None:
