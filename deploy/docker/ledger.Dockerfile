@@ -23,14 +23,14 @@ COPY contracts contracts
 COPY ledger_service ledger_service
 # Nothing is compiled at run time, where nothing can be written.
 RUN rm -r pyproject.toml requirements.lock deploy/supply && python -m compileall -q -j 0 /packages /app && chmod -R a+rX /app /packages \
- && install -d -o 10001 -g 10001 /checkpoints \
+ && install -d -o 10001 -g 10001 /data \
  && printf '#!/bin/sh\nexec python -m ledger_service.cli "$@"\n' >/app/ledger && chmod 755 /app/ledger
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /packages /packages
 COPY --from=build /app /app
-# Where LEDGER_SEALS_FILE may be, on a volume.
-COPY --from=build --chown=10001:10001 /checkpoints /checkpoints
+# Where LEDGER_SEALS_FILE and LEDGER_ARCHIVE_FOLDER may be, on a volume.
+COPY --from=build --chown=10001:10001 /data /data
 WORKDIR /app
 ENV PATH=/app:$PATH PYTHONPATH=/app:/packages PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
     LEDGER_HOST=0.0.0.0 LEDGER_PORT=8001
