@@ -1,6 +1,7 @@
 """Natural micro-batching: while one batch is in flight, arrivals queue; the next batch takes them all. No timer."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -26,13 +27,17 @@ class MicroBatcher(Generic[Item, Answer]):
         batch_max: int,
         queue_max: int,
         overlap_min: int = 1,
+        on_batch: Callable[[Sequence[float]], None] | None = None,
     ) -> None:
+        """``on_batch`` is told after each batch how many seconds its items took from their arrival."""
         self._handle = handle
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._overlap_min = overlap_min
+        self._on_batch = on_batch
         self._in_flight = 0
-        self._queue: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        #: An item, where its answer goes, and when it came.
+        self._queue: deque[tuple[Item, asyncio.Future[Answer], float]] = deque()
         self._arrived = asyncio.Event()
 
     def submit(self, item: Item) -> asyncio.Future[Answer]:
@@ -40,7 +45,7 @@ class MicroBatcher(Generic[Item, Answer]):
         if len(self._queue) >= self._queue_max:
             raise QueueFullError
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append((item, future))
+        self._queue.append((item, future, time.perf_counter()))
         self._wake()
         return future
 
@@ -50,7 +55,8 @@ class MicroBatcher(Generic[Item, Answer]):
             raise QueueFullError
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in items]
-        self._queue.extend(zip(items, futures, strict=True))
+        now = time.perf_counter()
+        self._queue.extend((item, future, now) for item, future in zip(items, futures, strict=True))
         self._wake()
         return futures
 
@@ -77,27 +83,30 @@ class MicroBatcher(Generic[Item, Answer]):
         if self._queue and (not self._in_flight or len(self._queue) >= self._overlap_min):
             self._arrived.set()
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
-        batch: list[tuple[Item, asyncio.Future[Answer]]] = []
+    def _take(self) -> list[tuple[Item, asyncio.Future[Answer], float]]:
+        batch: list[tuple[Item, asyncio.Future[Answer], float]] = []
         while self._queue and len(batch) < self._batch_max:
-            item, future = self._queue.popleft()
-            if not future.done():
-                batch.append((item, future))
+            queued = self._queue.popleft()
+            if not queued[1].done():
+                batch.append(queued)
         return batch
 
-    async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer], float]]) -> None:
         try:
-            answers = await self._handle([item for item, _ in batch])
+            answers = await self._handle([item for item, _, _ in batch])
         except asyncio.CancelledError:
-            for _, future in batch:
+            for _, future, _ in batch:
                 future.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers hear of it, and the next batch runs
             answers = [error] * len(batch)
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for (_, future, _), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue
             if isinstance(answer, Exception):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+        if self._on_batch is not None:
+            now = time.perf_counter()
+            self._on_batch([now - came_at for _, _, came_at in batch])

@@ -15,6 +15,7 @@ from contracts.problems import ProblemError
 from contracts.provider_calls import ProviderCall
 from image_service.calls import Call
 from image_service.fallback import Share, has_room_for
+from image_service.metrics import Metrics
 from image_service.pricing import Pricing
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import ProviderError, ProviderResult
@@ -59,8 +60,15 @@ class Attempts:
     """Safe for any number of operations at once."""
 
     def __init__(
-        self, ledger: LedgerClient, providers: Providers, pricing: Pricing, times: Times, spool_folder: Path
+        self,
+        ledger: LedgerClient,
+        providers: Providers,
+        pricing: Pricing,
+        times: Times,
+        spool_folder: Path,
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._ledger = ledger
         self._providers = providers
         self._pricing = pricing
@@ -120,9 +128,12 @@ class Attempts:
         if deadline > self._times.hold_seconds / 2:
             extending = asyncio.create_task(self._extend_for_ever(operation))
         try:
-            async with asyncio.timeout(deadline):
-                result: ProviderResult = await call.operation.run(provider, candidate.model.name, call.request, attempt)
-                return result
+            with self._metrics.provider_call(candidate.provider, call.operation.name):
+                async with asyncio.timeout(deadline):
+                    result: ProviderResult = await call.operation.run(
+                        provider, candidate.model.name, call.request, attempt
+                    )
+                    return result
         finally:
             if extending is not None:
                 extending.cancel()

@@ -32,6 +32,7 @@ from image_service.images import Bounds
 from image_service.in_doubt import add_in_doubt_route
 from image_service.logs import configure_logs
 from image_service.metering import Metering, kept_problem
+from image_service.metrics import Metrics, add_metrics_route
 from image_service.operation_log import OperationLog
 from image_service.operations import OPERATIONS
 from image_service.outcomes import OutcomeStore
@@ -59,6 +60,7 @@ class _Parts:
     """What lives as long as the service."""
 
     settings: Settings
+    metrics: Metrics
     ledger: LedgerClient
     journal: Journal
     outcomes: OutcomeStore
@@ -88,6 +90,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
     add_in_doubt_route(app, parts.journal, parts.ledger)
     add_result_routes(app, ResultsApi(parts.watches, parts.outcomes, parts.journal, settings.outcome_retention_seconds))
     add_health_routes(app, parts.journal, parts.ledger)
+    add_metrics_route(app, parts.metrics)
     require_rules(app)
     document_problems(app, ACCESS_PROBLEMS)
     document_access(app, RULES)
@@ -143,6 +146,7 @@ def _make_parts(settings: Settings, providers: Providers) -> _Parts:
     clear_folder(spool_folder)
     return _Parts(
         settings=settings,
+        metrics=Metrics(ledger.journal, ledger, providers),
         ledger=ledger,
         journal=ledger.journal,
         outcomes=outcomes,
@@ -187,8 +191,8 @@ def _make_api(parts: _Parts) -> ImageApi:
     metering = Metering(
         ledger=parts.ledger,
         outcomes=parts.outcomes,
-        attempts=Attempts(parts.ledger, parts.providers, parts.pricing, times, parts.spool_folder),
-        operation_log=OperationLog(console=settings.console),
+        attempts=Attempts(parts.ledger, parts.providers, parts.pricing, times, parts.spool_folder, parts.metrics),
+        operation_log=OperationLog(console=settings.console, on_report=parts.metrics.reported),
     )
     return ImageApi(
         runs=Runs(

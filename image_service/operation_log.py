@@ -1,6 +1,7 @@
 """What an operation leaves behind for people: one structured log line, and on a terminal a readable block."""
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -46,10 +47,12 @@ class LimitMove:
 class OperationLog:
     """Writes a report where it belongs."""
 
-    def __init__(self, *, console: bool | None) -> None:
+    def __init__(self, *, console: bool | None, on_report: Callable[[Report], None]) -> None:
+        self._on_report = on_report
         self._console = sys.stdout.isatty() if console is None else console
 
     def write(self, report: Report) -> None:
+        self._on_report(report)
         call, selection = report.call, report.call.selection
         _log.info(
             "operation",

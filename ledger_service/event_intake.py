@@ -8,6 +8,7 @@ from contracts.events import RecordedRanges
 from contracts.problems import OVERLOADED, Problem, ProblemError
 from ledger_service.domain.batches import Receipt, Submission
 from ledger_service.intake import sequence_of
+from ledger_service.metrics import IngestMetrics
 from ledger_service.recording import Batch, record
 from ledger_service.store.pool import TRANSIENT, Pool, StoreUnavailableError
 
@@ -29,11 +30,11 @@ class EventIntake:
         self,
         pool: Pool,
         confirm: Callable[[list[RecordedRanges], int], Awaitable[None]],
-        on_letters: Callable[[list[str]], None],
+        metrics: IngestMetrics,
     ) -> None:
         self._pool = pool
         self._confirm = confirm
-        self._on_letters = on_letters
+        self._metrics = metrics
         self._batcher: MicroBatcher[list[Submission], Received] = MicroBatcher(
             self._handle, REQUESTS_PER_BATCH_MAX, QUEUE_MAX
         )
@@ -53,7 +54,7 @@ class EventIntake:
             recorded = await record(self._pool, Batch(submissions, sequences=sequences))
         except TRANSIENT as error:
             raise StoreUnavailableError(str(error)) from error
-        self._on_letters(recorded.letter_codes)
+        self._metrics.committed(recorded.accepted, recorded.duplicates, recorded.letter_codes)
         await self._confirm(recorded.confirmations, recorded.position)
         receipts = iter(recorded.receipts)
         return [Received([next(receipts) for _ in request], recorded.position) for request in requests]

@@ -1,7 +1,7 @@
 """JetStream → log and projections. Acknowledged only once committed; several writers overlap."""
 
 import asyncio
-from collections.abc import Callable
+import time
 from typing import Final
 
 import nats.errors
@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from contracts.events import RecordedRanges
 from contracts.subjects import INGEST_CONSUMER, POSITION_HEADER, RECORDED, STREAM
 from ledger_service.intake import add_to_batch
+from ledger_service.metrics import IngestMetrics
 from ledger_service.pull import PullSubscription
 from ledger_service.recording import Batch, Recorded, record
 from ledger_service.store.pool import TRANSIENT, Pool
@@ -35,12 +36,12 @@ class Ingest:
         reads: Pool,
         connection: Client,
         batch_events_max: int,
-        on_letters: Callable[[list[str]], None],
+        metrics: IngestMetrics,
     ) -> None:
         self._pool = pool
         self._reads = reads
         self._connection = connection
-        self._on_letters = on_letters
+        self._metrics = metrics
         self._batch_events_max = batch_events_max
         self._pull = PullSubscription(connection, STREAM, INGEST_CONSUMER, buffer_max=4 * batch_events_max)
         self.keep_asking = self._pull.keep_asking
@@ -51,11 +52,13 @@ class Ingest:
         """One writer: takes what has arrived, commits it, acknowledges it; until cancelled."""
         while True:
             messages = await self._pull.take(self._batch_events_max)
+            began = time.perf_counter()
             batch = read_batch(messages)
             recorded = await self._record_patiently(batch)
-            self._on_letters(recorded.letter_codes)
+            self._metrics.committed(recorded.accepted, recorded.duplicates, recorded.letter_codes)
             await self._acknowledge(messages)
             await self.confirm(recorded.confirmations, recorded.position)
+            self._metrics.batch(len(messages), time.perf_counter() - began)
 
     async def confirm(self, confirmations: list[RecordedRanges], position: int | None = None) -> None:
         """Tells producers what is committed, and as what. Best effort: it is said again, see confirm_active()."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import orjson
@@ -12,7 +12,16 @@ from contracts.batching import MicroBatcher, QueueFullError
 from contracts.leases import LeaseCheck
 from contracts.limits import LimitCheck, PriceRef
 from contracts.money import COST_NANOS_MAX
-from contracts.problems import CONFLICT, OPERATION_FINISHED, OVERLOADED, RESERVATION_CLOSED, ProblemError, broken_rule
+from contracts.problems import (
+    CONFLICT,
+    INTERNAL,
+    OPERATION_FINISHED,
+    OVERLOADED,
+    RESERVATION_CLOSED,
+    STORE_UNAVAILABLE,
+    ProblemError,
+    broken_rule,
+)
 from ledger_service.config import LEASE_GRACE_SECONDS_DEFAULT
 from ledger_service.domain.alerts import Alert, next_amount, reached, thresholds_of, write_thresholds
 from ledger_service.domain.counters import Balance, CounterKey, shares_of
@@ -20,6 +29,7 @@ from ledger_service.domain.decide import Claim, claims_of, decide, standing
 from ledger_service.domain.leases import beyond_rule, lease_of
 from ledger_service.domain.rating import Catalogue, CostTooLargeError, worst_case
 from ledger_service.domain.terms import Terms
+from ledger_service.metrics import CheckMetrics
 from ledger_service.store.alerts import raise_alerts
 from ledger_service.store.counters import Touched, callers_of, complete_counters, watch
 from ledger_service.store.decisions import (
@@ -51,14 +61,18 @@ class LimitChecks:
         ttl_seconds: int,
         default_plan_id: str | None,
         lease_grace_seconds: int = LEASE_GRACE_SECONDS_DEFAULT,
+        metrics: CheckMetrics | None = None,
     ) -> None:
         self._pool = pool
+        self._metrics = metrics or CheckMetrics()
         self._lease_grace_seconds = lease_grace_seconds
         self._ttl_seconds = ttl_seconds
         self._default_plan_id = default_plan_id
         self._terms = TermsCache()
         self._prices = CatalogueCache()
-        self._batcher: MicroBatcher[LimitCheck, Answer] = MicroBatcher(self._handle, batch_max, QUEUE_MAX, OVERLAP_MIN)
+        self._batcher: MicroBatcher[LimitCheck, Answer] = MicroBatcher(
+            self._handle, batch_max, QUEUE_MAX, OVERLAP_MIN, self._metrics.batch
+        )
         self.run = self._batcher.run
 
     def check(self, check: LimitCheck) -> asyncio.Future[Answer]:
@@ -71,6 +85,7 @@ class LimitChecks:
         try:
             return self._batcher.submit(check)
         except QueueFullError:
+            self._metrics.failed(OVERLOADED.code)
             raise _overloaded() from None
 
     async def check_many(self, checks: Sequence[LimitCheck]) -> list[Answer | Exception]:
@@ -78,6 +93,7 @@ class LimitChecks:
         try:
             waiting = self._batcher.submit_many(checks)
         except QueueFullError:
+            self._metrics.failed(OVERLOADED.code, len(checks))
             raise _overloaded() from None
         return [
             answer if isinstance(answer, bytes | Exception) else _died(answer)
@@ -86,24 +102,33 @@ class LimitChecks:
 
     async def _handle(self, checks: Sequence[LimitCheck]) -> list[Answer | Exception]:
         try:
-            return await self._decide_retrying(checks)
+            answers, decided = await self._decide_retrying(checks)
         except TRANSIENT as error:
+            self._metrics.failed(STORE_UNAVAILABLE.code, len(checks))
             raise StoreUnavailableError(str(error)) from error
         except REFUSED as error:
             if len(checks) == 1:
+                self._metrics.failed(INTERNAL.code)
                 return [error]
             return [answer for check in checks for answer in await self._handle([check])]
+        self._count(answers, decided)
+        return answers
 
-    async def _decide_retrying(self, checks: Sequence[LimitCheck]) -> list[Answer | Exception]:
-        async def once() -> list[Answer | Exception]:
+    def _count(self, answers: Sequence[Answer | Exception], decided: "Sequence[Decided]") -> None:
+        denials = [str(one.verdict.body["denial"]["code"]) for one in decided if not one.verdict.allowed]
+        self._metrics.decided(len(decided) - len(denials), denials)
+        for answer in answers:
+            if isinstance(answer, ProblemError):
+                self._metrics.failed(answer.kind.code)
+
+    async def _decide_retrying(self, checks: Sequence[LimitCheck]) -> "_Decided":
+        async def once() -> _Decided:
             async with self._pool.acquire() as connection, connection.transaction():
                 return await self._decide_in_transaction(connection, checks)
 
         return await retrying(once, ATTEMPTS_MAX)
 
-    async def _decide_in_transaction(
-        self, connection: Connection, checks: Sequence[LimitCheck]
-    ) -> list[Answer | Exception]:
+    async def _decide_in_transaction(self, connection: Connection, checks: Sequence[LimitCheck]) -> "_Decided":
         callers = callers_of(checks)
         locked = await lock_for_checks(connection, checks, callers, self._terms, self._default_plan_id)
         terms, now = locked.terms, locked.now
@@ -115,7 +140,7 @@ class LimitChecks:
         if batch.decided:
             await write_decisions(connection, batch.decided, now, counters.placed())
         await _warn(connection, batch.claims, counters.balances, now)
-        return answers
+        return answers, batch.decided
 
     async def _priced(
         self, connection: Connection, checks: Sequence[LimitCheck], terms: dict[str, Terms], now: datetime
@@ -242,6 +267,9 @@ async def _warn(
     await raise_alerts(connection, alerts, now)
     if watches:
         await watch(connection, watches)
+
+
+_Decided: TypeAlias = tuple[list[Answer | Exception], list[Decided]]
 
 
 def _overloaded() -> ProblemError:

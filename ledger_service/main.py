@@ -152,16 +152,17 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     stream_gaps = StreamGaps(background, connection_to_nats)
     await _retrying("stream", stream_gaps.close_found)
 
+    told = Metrics(reads)
     limit_checks = LimitChecks(
         checking,
         settings.check_batch_max,
         settings.reservation_ttl_seconds,
         settings.default_plan_id,
         settings.lease_grace_seconds,
+        told.checks,
     )
-    told = Metrics(reads)
-    ingest = Ingest(writing, background, connection_to_nats, settings.ingest_batch_events_max, told.dead_lettered)
-    event_intake = EventIntake(background, ingest.confirm, told.dead_lettered)
+    ingest = Ingest(writing, background, connection_to_nats, settings.ingest_batch_events_max, told.ingest)
+    event_intake = EventIntake(background, ingest.confirm, told.ingest)
     calls = Calls(
         limit_checks,
         Reservations(background, settings.reservation_ttl_seconds),
@@ -180,9 +181,10 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         ingest.confirm_active(settings.confirm_interval_seconds),
         stream_gaps.watch(settings.confirm_interval_seconds),
         freshness.watch(),
-        expire_holds(background, settings.expiry_interval_seconds),
+        expire_holds(background, settings.expiry_interval_seconds, told.holds_expired),
     )
     chain = await _start_sealing(settings, connection_to_nats, stack, told)
+    told.watch(freshness, lambda: connection_to_nats.is_connected, None if chain is None else chain.origin)
     return Services(
         reads=reads,
         writes=background,

@@ -1,101 +1,169 @@
-"""What the ledger tells Prometheus. Each metric is made here, and counted where it happens.
-
-Format: https://prometheus.io/docs/instrumenting/exposition_formats/
-"""
+"""What one ledger process tells Prometheus: counted where it happens, or read when it is scraped."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from contracts.metrics import Distribution, Metric, Reading, Tally, write
+from ledger_service import metric_names as names
+from ledger_service.looks import Looks
 from ledger_service.store.dead_letters import count_open_by_code
-from ledger_service.store.pool import TRANSIENT, Pool
+from ledger_service.store.figures import read_standing, read_unsealed
+from ledger_service.store.pool import TRANSIENT, Connection, Pool
+from ledger_service.workers.freshness import Freshness
 
 log = structlog.get_logger()
 
-CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 #: However often it is asked, the database is asked no more often than this.
 DATABASE_SECONDS: Final = 5.0
+#: For each of the reads; what takes longer is left out.
 READ_TIMEOUT_SECONDS: Final = 2.0
+
+Read = TypeVar("Read")
 
 
 class Metrics:
-    """The metrics of one ledger process."""
+    """The metrics of one ledger process. All counting is safe and cheap from the event loop."""
 
     def __init__(self, reads: Pool) -> None:
-        self._reads = reads
-        self._registry = CollectorRegistry(auto_describe=True)
-        ProcessCollector(registry=self._registry)
-        self._dead_letters = Counter(
-            "ledger_dead_letters",
-            "Messages that could not enter the log, since this process started; the same bytes count each time.",
-            ["code"],
-            registry=self._registry,
-        )
-        self._seals_diverged = Gauge(
-            "ledger_seals_diverged",
-            "1: what was published of the seals does not go on in this database, so that nothing is sealed.",
-            registry=self._registry,
-        )
-        self._database = _FromDatabase()
+        self.checks = CheckMetrics()
+        self.ingest = IngestMetrics()
+        self._holds_expired = Tally(names.HOLDS_EXPIRED)
+        self._seals_diverged = False
+        self._origin: str | None = None
+        self._freshness: Freshness | None = None
+        self._nats_connected: Callable[[], bool] = lambda: False
+        self._database = _FromDatabase(reads)
 
     def seals_diverged(self, diverged: bool) -> None:
-        self._seals_diverged.set(diverged)
+        self._seals_diverged = diverged
 
-    def dead_lettered(self, codes: Iterable[str]) -> None:
-        """Letters that were committed, each with its problem's code."""
-        for code in codes:
-            self._dead_letters.labels(code).inc()
+    def holds_expired(self, holds: int) -> None:
+        self._holds_expired.add(amount=holds)
+
+    def watch(self, freshness: Freshness, nats_connected: Callable[[], bool], origin: str | None) -> None:
+        """From then on told of these, too; ``origin`` of the chain of seals, None: the log is not sealed."""
+        self._freshness, self._nats_connected, self._origin = freshness, nats_connected, origin
 
     async def exposition(self) -> bytes:
         """The text that Prometheus scrapes. What cannot be read from the database now is not in it."""
-        async with self._database.fresh(self._reads):
-            known = generate_latest(self._database.registry) if self._database.is_known else b""
-        return generate_latest(self._registry) + known
+        readings = dict(await self._database.readings(self._origin))
+        readings[names.SEALS_DIVERGED] = float(self._seals_diverged)
+        readings[names.NATS_CONNECTED] = float(self._nats_connected())
+        if self._freshness is not None:
+            readings[names.INGEST_LAG_EVENTS] = self._freshness.looks.behind
+            readings[names.INGEST_LAG_SECONDS] = self._freshness.looks.seconds_behind(time.monotonic())
+        counted = (*self.checks.instruments, *self.ingest.instruments, self._holds_expired)
+        return write(counted, readings)
+
+
+class CheckMetrics:
+    """Of limit checks."""
+
+    def __init__(self) -> None:
+        self._seconds = Distribution(names.CHECK_SECONDS)
+        self._batches = Distribution(names.CHECK_BATCH)
+        self._decisions = Tally(names.DECISIONS)
+        self._denials = Tally(names.DENIALS)
+        self._errors = Tally(names.CHECK_ERRORS)
+        self.instruments = (self._seconds, self._batches, self._decisions, self._denials, self._errors)
+
+    def batch(self, seconds: Sequence[float]) -> None:
+        """One batch was answered, its checks so many seconds after they came."""
+        self._batches.observe(len(seconds))
+        self._seconds.observe_many(seconds)
+
+    def decided(self, allowed: int, denial_codes: Iterable[str]) -> None:
+        """New decisions that were committed."""
+        if allowed:
+            self._decisions.add("allowed", amount=allowed)
+        for code in denial_codes:
+            self._decisions.add("denied")
+            self._denials.add(code)
+
+    def failed(self, code: str, checks: int = 1) -> None:
+        self._errors.add(code, amount=checks)
+
+
+class IngestMetrics:
+    """Of events that come over JetStream and HTTP."""
+
+    def __init__(self) -> None:
+        self._seconds = Distribution(names.INGEST_SECONDS)
+        self._batches = Distribution(names.INGEST_BATCH)
+        self._events = Tally(names.INGESTED)
+        self._dead_letters = Tally(names.DEAD_LETTERS)
+        self.instruments = (self._seconds, self._batches, self._events, self._dead_letters)
+
+    def batch(self, events: int, seconds: float) -> None:
+        """A batch from JetStream was committed."""
+        self._batches.observe(events)
+        self._seconds.observe(seconds)
+
+    def committed(self, accepted: int, duplicates: int, letter_codes: Sequence[str]) -> None:
+        """What became of a batch; of each letter its problem's code."""
+        self._events.add("accepted", amount=accepted)
+        self._events.add("duplicate", amount=duplicates)
+        self._events.add("dead_lettered", amount=len(letter_codes))
+        for code in letter_codes:
+            self._dead_letters.add(code)
 
 
 class _FromDatabase:
-    """Gauges of what is in the database, which is the same whichever ledger process tells it."""
+    """Gauges of what is in the database, which is the same whichever ledger process tells it; at most
+    DATABASE_SECONDS old."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry(auto_describe=True)
-        self.is_known = False
-        self._open = Gauge(
-            "ledger_dead_letters_open", "Dead letters that nobody has dealt with.", registry=self.registry
-        )
-        self._open_by_code = Gauge(
-            "ledger_dead_letters_open_by_code",
-            "The same by what is wrong with them.",
-            ["code"],
-            registry=self.registry,
-        )
+    def __init__(self, reads: Pool) -> None:
+        self._reads = reads
+        self._readings: dict[Metric, Reading] = {}
         self._read_at = -DATABASE_SECONDS
         self._turn = asyncio.Lock()
+        self._transactions = Looks()
 
-    @asynccontextmanager
-    async def fresh(self, reads: Pool) -> AsyncIterator[None]:
-        """Within it the gauges do not change; they are at most DATABASE_SECONDS old, or not known."""
+    async def readings(self, origin: str | None) -> dict[Metric, Reading]:
         async with self._turn:
             if time.monotonic() - self._read_at >= DATABASE_SECONDS:
-                await self._read(reads)
-            yield
+                self._read_at = time.monotonic()
+                self._readings = {
+                    **await self._letters(),
+                    **await self._standing(),
+                    **(await self._unsealed(origin) if origin is not None else {}),
+                }
+            return self._readings
 
-    async def _read(self, reads: Pool) -> None:
-        self._read_at = time.monotonic()
+    async def _letters(self) -> dict[Metric, Reading]:
+        by_code = await self._bounded(count_open_by_code)
+        if by_code is None:
+            return {}
+        return {
+            names.LETTERS_OPEN: sum(by_code.values()),
+            names.LETTERS_OPEN_BY_CODE: {(code,): letters for code, letters in by_code.items()},
+        }
+
+    async def _standing(self) -> dict[Metric, Reading]:
+        looked_at = time.monotonic()
+        found = await self._bounded(read_standing)
+        if found is None:
+            return {}
+        self._transactions.saw(looked_at, found.next_transaction, found.horizon)
+        return {
+            names.HORIZON_AGE: self._transactions.seconds_behind(looked_at),
+            names.HOLDS_OPEN: found.holds_open,
+            names.HOLDS_OVERDUE: found.holds_overdue_seconds,
+            names.MISSING_EVENTS: found.missing_events,
+        }
+
+    async def _unsealed(self, origin: str) -> dict[Metric, Reading]:
+        found = await self._bounded(lambda connection: read_unsealed(connection, origin))
+        return {} if found is None else {names.SEAL_LAG_EVENTS: found.events, names.SEAL_LAG_SECONDS: found.seconds}
+
+    async def _bounded(self, read: Callable[[Connection], Awaitable[Read]]) -> Read | None:
         try:
-            async with asyncio.timeout(READ_TIMEOUT_SECONDS), reads.acquire() as connection:
-                open_by_code = await count_open_by_code(connection)
+            async with asyncio.timeout(READ_TIMEOUT_SECONDS), self._reads.acquire() as connection:
+                return await read(connection)
         except TRANSIENT as error:
             log.warning("metrics_without_database", error=str(error) or type(error).__name__)
-            self.is_known = False
-            return
-        self._open.set(sum(open_by_code.values()))
-        self._open_by_code.clear()
-        for code, letters in open_by_code.items():
-            self._open_by_code.labels(code).set(letters)
-        self.is_known = True
+            return None

@@ -43,6 +43,14 @@ class Recorded:
     letter_codes: list[str] = field(default_factory=list)
     position: int = 0
 
+    @property
+    def accepted(self) -> int:
+        return self.receipts.count(Receipt.ACCEPTED)
+
+    @property
+    def duplicates(self) -> int:
+        return self.receipts.count(Receipt.DUPLICATE)
+
 
 async def record(pool: Pool, batch: Batch) -> Recorded:
     """Commits a batch. Repeats change nothing; the order of events does not matter.

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from contracts.client.disk_reserve import DiskReserve
 from contracts.client.group_commit import GroupCommit, JournalUnavailableError
+from contracts.client.journal_depth import Depth, read_depth
 from contracts.client.journal_file import SQL, connect, lock, prepare
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json, parse_event
 from contracts.leases import LeaseRequest
@@ -112,6 +113,7 @@ class Journal:
         try:
             writing = connect(path)
             self.source = prepare(writing, service)
+            self._bytes_max = bytes_max
             self._pages_max = bytes_max // int(writing.execute("pragma page_size").fetchone()[0])
             self._reading = connect(path)
         except sqlite3.Error as error:
@@ -233,6 +235,10 @@ class Journal:
     async def outbox_size(self) -> int:
         """How many events the ledger has not confirmed."""
         return await self._read(lambda: int(self._reading.execute(SQL["outbox_size"]).fetchone()[0]))
+
+    async def depth(self) -> Depth:
+        """How much is in it; costs the same however much that is."""
+        return await self._read(lambda: read_depth(self._reading, self._bytes_max))
 
     async def intent_of(self, operation_id: UUID) -> OperationRequested | None:
         """What was requested, where the operation runs here, or is being recovered."""

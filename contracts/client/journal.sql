@@ -72,6 +72,11 @@ select count(*) from operations where state = 'intent';
 -- name: outbox_size
 select count(*) from outbox;
 
+-- name: depth
+select (select min(sequence) from outbox), (select max(sequence) from outbox),
+       (select event_id from outbox order by sequence limit 1),
+       (select count(*) from operations where state = 'intent');
+
 -- name: outbox_range
 select sequence, event_id, subject, body
 from outbox

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
+from contracts.metrics import CONTENT_TYPE
 from ledger_service.api.access import LedgerRoute
-from ledger_service.metrics import CONTENT_TYPE
 from ledger_service.services import Services, services
 
 router = APIRouter(route_class=LedgerRoute, tags=["health"])

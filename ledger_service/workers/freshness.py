@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from typing import Final
 
 import nats.errors
@@ -10,13 +9,12 @@ import structlog
 from nats.aio.client import Client
 
 from contracts.subjects import INGEST_CONSUMER, STREAM
+from ledger_service.looks import Looks
 
 log = structlog.get_logger()
 
 INTERVAL_SECONDS: Final = 1.0
 ANSWER_SECONDS_MAX: Final = 5.0
-#: While ingest is behind, so many looks at the stream are remembered; beyond that every other one is forgotten.
-LOOKS_MAX: Final = 512
 
 
 class Freshness:
@@ -28,10 +26,13 @@ class Freshness:
 
     def __init__(self, connection: Client) -> None:
         self._jetstream = connection.jetstream(timeout=ANSWER_SECONDS_MAX)
-        self._looks: deque[tuple[float, int]] = deque()
-        #: All that the stream had at this moment (time.monotonic) is committed; None: not known yet. To be asked before
-        #: a snapshot is taken. Stands still while the stream cannot be reached.
-        self.complete_at: float | None = None
+        self.looks = Looks()
+
+    @property
+    def complete_at(self) -> float | None:
+        """All that the stream had at this moment (time.monotonic) is committed; None: not known yet. To be asked before
+        a snapshot is taken. Stands still while the stream cannot be reached."""
+        return self.looks.complete_at
 
     async def watch(self) -> None:
         """Until cancelled."""
@@ -52,8 +53,4 @@ class Freshness:
     def saw(self, looked_at: float, last: int, acknowledged: int) -> None:
         """At ``looked_at`` the stream had messages up to ``last``; since, those up to ``acknowledged`` were
         committed."""
-        if len(self._looks) >= LOOKS_MAX:
-            self._looks = deque(list(self._looks)[::2])
-        self._looks.append((looked_at, last))
-        while self._looks and self._looks[0][1] <= acknowledged:
-            self.complete_at = self._looks.popleft()[0]
+        self.looks.saw(looked_at, last, acknowledged)
