@@ -39,10 +39,11 @@ class Metric(NamedTuple):
 class Tally:
     """A counter, for each combination of its labels."""
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric, *known: Labels) -> None:
+        """``known``: series that are told from the start, as a metric without labels is. What Prometheus first sees
+        when it is 1 has not increased: alerts on single events ask for that."""
         self.metric = metric
-        # Without labels it is told from the start, so that its first increment is one to Prometheus too.
-        self._sums: dict[Labels, float] = {} if metric.labels else {(): 0}
+        self._sums: dict[Labels, float] = dict.fromkeys(known if metric.labels else [()], 0)
 
     def add(self, *labels: str, amount: float = 1) -> None:
         if labels not in self._sums and len(self._sums) >= SERIES_MAX:

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Response
 
 from contracts.client import JournalUnavailableError, LedgerClient
 from contracts.client.journal import Journal
+from contracts.events import OUTCOME_UNKNOWN
 from contracts.metrics import CONTENT_TYPE, Distribution, Metric, Reading, Tally, write
 from contracts.money import NANOS_PER_DOLLAR
 from image_service import metric_names as names
@@ -34,7 +35,7 @@ class Metrics:
         self._operations = Tally(names.OPERATIONS)
         self._operation_seconds = Distribution(names.OPERATION_SECONDS)
         self._denials = Tally(names.DENIALS)
-        self._failures = Tally(names.FAILURES)
+        self._failures = Tally(names.FAILURES, (OUTCOME_UNKNOWN,))
         self._provider_seconds = Distribution(names.PROVIDER_SECONDS)
         self._provider_calls = Tally(names.PROVIDER_CALLS)
         self._provider_errors = Tally(names.PROVIDER_ERRORS)

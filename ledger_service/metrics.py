@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import structlog
 
 from contracts.metrics import Distribution, Metric, Reading, Tally, write
+from contracts.problems import INTERNAL, OVERLOADED, STORE_UNAVAILABLE
 from ledger_service import metric_names as names
 from ledger_service.looks import Looks
 from ledger_service.store.dead_letters import count_open_by_code
@@ -66,9 +67,9 @@ class CheckMetrics:
     def __init__(self) -> None:
         self._seconds = Distribution(names.CHECK_SECONDS)
         self._batches = Distribution(names.CHECK_BATCH)
-        self._decisions = Tally(names.DECISIONS)
+        self._decisions = Tally(names.DECISIONS, ("allowed",), ("denied",))
         self._denials = Tally(names.DENIALS)
-        self._errors = Tally(names.CHECK_ERRORS)
+        self._errors = Tally(names.CHECK_ERRORS, *((one.code,) for one in (STORE_UNAVAILABLE, OVERLOADED, INTERNAL)))
         self.instruments = (self._seconds, self._batches, self._decisions, self._denials, self._errors)
 
     def batch(self, seconds: Sequence[float]) -> None:

@@ -25,9 +25,9 @@ UNITS = re.compile(
 )
 NOT_ALWAYS = {
     # Only where there is something of the kind.
-    *(ledger_names.DENIALS, ledger_names.CHECK_ERRORS, ledger_names.LETTERS_OPEN_BY_CODE, ledger_names.DEAD_LETTERS),
+    *(ledger_names.DENIALS, ledger_names.LETTERS_OPEN_BY_CODE, ledger_names.DEAD_LETTERS),
     *(ledger_names.SEAL_LAG_EVENTS, ledger_names.SEAL_LAG_SECONDS),
-    *(image_names.PROVIDER_ERRORS, image_names.FAILURES),
+    *(image_names.PROVIDER_ERRORS,),
 }
 
 
