@@ -9,6 +9,7 @@ import httpx
 import pytest
 from nats.aio.client import Client as NatsClient
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from contracts.metrics import Metric
 from image_service import metric_names as image_names
@@ -31,16 +32,20 @@ NOT_ALWAYS = {
 }
 
 
-async def scrape(http: httpx.AsyncClient) -> dict[str, float]:
-    """Every sample by its name and labels."""
+async def samples(http: httpx.AsyncClient) -> list[Sample]:
+    """What Prometheus reads: without a token."""
     answer = await http.get("/metrics", headers={"Authorization": ""})
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
+
+
+async def scrape(http: httpx.AsyncClient) -> dict[str, float]:
+    """Every sample by its name and labels."""
     told: dict[str, float] = {}
-    for family in text_string_to_metric_families(answer.text):
-        for sample in family.samples:
-            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-            told[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    for sample in await samples(http):
+        labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+        told[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
     return told
 
 
