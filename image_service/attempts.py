@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from contracts import spans
 from contracts.client import LedgerClient, LedgerRefused, LedgerUnavailable, Operation
 from contracts.identifiers import uuid7
 from contracts.limits import Decision, LimitCheck, Meter
@@ -128,7 +129,15 @@ class Attempts:
         if deadline > self._times.hold_seconds / 2:
             extending = asyncio.create_task(self._extend_for_ever(operation))
         try:
-            with self._metrics.provider_call(candidate.provider, call.operation.name):
+            about = {
+                "ledger.operation_id": str(call.operation_id),
+                "ledger.provider": candidate.provider,
+                "ledger.model": candidate.model.name,
+            }
+            with (
+                self._metrics.provider_call(candidate.provider, call.operation.name),
+                spans.span(f"{call.operation.name} by {candidate.provider}", spans.CLIENT, about),
+            ):
                 async with asyncio.timeout(deadline):
                     result: ProviderResult = await call.operation.run(
                         provider, candidate.model.name, call.request, attempt

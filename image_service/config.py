@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from contracts.access.nats_access import INBOX_PREFIX
 from contracts.access.settings import AccessSettings, secrets_folder
 from contracts.client.settings import Transport
+from contracts.tracing_settings import TracingSettings
 from image_service.routing import Route, Routes, read_routes
 
 _HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
@@ -31,7 +32,7 @@ def _split(text: object) -> object:
 _Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
-class Settings(AccessSettings, BaseSettings):
+class Settings(AccessSettings, TracingSettings, BaseSettings):
     """Environment variables are these names with the prefix ``IMAGE_``. Times in seconds, sizes in bytes or pixels."""
 
     model_config = SettingsConfigDict(

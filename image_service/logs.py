@@ -9,11 +9,14 @@ import orjson
 import structlog
 from structlog.typing import EventDict
 
+from contracts.tracing import add_trace
+
 
 def configure_logs() -> None:
     """To be called once, at start."""
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
+        add_trace,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
     ]

@@ -22,6 +22,8 @@ from contracts.client.journal import Journal
 from contracts.http_bounds import bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
+from contracts.http_tracing import TracedRequests
+from contracts.spans import export_spans
 from image_service.access import RULES, ImageRoute, ask_ledger
 from image_service.admission import Admission
 from image_service.api import ImageApi, add_operation_routes
@@ -86,6 +88,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
     app.router.route_class = ImageRoute
     app.state.access = parts.access
     install_problems(app, {})
+    app.add_middleware(TracedRequests)
     add_operation_routes(app, _make_api(parts), OPERATIONS)
     add_in_doubt_route(app, parts.journal, parts.ledger)
     add_result_routes(app, ResultsApi(parts.watches, parts.outcomes, parts.journal, settings.outcome_retention_seconds))
@@ -220,6 +223,7 @@ def _lifespan(parts: _Parts) -> Any:  # Any: starlette's own type for it is gene
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
+        stop_spans = _export_spans(parts.settings)
         await parts.ledger.start()
         sweep = asyncio.create_task(_sweep_for_ever(parts))
         yield
@@ -229,8 +233,16 @@ def _lifespan(parts: _Parts) -> Any:  # Any: starlette's own type for it is gene
         await parts.ledger.close()
         await parts.providers.close()
         parts.examiners.shutdown(wait=False, cancel_futures=True)
+        if stop_spans is not None:
+            await asyncio.to_thread(stop_spans)
 
     return lifespan
+
+
+def _export_spans(settings: Settings) -> Callable[[], None] | None:
+    if settings.otlp_endpoint is None:
+        return None
+    return export_spans("image-service", settings.otlp_endpoint, settings.traces_ratio)
 
 
 async def _sweep_for_ever(parts: _Parts) -> None:

@@ -13,6 +13,7 @@ from contracts.focus import BILLING_ACCOUNT_ID
 from contracts.identifiers import NAME_PATTERN
 from contracts.limits import TTL_SECONDS_DEFAULT
 from contracts.subjects import LEDGER_INBOX
+from contracts.tracing_settings import TracingSettings
 from ledger_service.database_url import verified
 from ledger_service.domain.checkpoints import ORIGIN_PATTERN
 
@@ -20,7 +21,7 @@ LEASE_GRACE_SECONDS_DEFAULT: Final = 86_400
 DIMENSION_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 
 
-class Settings(AccessSettings, BaseSettings):
+class Settings(AccessSettings, TracingSettings, BaseSettings):
     """Every setting has its unit in its name; defaults suit one machine."""
 
     model_config = SettingsConfigDict(env_prefix="LEDGER_", hide_input_in_errors=True, secrets_dir=secrets_folder())

@@ -1,5 +1,6 @@
 """Events over HTTP: many requests, one transaction; each answered once its own events are committed."""
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -7,6 +8,7 @@ from contracts.batching import MicroBatcher, QueueFullError
 from contracts.events import RecordedRanges
 from contracts.problems import OVERLOADED, Problem, ProblemError
 from ledger_service.domain.batches import Receipt, Submission
+from ledger_service.ingest_spans import tell_commits
 from ledger_service.intake import sequence_of
 from ledger_service.metrics import IngestMetrics
 from ledger_service.recording import Batch, record
@@ -50,11 +52,13 @@ class EventIntake:
     async def _handle(self, requests: Sequence[list[Submission]]) -> list[Received | Exception]:
         submissions = [submission for request in requests for submission in request]
         sequences = [sequence for sequence in map(sequence_of, submissions) if sequence is not None]
+        began_at_ns = time.time_ns()
         try:
             recorded = await record(self._pool, Batch(submissions, sequences=sequences))
         except TRANSIENT as error:
             raise StoreUnavailableError(str(error)) from error
         self._metrics.committed(recorded.accepted, recorded.duplicates, recorded.letter_codes)
+        tell_commits(submissions, recorded.receipts, began_at_ns)
         await self._confirm(recorded.confirmations, recorded.position)
         receipts = iter(recorded.receipts)
         return [Received([next(receipts) for _ in request], recorded.position) for request in requests]

@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 
 from contracts.events import RecordedRanges
 from contracts.subjects import INGEST_CONSUMER, POSITION_HEADER, RECORDED, STREAM
+from ledger_service.ingest_spans import tell_commits
 from ledger_service.intake import add_to_batch
 from ledger_service.metrics import IngestMetrics
 from ledger_service.pull import PullSubscription
@@ -52,11 +53,12 @@ class Ingest:
         """One writer: takes what has arrived, commits it, acknowledges it; until cancelled."""
         while True:
             messages = await self._pull.take(self._batch_events_max)
-            began = time.perf_counter()
+            began, began_at_ns = time.perf_counter(), time.time_ns()
             batch = read_batch(messages)
             recorded = await self._record_patiently(batch)
             self._metrics.committed(recorded.accepted, recorded.duplicates, recorded.letter_codes)
             await self._acknowledge(messages)
+            tell_commits(batch.submissions, recorded.receipts, began_at_ns)
             await self.confirm(recorded.confirmations, recorded.position)
             self._metrics.batch(len(messages), time.perf_counter() - began)
 

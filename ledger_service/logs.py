@@ -4,11 +4,14 @@ import logging
 
 import structlog
 
+from contracts.tracing import add_trace
+
 
 def configure_logs() -> None:
     """For structlog and the standard library's loggers alike."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -19,7 +19,9 @@ from contracts.access.guard import document_access, require_rules
 from contracts.http_bounds import BoundedBodies, bounded_protocol, bounds_for
 from contracts.http_documents import document_headers, document_problems
 from contracts.http_problems import install_problems
+from contracts.http_tracing import TracedRequests
 from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_UNKNOWN
+from contracts.spans import export_spans
 from ledger_service.analytics import Analytics
 from ledger_service.api import (
     accounts,
@@ -113,6 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan)
     app.add_middleware(BoundedBodies, bytes_max=body_bytes_max)
+    app.add_middleware(TracedRequests)
     for module in _ROUTES:
         # Not include_router(), which makes every route anew: that was half of a start, and there is nothing to add.
         app.router.routes.extend(module.router.routes)
@@ -125,6 +128,9 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
+    if settings.otlp_endpoint is not None:
+        stop = export_spans("ledger", settings.otlp_endpoint, settings.traces_ratio)
+        stack.push_async_callback(asyncio.to_thread, stop)
     url = settings.database_url
     reads = await _open(stack, "database", lambda: open_pool(url, settings.read_connections_max))
     async with reads.acquire() as connection:

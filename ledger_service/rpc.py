@@ -1,6 +1,7 @@
 """The ledger as a NATS service: the same calls, the same JSON, the same answers as over HTTP."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -12,8 +13,10 @@ from nats.micro import add_service
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig
 
+from contracts import spans
 from contracts.problems import TOO_LARGE, ProblemError
 from contracts.subjects import SERVICE_NAME
+from contracts.tracing import TRACEPARENT, parse_traceparent
 from ledger_service.calls import NATS_ENDPOINTS, Calls, problem_of
 
 log = structlog.get_logger()
@@ -36,7 +39,10 @@ async def serve_calls(connection: Client, calls: Calls, stack: AsyncExitStack) -
         async def on_request(request: Request) -> None:
             # nats.micro awaits one handler after another; only the batcher may make a check wait for others.
             try:
-                replies.expect(request, asyncio.ensure_future(call(calls, request.data)))
+                answering = asyncio.ensure_future(call(calls, request.data))
+                if spans.enabled():
+                    _tell_answer(request, answering)
+                replies.expect(request, answering)
             except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
                 replies.add(request, error)
 
@@ -47,6 +53,18 @@ async def serve_calls(connection: Client, calls: Calls, stack: AsyncExitStack) -
     for endpoint in NATS_ENDPOINTS:
         config = EndpointConfig(name=endpoint.name, subject=endpoint.subject, handler=handler(endpoint.call))
         await service.add_endpoint(config)
+
+
+def _tell_answer(request: Request, answering: asyncio.Future[bytes]) -> None:
+    began_at_ns = time.time_ns()
+    parent = parse_traceparent((request.headers or {}).get(TRACEPARENT, ""))
+    about = {"rpc.system": "nats", "rpc.method": request.subject}
+
+    def on_done(answered: asyncio.Future[bytes]) -> None:
+        failed = answered.cancelled() or answered.exception() is not None
+        spans.record(request.subject, spans.SERVER, parent, began_at_ns, about, failed=failed)
+
+    answering.add_done_callback(on_done)
 
 
 class _Replies:

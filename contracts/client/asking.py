@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from contracts.tracing import CURRENT, TRACEPARENT, TraceContext
+
 #: HTTP's number for it, on either transport.
 OK = 200
 
@@ -15,6 +17,14 @@ class Question:
     body: bytes
     subject: str
     message: bytes
+    #: What it belongs to, where that is not what runs now.
+    trace: TraceContext | None = None
+
+    @property
+    def trace_headers(self) -> dict[str, str] | None:
+        """On either transport."""
+        trace = self.trace or CURRENT.get()
+        return None if trace is None else {TRACEPARENT: trace.traceparent}
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@ queue; the next request takes them all."""
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from contracts import spans
 from contracts.batching import MicroBatcher, QueueFullError
 from contracts.client.asking import NotSentError, Question, Transport
 from contracts.client.background import stop
@@ -15,6 +17,7 @@ from contracts.client.reading import UnusableAnswerError, accepted, read, refusa
 from contracts.limits import Decision, LimitCheck, LimitCheckBatchAnswer
 from contracts.problems import TOO_LARGE, Problem
 from contracts.subjects import LIMITS_CHECK, LIMITS_CHECK_BATCH
+from contracts.tracing import CURRENT, TraceContext
 
 #: What goes in one request: its answer should fit into one message of NATS (1 MiB).
 CHECKS_PER_REQUEST_MAX: Final = 100
@@ -30,6 +33,8 @@ Answer = Decision | Problem
 class _Waiting:
     operation_id: UUID
     body: bytes
+    #: Of the operation that it is about.
+    trace: TraceContext | None
 
 
 class CheckBatches:
@@ -53,7 +58,10 @@ class CheckBatches:
     async def decide(self, check: LimitCheck) -> Decision:
         """The decision on it. Cancelled while it still queues, it is not sent."""
         if not self._senders:
-            self._senders = [asyncio.create_task(self._batcher.run()) for _ in range(REQUESTS_AT_ONCE)]
+            # In a context of their own: they serve all operations, and not the one that came first.
+            self._senders = [
+                asyncio.create_task(self._batcher.run(), context=Context()) for _ in range(REQUESTS_AT_ONCE)
+            ]
         try:
             answer = await self._batcher.submit(_waiting(check))
         except QueueFullError:
@@ -70,7 +78,8 @@ class CheckBatches:
         return [await self._ask_one(waiting[0])] if len(waiting) == 1 else await self._ask(waiting)
 
     async def _ask_one(self, one: _Waiting) -> Decision:
-        reply = accepted(await self._transport.ask(Question("/v1/limit-checks", one.body, LIMITS_CHECK, one.body)))
+        question = Question("/v1/limit-checks", one.body, LIMITS_CHECK, one.body, one.trace)
+        reply = accepted(await self._transport.ask(question))
         return _about(read(Decision, reply.body), one)
 
     async def _ask(self, waiting: Sequence[_Waiting]) -> list[Answer]:
@@ -78,9 +87,12 @@ class CheckBatches:
             return await self._ask_halves(waiting)
         body = b'{"checks":[' + b",".join(one.body for one in waiting) + b"]}"
         try:
-            reply = accepted(
-                await self._transport.ask(Question("/v1/limit-checks:batch", body, LIMITS_CHECK_BATCH, body))
-            )
+            # One request for several operations is in none of their traces, but in one of its own that names them.
+            links = [one.trace for one in waiting if one.trace is not None]
+            with spans.span("limit checks", spans.CLIENT, {"ledger.checks": len(waiting)}, links=links):
+                reply = accepted(
+                    await self._transport.ask(Question("/v1/limit-checks:batch", body, LIMITS_CHECK_BATCH, body))
+                )
         except LedgerRefused as refused:
             if refused.problem.status != TOO_LARGE.status or len(waiting) == 1:
                 raise
@@ -101,7 +113,7 @@ class CheckBatches:
 
 
 def _waiting(check: LimitCheck) -> _Waiting:
-    return _Waiting(check.operation_id, check.model_dump_json(exclude_none=True).encode())
+    return _Waiting(check.operation_id, check.model_dump_json(exclude_none=True).encode(), CURRENT.get())
 
 
 def _about(decision: Decision, one: _Waiting) -> Decision:

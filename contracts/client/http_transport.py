@@ -64,7 +64,7 @@ class HttpTransport:
         pool = min(self._pools, key=lambda one: one.in_flight)
         pool.in_flight += 1
         try:
-            answer = await pool.client.post(question.path, content=question.body)
+            answer = await pool.client.post(question.path, content=question.body, headers=question.trace_headers)
         except _NOT_SENT as error:
             raise NotSentError(_describe(error)) from error
         except httpx.TransportError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,7 +66,7 @@ class NatsLink:
     async def _connected(self) -> None:
         # One task connects for all who wait; one of them that gives up must not stop it for the others.
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._connect())
+            self._connecting = asyncio.create_task(self._connect(), context=Context())
         await asyncio.wait({self._connecting})
         if not self._connecting.cancelled():
             self._connecting.result()

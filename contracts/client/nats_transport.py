@@ -29,7 +29,7 @@ class NatsTransport:
         self._answered_at = 0.0
 
     async def ask(self, question: Question) -> Reply:
-        answer = await self._request(question.subject, question.message, self._attempt_seconds)
+        answer = await self._request(question.subject, question.message, self._attempt_seconds, question.trace_headers)
         code = (answer.headers or {}).get(ERROR_CODE_HEADER)
         return Reply(OK if code is None else int(code) if code.isdigit() else _UNKNOWN, answer.data)
 
@@ -44,11 +44,13 @@ class NatsTransport:
     async def close(self) -> None:
         await self._link.close()
 
-    async def _request(self, subject: str, message: bytes, timeout_seconds: float) -> Msg:
+    async def _request(
+        self, subject: str, message: bytes, timeout_seconds: float, headers: dict[str, str] | None = None
+    ) -> Msg:
         client = await self._client()
         began = time.monotonic()
         try:
-            answer = await _cancellable_request(client, subject, message, timeout_seconds)
+            answer = await _cancellable_request(client, subject, message, timeout_seconds, headers)
         except nats.errors.NoRespondersError:
             raise NotSentError("no ledger answers on NATS") from None
         except nats.errors.TimeoutError:
@@ -69,11 +71,13 @@ class NatsTransport:
             raise NotSentError("no connection to NATS") from None
 
 
-async def _cancellable_request(client: Client, subject: str, message: bytes, timeout_seconds: float) -> Msg:
+async def _cancellable_request(
+    client: Client, subject: str, message: bytes, timeout_seconds: float, headers: dict[str, str] | None
+) -> Msg:
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()
-    answer = await client.request(subject, message, timeout=timeout_seconds)
+    answer = await client.request(subject, message, timeout=timeout_seconds, headers=headers)
     if task.cancelling() > before:
         # asyncio.wait_for of Python 3.11, which the client uses, drops a cancellation that comes with the answer.
         raise asyncio.CancelledError

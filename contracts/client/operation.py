@@ -13,6 +13,7 @@ import structlog
 from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticCustomError
 
+from contracts import spans
 from contracts.client.allowances import Draw
 from contracts.client.background import Background
 from contracts.client.checks import Checks
@@ -41,6 +42,7 @@ from contracts.limits import Decision, LimitCheck
 from contracts.money import parse_nanos
 from contracts.problems import ProblemError, broken_rule, invalid
 from contracts.provider_calls import ProviderCall
+from contracts.tracing import CURRENT, TRACEPARENT
 
 CALLER_ERROR: Final = "caller_error"
 CANCELLED: Final = "cancelled"
@@ -270,7 +272,8 @@ class OperationContext:
     async def _admit(self) -> Decision:
         check = self._plan.check
         try:
-            decision = await self._parts.checks.check(check)
+            with spans.span("limit check", spans.CLIENT, {"ledger.operation_id": str(check.operation_id)}):
+                decision = await self._parts.checks.check(check)
         except TokenRefused:
             raise
         except LedgerUnavailable as error:
@@ -296,7 +299,11 @@ class OperationContext:
         estimate = draft.data.estimated_cost or decision.estimated_cost or 0
         data = draft.data.model_copy(update={"estimated_cost": estimate})
         lease_id = None if self._draw is None else self._draw.lease_id
-        requested = draft.model_copy(update={"time": datetime.now(UTC), "data": data, "leaseid": lease_id})
+        now: dict[str, object] = {"time": datetime.now(UTC), "data": data, "leaseid": lease_id}
+        trace = CURRENT.get()
+        if trace is not None:
+            now[TRACEPARENT] = trace.traceparent
+        requested = draft.model_copy(update=now)
         beginning = self._parts.background.start(self._parts.recorder.begin(requested))
         try:
             await asyncio.shield(beginning)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from contracts import spans
 from contracts.client.background import Background
 from contracts.client.delivery import EventDelivery
 from contracts.client.errors import LedgerRefused, LedgerUnavailable, OutcomeNotRecorded, RecordingUnavailable
@@ -17,6 +18,7 @@ from contracts.client.usage_events import Completion, operation_completed, opera
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json
 from contracts.identifiers import uuid7
 from contracts.problems import OPERATION_IN_PROGRESS, Problem, ProblemError
+from contracts.tracing import trace_of
 
 RETRY_SECONDS_FIRST: Final = 0.2
 RETRY_SECONDS_MAX: Final = 10.0
@@ -149,8 +151,10 @@ async def recovered(
     recover: Recover, requested: OperationRequested, note: str | None
 ) -> OperationCompleted | OperationFailed:
     """The outcome of an operation that nobody answers for any more."""
+    about = {"ledger.operation_id": str(requested.data.operation_id)}
     try:
-        recovery = await recover(requested, note)
+        with spans.span("recover", spans.CLIENT, about, parent=trace_of(requested)):
+            recovery = await recover(requested, note)
     except Exception as error:  # noqa: BLE001  a service's own code; the operation needs its outcome all the same
         _log.error("recovery_failed", operation_id=str(requested.data.operation_id), exc_info=error)
         recovery = InDoubt("what became of the call could not be found out")

@@ -73,7 +73,7 @@ if [ "${1:-}" = lock ]; then
     unset UV_INDEX UV_INDEX_STRATEGY UV_FIND_LINKS
     export UV_CUSTOM_COMPILE_COMMAND="make lock"
     compile() { "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes "$@"; }
-    compile ${UPGRADE:+--upgrade} --extra local --group dev pyproject.toml -o requirements.lock
+    compile ${UPGRADE:+--upgrade} --extra local --extra traces --group dev pyproject.toml -o requirements.lock
     echo "uv==${UV_VERSION:-$uv_version}" | compile - -o "$here/bootstrap.txt"
     exit 0
 fi
