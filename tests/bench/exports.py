@@ -92,8 +92,8 @@ def main(
 ) -> None:
     """Measures the exports of an existing ledger's database."""
     report = Report()
-    within = [one if one is None else one.replace(tzinfo=UTC) for one in (start, end)]
-    measure_exports(database_url, report, *within, repeats=repeats)
+    begins, ends = (one if one is None else one.replace(tzinfo=UTC) for one in (start, end))
+    measure_exports(database_url, report, begins, ends, repeats)
     report.show()
 
 

@@ -12,8 +12,8 @@ from nats.aio.msg import Msg
 
 from contracts.subjects import POSITION_HEADER, RECORDED, subject_of
 from ledger_service.config import Settings
-from ledger_service.main import create_app
 from ledger_service.looks import LOOKS_MAX
+from ledger_service.main import create_app
 from ledger_service.workers.freshness import Freshness
 from tests import builders
 from tests.builders import ACCOUNT, Body, adjustment, at, completed, limit

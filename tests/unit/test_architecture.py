@@ -212,11 +212,7 @@ def test_environment_is_read_in_config_only() -> None:
     """But for arrow_start, which sets what another library reads."""
     found = []
     for module in modules():
-        if (
-            within(module.name, "deploy")
-            or module.path.name == "config.py"
-            or module.name == "ledger_service.arrow_start"
-        ):
+        if within(module.name, "deploy", "ledger_service.arrow_start") or module.path.name == "config.py":
             continue
         found += [
             f"{module.place}:{node.lineno} .{node.attr}"
