@@ -49,6 +49,7 @@ from contracts.subjects import (
     STREAM_SUBJECTS,
     subject_of,
 )
+from contracts.tracing import TRACEPARENT
 
 FOLDER: Final = Path(__file__).parent / "schemas"
 ASYNCAPI_FILE: Final = "asyncapi.json"
@@ -251,10 +252,12 @@ def _operation(action: str, channel: str) -> JsonObject:
 
 def _event_message(body: _Body, payload: JsonObject) -> JsonObject:
     header = {"type": "string", "description": "the event's id", "format": "uuid", "pattern": _UUID7_PATTERN}
+    trace = {"type": "string", "description": "W3C Trace Context; as in the event, where that has one"}
+    properties: JsonObject = {MSG_ID_HEADER: header, TRACEPARENT: trace}
     return {
         "name": body.name,
         "contentType": CONTENT_TYPE,
-        "headers": {"type": "object", "required": [MSG_ID_HEADER], "properties": {MSG_ID_HEADER: header}},
+        "headers": {"type": "object", "required": [MSG_ID_HEADER], "properties": properties},
         "payload": payload,
     }
 

@@ -49,6 +49,11 @@ def parse_traceparent(text: str) -> TraceContext | None:
 CURRENT: Final[ContextVar[TraceContext | None]] = ContextVar("trace", default=None)
 
 
+def extension_of(trace: TraceContext | None) -> dict[str, str]:
+    """As an event of that trace has it."""
+    return {} if trace is None else {TRACEPARENT: trace.traceparent}
+
+
 def trace_of(event: UsageEvent) -> TraceContext | None:
     """The trace that the event belongs to."""
     given = None if event.model_extra is None else event.model_extra.get(TRACEPARENT)

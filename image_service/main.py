@@ -16,9 +16,10 @@ from fastapi import FastAPI
 
 from contracts.access.authenticator import Authenticator, Memory, NoAccessControl, make_access
 from contracts.access.guard import ACCESS_PROBLEMS, document_access, require_rules
-from contracts.client import ClientSettings, JournalUnavailableError, LedgerClient
+from contracts.client import ClientSettings, JournalUnavailableError, LedgerClient, Recovery
 from contracts.client.background import Background, stop
 from contracts.client.journal import Journal
+from contracts.events import OperationRequested
 from contracts.http_bounds import bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
@@ -142,14 +143,21 @@ def _make_parts(settings: Settings, providers: Providers) -> _Parts:
     recoveries = Recoveries(
         providers, outcomes, watches, spool_folder=spool_folder, doubt_seconds=settings.doubt_seconds
     )
-    ledger = LedgerClient(_client_settings(settings), recoveries.recover, kept_problem)
+
+    async def recover(requested: OperationRequested, note: str | None) -> Recovery:
+        found = await recoveries.recover(requested, note)
+        metrics.recovered(found)
+        return found
+
+    ledger = LedgerClient(_client_settings(settings), recover, kept_problem)
     assert ledger.journal is not None, "its settings name one"
+    metrics = Metrics(ledger.journal, ledger, providers)
     recoveries.pricing = pricing = Pricing(ledger)
     # Only now: the journal's lock says that the folder is ours alone.
     clear_folder(spool_folder)
     return _Parts(
         settings=settings,
-        metrics=Metrics(ledger.journal, ledger, providers),
+        metrics=metrics,
         ledger=ledger,
         journal=ledger.journal,
         outcomes=outcomes,

@@ -24,8 +24,14 @@ DENIALS: Final = Metric("image_denials_total", "counter", "Operations that a lim
 FAILURES: Final = Metric(
     "image_failures_total",
     "counter",
-    "Operations whose recorded outcome is a failure, by its error code; outcome_unknown: it is in doubt.",
+    "Operations whose recorded outcome is a failure, by its error code; without those recovered after a restart.",
     ("code",),
+)
+RECOVERIES: Final = Metric(
+    "image_recoveries_total",
+    "counter",
+    "Operations whose provider was asked what became of the call, after a restart too: completed, failed or in_doubt.",
+    ("outcome",),
 )
 PROVIDER_SECONDS: Final = Metric(
     "image_provider_call_duration_seconds",
@@ -44,7 +50,7 @@ PROVIDER_ERRORS: Final = Metric(
 PROVIDER_COST: Final = Metric(
     "image_provider_cost_dollars_total",
     "counter",
-    "What operations were recorded to cost, by the provider that did them. For rates: the exact sum is the ledger's.",
+    "What operations cost, by the provider that did them, without recoveries after a restart. The ledger is exact.",
     ("provider", "operation"),
 )
 
@@ -72,7 +78,7 @@ PROVIDER_AVAILABLE: Final = Metric(
 )
 
 METRICS: Final = (
-    OPERATIONS, OPERATION_SECONDS, DENIALS, FAILURES, PROVIDER_SECONDS, PROVIDER_CALLS, PROVIDER_ERRORS, PROVIDER_COST,
-    IN_FLIGHT, UNCONFIRMED, UNCONFIRMED_AGE, JOURNAL_BYTES, JOURNAL_BYTES_MAX, OUTCOMES_WAITING, NATS_CONNECTED,
-    PROVIDER_AVAILABLE,
+    OPERATIONS, OPERATION_SECONDS, DENIALS, FAILURES, RECOVERIES, PROVIDER_SECONDS, PROVIDER_CALLS, PROVIDER_ERRORS,
+    PROVIDER_COST, IN_FLIGHT, UNCONFIRMED, UNCONFIRMED_AGE, JOURNAL_BYTES, JOURNAL_BYTES_MAX, OUTCOMES_WAITING,
+    NATS_CONNECTED, PROVIDER_AVAILABLE,
 )  # fmt: skip

@@ -9,9 +9,15 @@ from typing import Final
 import structlog
 from fastapi import FastAPI, Response
 
-from contracts.client import JournalUnavailableError, LedgerClient
+from contracts.client import (
+    InDoubt,
+    JournalUnavailableError,
+    LedgerClient,
+    RecoveredCompletion,
+    RecoveredFailure,
+    Recovery,
+)
 from contracts.client.journal import Journal
-from contracts.events import OUTCOME_UNKNOWN
 from contracts.metrics import CONTENT_TYPE, Distribution, Metric, Reading, Tally, write
 from contracts.money import NANOS_PER_DOLLAR
 from image_service import metric_names as names
@@ -35,14 +41,15 @@ class Metrics:
         self._operations = Tally(names.OPERATIONS)
         self._operation_seconds = Distribution(names.OPERATION_SECONDS)
         self._denials = Tally(names.DENIALS)
-        self._failures = Tally(names.FAILURES, (OUTCOME_UNKNOWN,))
+        self._failures = Tally(names.FAILURES)
+        self._recoveries = Tally(names.RECOVERIES, ("completed",), ("failed",), ("in_doubt",))
         self._provider_seconds = Distribution(names.PROVIDER_SECONDS)
         self._provider_calls = Tally(names.PROVIDER_CALLS)
         self._provider_errors = Tally(names.PROVIDER_ERRORS)
         self._provider_cost = Tally(names.PROVIDER_COST)
         self._instruments = (
-            self._operations, self._operation_seconds, self._denials, self._failures, self._provider_seconds,
-            self._provider_calls, self._provider_errors, self._provider_cost,
+            self._operations, self._operation_seconds, self._denials, self._failures, self._recoveries,
+            self._provider_seconds, self._provider_calls, self._provider_errors, self._provider_cost,
         )  # fmt: skip
 
     def reported(self, report: Report) -> None:
@@ -58,6 +65,16 @@ class Metrics:
             self._provider_cost.add(provider, operation, amount=report.cost_nanos / NANOS_PER_DOLLAR)
             if report.error_code is not None:
                 self._failures.add(report.error_code)
+
+    def recovered(self, recovery: Recovery) -> None:
+        """A provider was asked what became of a call."""
+        match recovery:
+            case RecoveredCompletion():
+                self._recoveries.add("completed")
+            case RecoveredFailure():
+                self._recoveries.add("failed")
+            case InDoubt():
+                self._recoveries.add("in_doubt")
 
     @contextmanager
     def provider_call(self, provider: str, operation: str) -> Iterator[None]:

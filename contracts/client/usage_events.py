@@ -14,7 +14,7 @@ from contracts.events import OUTCOME_UNKNOWN, OperationCompleted, OperationFaile
 from contracts.limits import LimitCheck
 from contracts.money import format_nanos
 from contracts.provider_calls import ProviderCall, with_calls
-from contracts.tracing import TRACEPARENT, trace_of
+from contracts.tracing import extension_of, trace_of
 
 _CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _MESSAGE_LENGTH_MAX: Final = 1024
@@ -152,14 +152,13 @@ def _free_text(text: str) -> str:
 
 
 def _envelope(requested: OperationRequested, event_id: UUID, now: datetime) -> dict[str, object]:
-    trace = trace_of(requested)
     return {
         "specversion": "1.0",
         "id": event_id,
         "source": requested.source,
         "subject": requested.subject,
         "leaseid": requested.leaseid,
-        **({} if trace is None else {TRACEPARENT: trace.traceparent}),
+        **extension_of(trace_of(requested)),
         # A clock that was set back must not let an outcome come before its request.
         "time": max(now, requested.time),
     }

@@ -22,13 +22,13 @@ from tests.servers import Ledger, eventually
 #: What a name may end in: a unit, or a thing that is counted.
 UNITS = re.compile(
     r"_(seconds|bytes|dollars|events|checks|decisions|denials|errors|letters|expired|operations|failures|calls|waiting"
-    r"|open|open_by_code|diverged|connected|available|unfinished)(_total)?$"
+    r"|open|open_by_code|diverged|connected|recoveries|available|unfinished)(_total)?$"
 )
 NOT_ALWAYS = {
     # Only where there is something of the kind.
     *(ledger_names.DENIALS, ledger_names.LETTERS_OPEN_BY_CODE, ledger_names.DEAD_LETTERS),
     *(ledger_names.SEAL_LAG_EVENTS, ledger_names.SEAL_LAG_SECONDS),
-    *(image_names.PROVIDER_ERRORS,),
+    *(image_names.PROVIDER_ERRORS, image_names.FAILURES),
 }
 
 
