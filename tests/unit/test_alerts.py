@@ -34,7 +34,7 @@ def promtool(*arguments: object) -> str:
 
 def test_promtool_takes_the_rules_and_the_configuration() -> None:
     said = promtool("check", "config", ALERTS / "prometheus.yaml")
-    assert said.count("rules found") == 2 * len(RULE_FILES) or said.count("rules found") == len(RULE_FILES)
+    assert f"{len(RULE_FILES)} rule files found" in said
 
 
 def test_rules_fire_and_stay_silent_on_recorded_series() -> None:
