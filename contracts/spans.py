@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from contracts.tracing import CURRENT, TraceContext
+from contracts.tracing import CURRENT, TraceContext, current
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -106,7 +106,7 @@ def span(
     if _tracer is None:
         yield _NONE
         return
-    above = None if links is not None else parent or CURRENT.get()
+    above = None if links is not None else parent or current()
     made = _start(_tracer, name, kind, above, attributes, links or ())
     token = CURRENT.set(_context_of(made))
     try:

@@ -7,13 +7,17 @@ https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed
 """
 
 import re
+import sys
 from collections.abc import MutableMapping
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from contracts.events import UsageEvent
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 #: The header's name, on HTTP and NATS, and the extension's in events.
 TRACEPARENT: Final = "traceparent"
@@ -49,6 +53,20 @@ def parse_traceparent(text: str) -> TraceContext | None:
 CURRENT: Final[ContextVar[TraceContext | None]] = ContextVar("trace", default=None)
 
 
+def current() -> TraceContext | None:
+    """What runs now belongs to: as CURRENT says, else OpenTelemetry's own span, where the service has such."""
+    own = CURRENT.get()
+    if own is not None:
+        return own
+    opentelemetry = sys.modules.get("opentelemetry.trace")
+    if opentelemetry is None:
+        return None
+    context: SpanContext = opentelemetry.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return TraceContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", int(context.trace_flags) & 1)
+
+
 def extension_of(trace: TraceContext | None) -> dict[str, str]:
     """As an event of that trace has it."""
     return {} if trace is None else {TRACEPARENT: trace.traceparent}
@@ -70,7 +88,7 @@ def trace_in(body: bytes) -> TraceContext | None:
 
 def add_trace(_: object, __: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # Any: structlog's
     """For structlog: ``trace_id`` and ``span_id`` of what runs now."""
-    trace = CURRENT.get()
+    trace = current()
     if trace is not None:
         event_dict["trace_id"], event_dict["span_id"] = trace.trace_id, trace.span_id
     return event_dict

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from contracts.tracing import CURRENT, TRACEPARENT, TraceContext
+from contracts.tracing import TRACEPARENT, TraceContext, current
 
 #: HTTP's number for it, on either transport.
 OK = 200
@@ -23,7 +23,7 @@ class Question:
     @property
     def trace_headers(self) -> dict[str, str] | None:
         """On either transport."""
-        trace = self.trace or CURRENT.get()
+        trace = self.trace or current()
         return None if trace is None else {TRACEPARENT: trace.traceparent}
 
 

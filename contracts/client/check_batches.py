@@ -17,7 +17,7 @@ from contracts.client.reading import UnusableAnswerError, accepted, read, refusa
 from contracts.limits import Decision, LimitCheck, LimitCheckBatchAnswer
 from contracts.problems import TOO_LARGE, Problem
 from contracts.subjects import LIMITS_CHECK, LIMITS_CHECK_BATCH
-from contracts.tracing import CURRENT, TraceContext
+from contracts.tracing import TraceContext, current
 
 #: What goes in one request: its answer should fit into one message of NATS (1 MiB).
 CHECKS_PER_REQUEST_MAX: Final = 100
@@ -113,7 +113,7 @@ class CheckBatches:
 
 
 def _waiting(check: LimitCheck) -> _Waiting:
-    return _Waiting(check.operation_id, check.model_dump_json(exclude_none=True).encode(), CURRENT.get())
+    return _Waiting(check.operation_id, check.model_dump_json(exclude_none=True).encode(), current())
 
 
 def _about(decision: Decision, one: _Waiting) -> Decision:

@@ -42,7 +42,7 @@ from contracts.limits import Decision, LimitCheck
 from contracts.money import parse_nanos
 from contracts.problems import ProblemError, broken_rule, invalid
 from contracts.provider_calls import ProviderCall
-from contracts.tracing import CURRENT, extension_of
+from contracts.tracing import current, extension_of
 
 CALLER_ERROR: Final = "caller_error"
 CANCELLED: Final = "cancelled"
@@ -299,7 +299,7 @@ class OperationContext:
         estimate = draft.data.estimated_cost or decision.estimated_cost or 0
         data = draft.data.model_copy(update={"estimated_cost": estimate})
         lease_id = None if self._draw is None else self._draw.lease_id
-        own = {"time": datetime.now(UTC), "data": data, "leaseid": lease_id, **extension_of(CURRENT.get())}
+        own = {"time": datetime.now(UTC), "data": data, "leaseid": lease_id, **extension_of(current())}
         requested = draft.model_copy(update=own)
         beginning = self._parts.background.start(self._parts.recorder.begin(requested))
         try:

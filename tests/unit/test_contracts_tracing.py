@@ -10,7 +10,16 @@ from contracts.client.asking import Question, Reply
 from contracts.client.check_batches import REQUESTS_AT_ONCE, CheckBatches
 from contracts.events import event_to_json, parse_event
 from contracts.limits import LimitCheck
-from contracts.tracing import CURRENT, TRACEPARENT, TraceContext, add_trace, parse_traceparent, trace_in, trace_of
+from contracts.tracing import (
+    CURRENT,
+    TRACEPARENT,
+    TraceContext,
+    add_trace,
+    current,
+    parse_traceparent,
+    trace_in,
+    trace_of,
+)
 from tests.builders import check, requested, to_bytes
 from tests.unit.test_client_check_batches import Ledger
 
@@ -76,12 +85,24 @@ def test_log_lines_name_what_runs_now() -> None:
         CURRENT.reset(token)
 
 
+def test_a_service_with_spans_of_opentelemetrys_own_is_in_them() -> None:
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
+
+    assert current() is None
+    with use_span(NonRecordingSpan(SpanContext(int(TRACE, 16), int(SPAN, 16), False, TraceFlags(1)))):
+        assert current() == TraceContext(TRACE, SPAN, 1)
+        token = CURRENT.set(TraceContext(TRACE, "1" * 16, 0))
+        assert current() == TraceContext(TRACE, "1" * 16, 0)
+        CURRENT.reset(token)
+    assert current() is None
+
+
 def test_without_an_exporter_nothing_is_made() -> None:
     assert not spans.enabled()
     with spans.span("one", spans.SERVER) as span:
         span.name("two")
         span.say("three", 3)
-        assert CURRENT.get() is None
+        assert current() is None
 
 
 class Noting(Ledger):
