@@ -16,7 +16,7 @@ from contracts import spans
 from contracts.client.background import Background
 from contracts.client.journal import Journal
 from contracts.client.recording import JournalRecorder, recover_left, unknown
-from contracts.events import parse_event
+from contracts.events import OperationRequested, parse_event
 from contracts.spans import EXPORT_SECONDS_MAX, export_spans
 from contracts.subjects import LIMITS_CHECK
 from contracts.tracing import TRACEPARENT, TraceContext, trace_of
@@ -174,6 +174,7 @@ async def test_a_check_over_nats_is_in_its_callers_trace(
 async def test_the_trace_of_an_operation_outlives_the_process_that_began_it(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db", 2**30)
     begun = parse_event(to_bytes({**requested(source=journal.source), TRACEPARENT: ASKED.traceparent}))
+    assert isinstance(begun, OperationRequested)
     await journal.begin(begun)
     journal.close()
     journal = Journal(tmp_path / "journal.db", 2**30)
