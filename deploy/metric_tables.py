@@ -17,7 +17,8 @@ def with_tables(guide: str) -> str:
     """The guide with its tables as they should be, each between its two comments. Raises ValueError where one lacks."""
     for name, metrics in TABLES.items():
         place = re.compile(rf"(<!-- metrics: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        guide, found = place.subn(lambda match, told=metrics: f"{match[1]}{table(told)}{match[2]}", guide)
+        written = table(metrics).replace("\\", r"\\")
+        guide, found = place.subn(rf"\g<1>{written}\g<2>", guide)
         if found != 1:
             raise ValueError(f"the guide has {found} places for the metrics of {name}")
     return guide

@@ -17,7 +17,7 @@ def tell_commits(submissions: Sequence[Submission], receipts: Sequence[Receipt |
         event = submission.event
         trace = trace_of(event)
         if trace is not None:
-            about = {
+            about: dict[str, str | int] = {
                 "ledger.operation_id": str(event.data.operation_id),
                 "ledger.event_type": event.type,
                 "ledger.outcome": receipt.code if isinstance(receipt, Problem) else receipt.value,

@@ -111,7 +111,7 @@ async def test_all_spans_of_an_operation_over_both_processes_have_its_clients_tr
     assert not any(span.failed for span in told)
     for sequence in (1, 2):
         message = await nats_client.jetstream().get_msg("USAGE", sequence)
-        event = trace_of(parse_event(message.data))
+        event = trace_of(parse_event(message.data or b""))
         assert event is not None
         assert (message.headers or {})[TRACEPARENT] == event.traceparent
         assert (event.trace_id, event.span_id) == (ASKED.trace_id, served.span_id)
@@ -135,10 +135,10 @@ async def test_without_an_exporter_the_clients_trace_is_carried_on_all_the_same(
                 return bool((await client.usage())["totals"]["calls"] == 2)
 
             await eventually(both, "both are recorded")
-    traces = {}
+    traces: dict[str, list[str | None]] = {}
     for sequence in range(1, 5):
         message = await nats_client.jetstream().get_msg("USAGE", sequence)
-        event = parse_event(message.data)
+        event = parse_event(message.data or b"")
         traces.setdefault(str(event.data.operation_id), []).append((message.headers or {}).get(TRACEPARENT))
     assert traces == {
         traced.json()["operation_id"]: [ASKED.traceparent] * 2,
@@ -174,6 +174,7 @@ async def test_a_check_over_nats_is_in_its_callers_trace(
 async def test_the_trace_of_an_operation_outlives_the_process_that_began_it(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db", 2**30)
     begun = parse_event(to_bytes({**requested(source=journal.source), TRACEPARENT: ASKED.traceparent}))
+    assert isinstance(begun, OperationRequested)
     assert isinstance(begun, OperationRequested)
     await journal.begin(begun)
     journal.close()

@@ -49,7 +49,10 @@ def test_series_end_in_one_for_all_others() -> None:
 
 
 def test_a_gauge_that_is_not_known_is_not_told() -> None:
-    readings = {LEVEL: None, LEVELS: {("a",): 1.0, ('"quoted"\n',): 2.0}}
+    readings: dict[Metric, dict[tuple[str, ...], float] | None] = {
+        LEVEL: None,
+        LEVELS: {("a",): 1.0, ('"quoted"\n',): 2.0},
+    }
     assert read(write([], readings)) == {("some_levels_bytes", ("a",)): 1, ("some_levels_bytes", ('"quoted"\n',)): 2}
 
 

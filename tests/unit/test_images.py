@@ -156,15 +156,15 @@ def test_the_services_read_their_settings_from_files_of_their_names(made: Store)
     for path in list((made.root / "ledger").glob("ledger_*")):
         path.rename(version / path.name)
         path.symlink_to(Path("..2026", path.name))
-    ledger = LedgerSettings(_secrets_dir=made.root / "ledger")  # type: ignore[call-arg]  # pydantic-settings' own
+    ledger = LedgerSettings(_secrets_dir=made.root / "ledger")
     assert ledger.database_url.startswith("postgresql://ledger_service:")
     assert ledger.database_url.endswith("@postgres:5432/ledger?sslmode=verify-full&sslrootcert=/run/secrets/ca.pem")
     assert ledger.token_hash_key is not None
     assert find_signing_key(ledger) is not None
-    migrate = LedgerSettings(_secrets_dir=made.root / "migrate")  # type: ignore[call-arg]  # as above
+    migrate = LedgerSettings(_secrets_dir=made.root / "migrate")
     assert migrate.owner_database_url is not None
     assert migrate.token_hash_key == ledger.token_hash_key
-    image = ImageSettings(_secrets_dir=made.root / "image")  # type: ignore[call-arg]  # as above
+    image = ImageSettings(_secrets_dir=made.root / "image")
     assert image.ledger_token is not None
     assert image.ledger_token.get_secret_value() in {one.token.get_secret_value() for one in migrate.bootstrap_tokens}
     assert is_service_token(made.read("admin/admin-token").encode())

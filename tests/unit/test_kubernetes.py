@@ -10,6 +10,7 @@ from typing import Any, Final
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic_settings import BaseSettings
 
 from image_service.config import Settings as ImageSettings
 from ledger_service.config import Settings as LedgerSettings
@@ -19,7 +20,7 @@ ROOT: Final = Path(__file__).parents[2]
 KUBERNETES: Final = ROOT / "deploy" / "kubernetes"
 OVERLAYS: Final = ("dev", "production")
 OLDEST: Final = "1.32"
-SETTINGS: Final = {"LEDGER_": LedgerSettings, "IMAGE_": ImageSettings}
+SETTINGS: Final[dict[str, type[BaseSettings]]] = {"LEDGER_": LedgerSettings, "IMAGE_": ImageSettings}
 UID: Final = 10_001
 
 
