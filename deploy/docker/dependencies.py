@@ -1,7 +1,7 @@
 """What an image installs: ``python -m deploy.docker.dependencies ledger`` prints it as pip reads it, with all hashes.
 
-That is what requirements.lock has of pyproject.toml's dependencies, and of what those need, without the servers of the
-one-machine stack, tools, and libraries of the other service. Runs in the first stage of a build, on Python alone.
+That is what requirements.lock has of pyproject.toml's dependencies, those of EXTRAS, and what all of them need, without the
+servers of the one-machine stack, tools, and libraries of the other service. Runs in the first stage of a build, on Python alone.
 """
 
 import re
@@ -17,6 +17,8 @@ LEFT_OUT: Final[Mapping[str, frozenset[str]]] = {
     "ledger": frozenset({"aiolimiter", "numpy", "tenacity", "trimesh"}),
     "image": frozenset({"asyncpg", "fpdf2", "pyarrow", "rich", "typer"}),
 }
+#: Optional dependencies that an image has.
+EXTRAS: Final = ("traces",)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -28,8 +30,10 @@ def installed(image: str, lock: str, pyproject: str) -> list[Pinned]:
 
 
 def direct_dependencies(pyproject: str) -> frozenset[str]:
-    """Their names, as the lock file writes them."""
-    wanted = tomllib.loads(pyproject)["project"]["dependencies"]
+    """Names of what an image asks for, as the lock file writes them."""
+    project = tomllib.loads(pyproject)["project"]
+    optional = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(requirement for extra in EXTRAS for requirement in optional[extra])]
     found = (_NAME.match(requirement) for requirement in wanted)
     return frozenset(re.sub(r"[-_.]+", "-", name[0]).lower() for name in found if name)
 

