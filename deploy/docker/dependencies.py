@@ -1,7 +1,8 @@
 """What an image installs: ``python -m deploy.docker.dependencies ledger`` prints it as pip reads it, with all hashes.
 
-That is what requirements.lock has of pyproject.toml's dependencies, those of EXTRAS, and what all of them need, without the
-servers of the one-machine stack, tools, and libraries of the other service. Runs in the first stage of a build, on Python alone.
+That is what requirements.lock has of pyproject.toml's dependencies, those of EXTRAS, and what all of them need, without
+the servers of the one-machine stack, tools, and libraries of the other service. Runs in the first stage of a build, on
+Python alone.
 """
 
 import re
