@@ -16,11 +16,10 @@ TABLES: Final = {"ledger": ledger_names.METRICS, "image-service": image_names.ME
 def with_tables(guide: str) -> str:
     """The guide with its tables as they should be, each between its two comments. Raises ValueError where one lacks."""
     for name, metrics in TABLES.items():
-        place = re.compile(rf"(<!-- metrics: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        written = table(metrics).replace("\\", r"\\")
-        guide, found = place.subn(rf"\g<1>{written}\g<2>", guide)
-        if found != 1:
-            raise ValueError(f"the guide has {found} places for the metrics of {name}")
+        place = re.compile(rf"(?<=<!-- metrics: {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+        if len(place.findall(guide)) != 1:
+            raise ValueError(f"the guide has not one place for the metrics of {name}")
+        guide = place.sub(table(metrics).replace("\\", r"\\"), guide)
     return guide
 
 

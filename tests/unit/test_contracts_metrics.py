@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from contracts.metrics import OTHER, SERIES_MAX, Distribution, Metric, Tally, write
+from contracts.metrics import OTHER, SERIES_MAX, Distribution, Metric, Reading, Tally, write
 from ledger_service.looks import Looks
 
 SECONDS = Metric("some_seconds", "histogram", "How long.", bounds=(0.1, 1.0))
@@ -49,10 +49,7 @@ def test_series_end_in_one_for_all_others() -> None:
 
 
 def test_a_gauge_that_is_not_known_is_not_told() -> None:
-    readings: dict[Metric, dict[tuple[str, ...], float] | None] = {
-        LEVEL: None,
-        LEVELS: {("a",): 1.0, ('"quoted"\n',): 2.0},
-    }
+    readings: dict[Metric, Reading] = {LEVEL: None, LEVELS: {("a",): 1.0, ('"quoted"\n',): 2.0}}
     assert read(write([], readings)) == {("some_levels_bytes", ("a",)): 1, ("some_levels_bytes", ('"quoted"\n',)): 2}
 
 

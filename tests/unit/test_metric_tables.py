@@ -12,5 +12,5 @@ def test_the_tables_are_up_to_date() -> None:
 
 
 def test_a_guide_without_its_places_is_no_guide() -> None:
-    with pytest.raises(ValueError, match="0 places for the metrics of ledger"):
+    with pytest.raises(ValueError, match="not one place for the metrics of ledger"):
         with_tables("# Metrics")
