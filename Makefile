@@ -25,7 +25,7 @@ endif
 endif
 endif
 
-.PHONY: help demo run test promtool lint typecheck format schemas bench bench-history faults soak containers-test audit sbom lock clean again
+.PHONY: help demo run test promtool lint typecheck format schemas docs docs-serve bench bench-history faults soak containers-test audit sbom lock clean again
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -59,6 +59,12 @@ format: $(READY) ## Format the code, and mend what lint can mend
 
 schemas: $(READY) ## Write contracts/schemas/ from the models
 	$(PY) -m contracts.generate
+
+docs: $(READY) ## The documentation site, in build/site/
+	@$(PY) -m deploy.docs build
+
+docs-serve: $(READY) ## The same at http://localhost:8008
+	@$(PY) -m deploy.docs serve
 
 bench: $(READY) ## Speed, each figure beside its limit
 	@$(PY) -m tests.bench $(BENCH_ARGS)

@@ -39,8 +39,11 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
         env_prefix="IMAGE_", frozen=True, hide_input_in_errors=True, secrets_dir=secrets_folder()
     )
 
+    #: Where it listens; 0.0.0.0 for all of the machine's addresses.
     host: str = "127.0.0.1"
+    #: Where it listens.
     port: _Port = 8000
+    #: NATS with JetStream; several servers of a cluster are set apart by commas.
     nats_url: str = "nats://127.0.0.1:4222"
     #: The seed of an nkey, where the URL carries no user and password.
     nats_nkey_file: Path | None = None
@@ -48,6 +51,7 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     nats_ca_file: Path | None = None
     #: Where NATS answers us; the server lets nobody else listen there.
     nats_inbox_prefix: str = INBOX_PREFIX
+    #: The ledger over HTTP.
     ledger_url: _HttpUrl = "http://127.0.0.1:8001"
     #: Our own token at the ledger, with the scopes limits:check and events:write, bound to no account.
     ledger_token: SecretStr | None = None
@@ -60,12 +64,14 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     #: Holds journal.db and outcomes/; belongs to one running service at a time.
     data_dir: Path = Path(".data/image")
 
+    #: For a connection to the ledger.
     ledger_connect_timeout_seconds: _Seconds = 1.0
     #: For one limit check, its retries included. A busy ledger is worth waiting for; one that is gone is noticed at
     #: once, by the refused connection.
     ledger_timeout_seconds: _Seconds = 10.0
     #: For one provider call. It has to end before the hold does.
     provider_timeout_seconds: _Seconds = 120.0
+    #: What one call's share of each limit is held for.
     hold_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
     #: How long a repeat waits for the first request with its key, where that still runs here.
     repeat_wait_seconds: _Seconds = 60.0
@@ -79,6 +85,7 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     outcome_retention_seconds: _Seconds = 86_400.0
     #: Which providers serve what, with fallbacks: JSON here, or a YAML or JSON file. See image_service.routing.
     routes: tuple[Route, ...] = ()
+    #: The same in a file; routes in the environment come before it.
     routes_file: Path | None = None
     #: Events whose oldest the ledger does not confirm for so long go over HTTP as well. Well within the hold.
     http_delivery_after_seconds: _Seconds = 15.0
@@ -89,10 +96,12 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     #: On SIGTERM, running operations get so long to end.
     shutdown_seconds: _Seconds = 20.0
 
+    #: Of one request.
     upload_bytes_max: _Count = 25 * 1024 * 1024
     #: Of an image that comes in and of one that goes out.
     pixels_max: _Count = 40_000_000
     edge_pixels_max: Annotated[int, Field(ge=16, le=16_383)] = 16_383  # what WebP can hold
+    #: That run at once; one more is 503 ``overloaded``.
     operations_in_flight_max: _Count = 512
     #: Uploads held in memory at once; more wait, spooled to disk.
     upload_memory_bytes_max: _Count = 256 * 1024 * 1024
@@ -104,18 +113,28 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     connections_max: _Count = 2_000
     #: A client that sends no whole headers, or hardly any of a body, for so long is given up.
     slow_client_seconds: _Seconds = 15.0
+    #: Of the local provider, which draws with them.
     local_threads: _Count = os.cpu_count() or 2
 
     #: Providers are there once they have a key. Their URLs are those of their documentation.
     wavespeed_key: _Key | None = None
+    #: Where WaveSpeed is.
     wavespeed_url: _HttpUrl = "https://api.wavespeed.ai"
+    #: Stability's.
     stability_key: _Key | None = None
+    #: Where Stability is.
     stability_url: _HttpUrl = "https://api.stability.ai"
+    #: OpenAI's.
     openai_key: _Key | None = None
+    #: Where OpenAI is.
     openai_url: _HttpUrl = "https://api.openai.com"
+    #: Gemini's.
     gemini_key: _Key | None = None
+    #: Where Gemini is.
     gemini_url: _HttpUrl = "https://generativelanguage.googleapis.com"
+    #: Hugging Face's, for its router.
     huggingface_key: _Key | None = None
+    #: Where that router is.
     huggingface_url: _HttpUrl = "https://router.huggingface.co"
     #: Hosts that results may be fetched from, beside those that a provider is known to use: names, or *.name.
     result_hosts: _Hosts = ()

@@ -26,12 +26,14 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LEDGER_", hide_input_in_errors=True, secrets_dir=secrets_folder())
 
+    #: PostgreSQL, as the role that the ledger runs under.
     database_url: str = "postgresql://postgres@127.0.0.1:5432/ledger"
     #: For `ledger migrate` alone: the role that owns the tables. None: that of database_url, which then could rewrite
     #: the log. Given, the role of database_url only appends; it is made, where there is none, with that URL's password.
     owner_database_url: str | None = None
     #: Who vouches for PostgreSQL, PEM: then the URLs are sslmode=verify-full, unless they say so themselves.
     database_ca_file: Path | None = None
+    #: NATS with JetStream; several servers of a cluster are set apart by commas.
     nats_url: str = "nats://127.0.0.1:4222"
     #: The seed of an nkey, where the URL carries no user and password.
     nats_nkey_file: Path | None = None
@@ -39,7 +41,9 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     nats_inbox_prefix: str = LEDGER_INBOX
     #: Who vouches for a server with tls://, where the machine does not know.
     nats_ca_file: Path | None = None
+    #: Where it listens for HTTP; 0.0.0.0 for all of the machine's addresses.
     host: str = "127.0.0.1"
+    #: Where it listens for HTTP.
     port: int = 8001
     #: For how long a service token is believed without asking the database: how long a revocation takes to be heard of.
     token_seconds: float = Field(default=5.0, gt=0, le=300)
@@ -49,6 +53,7 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     bootstrap_tokens: list[BootstrapToken] = []
     #: The plan of accounts that were never registered; none = they are denied as unknown_account.
     default_plan_id: str | None = None
+    #: How long an allowed check holds its share, where it does not say so itself.
     reservation_ttl_seconds: int = Field(default=TTL_SECONDS_DEFAULT, ge=1)
 
     #: For how long after its end a lease stays held where it is not returned: its outcomes have to arrive by then.
@@ -63,15 +68,19 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
 
     #: Two overlap: while one waits for PostgreSQL, the other parses.
     ingest_writers: int = Field(default=2, ge=1, le=8)
+    #: Of one transaction that takes events in.
     ingest_batch_events_max: int = Field(default=1000, ge=1, le=10_000)
     #: Two overlap under load: while one batch waits for its commit, the next is decided.
     check_writers: int = Field(default=2, ge=1, le=8)
+    #: Of one transaction that decides.
     check_batch_max: int = Field(default=200, ge=1, le=1000)
+    #: To PostgreSQL, for reads.
     read_connections_max: int = Field(default=8, ge=1)
     #: Keys of events' metadata by which usage may be grouped and filtered, as JSON: ["team", "environment"].
     metadata_dimensions: list[Annotated[str, StringConstraints(pattern=DIMENSION_PATTERN)]] = []
     #: How long an analytics query may read the usage log, or the rollups, before it is ended.
     analytics_seconds_max: float = Field(default=20.0, gt=0, le=3600)
+    #: How often holds that are over are looked for.
     expiry_interval_seconds: float = Field(default=0.5, gt=0)
     #: How often sources that were active lately are confirmed again, for producers that missed it.
     confirm_interval_seconds: float = Field(default=5.0, gt=0)
@@ -84,6 +93,7 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     #: The private key under seals, PEM: in this file, which is made where it is missing, or here. Without either the
     #: log is not sealed. All processes of one ledger have the same. See deploy/guides/seals.md.
     seals_key_file: Path | None = None
+    #: Instead of the file: the key itself.
     seals_key: SecretStr | None = None
     #: Public keys that signed earlier checkpoints, as `ledger seals key` prints them; several are set apart by spaces.
     seals_trusted_keys: str = ""
@@ -91,13 +101,16 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     seals_file: Path | None = None
     #: Names this ledger in its checkpoints. Another name begins another chain.
     seals_origin: str = Field(default="usage-ledger", pattern=ORIGIN_PATTERN)
+    #: At most one checkpoint in so long, and more only while there is a backlog.
     seals_interval_seconds: float = Field(default=10.0, gt=0)
 
     #: Where `ledger archive` writes closed months of the usage log, and how many months it leaves in the database. It
     #: runs only when it is called.
     archive_folder: Path | None = None
+    #: How many months stay, where `ledger archive` is not told before which they go.
     archive_keep_months: int | None = Field(default=None, ge=2)
 
+    #: Of the streams that `ledger migrate` makes: on so many NATS servers.
     stream_replicas: int = Field(default=1, ge=1, le=5)
 
     @model_validator(mode="after")

@@ -57,6 +57,7 @@ class AccessSettings(BaseModel):
     oidc_audiences: list[str] = []
     #: None: found by discovery, below the issuer.
     oidc_jwks_url: _Url | None = None
+    #: Signatures that are believed; HMAC and ``none`` cannot be chosen.
     oidc_algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], Field(min_length=1)] = list(
         ALGORITHMS_DEFAULT
     )
@@ -65,20 +66,27 @@ class AccessSettings(BaseModel):
 
     #: Which claims say what; of several, the first that is there.
     claim_account: _Texts = list(_NAMES.account)
+    #: Who acts, within the account.
     claim_user: _Texts = list(_NAMES.user)
+    #: What the usage is booked on beside the user.
     claim_project: _Texts = list(_NAMES.project)
+    #: The same of the key.
     claim_api_key: _Texts = list(_NAMES.api_key)
+    #: What the token opens: one text with spaces between, or a list.
     claim_scopes: _Texts = list(_NAMES.scopes)
 
     #: Requests a second of each token, or subject of an issuer, that is bound to an account; 0 = as many as come. One
     #: that paused may send a burst. Of one process.
     rate_per_second: Annotated[float, Field(ge=0)] = 500.0
+    #: So many at once, after a pause.
     rate_burst: Annotated[int, Field(ge=1)] = 1_000
     #: The same of each token that is bound to none: a service, which limits its own callers.
     rate_unbound_per_second: Annotated[float, Field(ge=0)] = 0.0
+    #: So many at once, after a pause.
     rate_unbound_burst: Annotated[int, Field(ge=1)] = 10_000
     #: Tokens that are nobody's, from one address; beyond that, unknown ones from there are not looked up.
     rate_failures_per_second: Annotated[float, Field(ge=0)] = 5.0
+    #: So many at once, after a pause.
     rate_failures_burst: Annotated[int, Field(ge=1)] = 200
     #: HTTP connections at once from one address; one more is refused. Behind a proxy: as many as there may be in all.
     connections_per_address_max: Annotated[int, Field(ge=1)] = 1_000

@@ -29,20 +29,26 @@ class ClientSettings(BaseModel):
 
     #: The service's name, in every event that it sends. With a journal, the journal's own id is added.
     source: Name
+    #: The ledger over HTTP.
     ledger_url: _HttpUrl | None = None
+    #: NATS; several servers of a cluster are set apart by commas.
     nats_url: _NatsUrl | None = None
     #: See contracts.access.nats_access: who we are, whom we trust, and where our answers come to.
     nats_nkey_path: Path | None = None
+    #: Who vouches for a server with tls://, where the machine does not know.
     nats_ca_path: Path | None = None
+    #: Where answers come to; the server's permissions say it.
     nats_inbox_prefix: _InboxPrefix = INBOX_PREFIX
     #: What the ledger knows this service by over HTTP: a service token with the scopes limits:check and events:write.
     token: SecretStr | None = None
+    #: What limit checks go over.
     check_transport: Transport = "http"
     #: A SQLite file that belongs to one running client at a time.
     journal_path: Path | None = None
 
     #: What an operation is held for, where it does not say otherwise. The call has to end, or be extended, before.
     hold_seconds: Annotated[int, Field(ge=1, le=TTL_SECONDS_MAX)] = 300
+    #: For a connection to the ledger.
     connect_timeout_seconds: _Seconds = 1.0
     #: For one question to the ledger, its retries included.
     timeout_seconds: _Seconds = 10.0
@@ -51,6 +57,7 @@ class ClientSettings(BaseModel):
     #: On closing: for what still runs in the background, and then for the ledger to confirm what is in the journal.
     #: What it does not confirm in time stays in the journal, and goes out when that is opened again.
     drain_seconds: Annotated[float, Field(ge=0)] = 5.0
+    #: The second of these two.
     flush_seconds: Annotated[float, Field(ge=0)] = 5.0
 
     #: Journalled events whose oldest the ledger does not confirm for so long go over HTTP as well as over NATS. Well
