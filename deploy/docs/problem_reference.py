@@ -12,7 +12,7 @@ def page() -> str:
             kind.status,
             kind.title,
             f"after {kind.retry_after_seconds} s" if kind.retry_after_seconds else "",
-            ADVICE[kind.code],
+            ADVICE.get(kind.code, ""),
         )
         for kind in sorted(PROBLEM_TYPES, key=lambda one: (one.status, one.code))
     )
