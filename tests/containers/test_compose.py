@@ -138,19 +138,12 @@ def test_each_service_has_its_own_secrets_and_none_in_its_environment(deployment
 def test_the_database_is_spoken_to_over_tls(deployment: Compose) -> None:
     if not deployment.has_tls:
         pytest.skip("this image's PostgreSQL was built without TLS")
-    found = deployment.execute(
-        "postgres",
-        "psql",
-        "-X",
-        "-At",
-        "-d",
-        "ledger",
-        "-U",
-        "postgres",
-        "-c",
+    query = (
         "select count(*), count(*) filter (where ssl) from pg_stat_ssl join pg_stat_activity using (pid) "
-        "where usename = 'ledger_service'",
+        "where usename = 'ledger_service'"
     )
+    socket = '"$(sed -n 5p "$PGDATA/postmaster.pid")"'
+    found = deployment.execute("postgres", "sh", "-c", f'psql -X -At -h {socket} -U postgres -d ledger -c "{query}"')
     everybody, over_tls = found.strip().split("|")
     assert int(everybody) > 0
     assert everybody == over_tls

@@ -142,6 +142,10 @@ def test_what_selects_pods_selects_those_that_are_meant(overlay: str) -> None:
     allowed = {name: selected(one["spec"]["podSelector"].get("matchLabels", {})) for name, one in policies.items()}
     for name in labels:
         assert allowed[name] == {name}, f"{name} has a policy of its own"
+    callers = [
+        peer["podSelector"] for peer in policies["ledger"]["spec"]["ingress"][0]["from"] if "podSelector" in peer
+    ]
+    assert [selected(peer["matchLabels"]) for peer in callers] == [{"image"}]
     for one in workloads(overlay):
         if one["kind"] != "Job":
             assert one["spec"]["selector"]["matchLabels"].items() <= labels[one["metadata"]["name"]].items()
