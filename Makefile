@@ -25,7 +25,7 @@ endif
 endif
 endif
 
-.PHONY: help demo run test promtool lint typecheck format schemas docs docs-serve bench bench-history faults soak containers-test audit sbom lock clean again
+.PHONY: help demo run test promtool browser web lint typecheck format schemas docs docs-serve bench bench-history faults soak containers-test audit sbom lock clean again
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -40,11 +40,18 @@ demo: $(READY) ## The main job, once, on a throw-away data folder
 run: $(READY) ## Everything on this machine, data kept in .data/
 	@exec .venv/bin/usage-stack up --data $(DATA)
 
-test: lint typecheck promtool ## Lint, format check, types, tests
+test: lint typecheck promtool browser ## Lint, format check, types, tests
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 promtool: ## Fetch promtool, where Debian's packages can be had: the alert rules are tested with it
 	@sh deploy/local/promtool.sh
+
+browser: ## See to a Chromium and axe-core, where they can be had: the pages are tested in it
+	@sh deploy/local/chromium.sh
+	@sh deploy/web/vendor.sh --only-install
+
+web: ## Take what browsers are sent of others' from npm, as deploy/web/package-lock.json has it
+	@sh deploy/web/vendor.sh
 
 lint: $(READY) ## Lint and format check
 	$(PY) -m ruff check $(CODE)

@@ -22,6 +22,7 @@ from contracts.http_problems import install_problems
 from contracts.http_tracing import TracedRequests
 from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_UNKNOWN
 from contracts.spans import export_spans
+from contracts.web.pages import page_routes
 from ledger_service.analytics import Analytics
 from ledger_service.api import (
     accounts,
@@ -63,6 +64,7 @@ from ledger_service.limit_checks import LimitChecks
 from ledger_service.line_streams import Backtests, Repricings
 from ledger_service.logs import configure_logs
 from ledger_service.metrics import Metrics
+from ledger_service.pages import PAGES, SITE
 from ledger_service.reservations import Reservations
 from ledger_service.rpc import serve_calls
 from ledger_service.seal_keys import find_or_make_signing_key, trusted_keys
@@ -119,6 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in _ROUTES:
         # Not include_router(), which makes every route anew: that was half of a start, and there is nothing to add.
         app.router.routes.extend(module.router.routes)
+    app.router.routes.extend(page_routes(PAGES, SITE))
     require_rules(app)
     install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable))
     document_problems(app, EVERYWHERE, OWN)

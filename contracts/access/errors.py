@@ -16,7 +16,7 @@ class Unauthenticated(ProblemError):  # noqa: N818  as unauthenticated, its prob
         said = "the bearer token is not valid" if token_given else "send a bearer token in the header Authorization"
         super().__init__(UNAUTHENTICATED, said)
         self.headers = {CHALLENGE: f'{REALM}, error="invalid_token"' if token_given else REALM}
-        self.reason = reason
+        self.reason, self.token_given = reason, token_given
 
 
 class Forbidden(ProblemError):  # noqa: N818  as forbidden, its problem

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.datastructures import QueryParams
 from starlette.types import Scope as AsgiScope
 
-from contracts.access.bearer import bearer_token
+from contracts.access.bearer import presented_token
 from contracts.access.caller import CALLER
 from contracts.access.principal import ANYBODY, Principal
 from contracts.access.rules import OPEN, About, Rule, Rules, not_your_account
@@ -121,7 +121,9 @@ def _guard(
         access: Access = scope["app"].state.access
         if access.is_controlled:
             client = scope["client"]  # none on a Unix socket
-            principal = await access.authenticate(bearer_token(scope["headers"]), client[0] if client else "")
+            principal = await access.authenticate(
+                presented_token(scope["method"], scope["headers"]), client[0] if client else ""
+            )
             rule.admit(principal)
             if principal.account_id is not None:
                 _confine(rule, principal.account_id, scope)
@@ -151,7 +153,7 @@ def require_rules(app: FastAPI) -> None:
     """Raises LookupError where a route of the app lets in whoever comes, and is not one of OPEN_PATHS."""
     for context in iter_route_contexts(app.routes):
         route = context.original_route
-        guards = isinstance(route, APIRoute) and hasattr(route, "RULES")
+        guards = hasattr(route, "RULES") if isinstance(route, APIRoute) else getattr(route, "IS_GUARDED", False)
         if not guards and context.path not in OPEN_PATHS:
             raise LookupError(f"the route {context.path} is not guarded: give its router route_class=guarded(…)")
 

@@ -26,8 +26,13 @@ def is_safe_url(url: str) -> bool:
     """https, or http on this machine: keys that somebody else can replace on their way verify nothing."""
     parts = urlsplit(url)
     return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name is one of this machine's own, which nothing on a network answers to."""
+    return host in _LOOPBACK
 
 
 def _safe(url: str) -> str:

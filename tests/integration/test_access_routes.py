@@ -247,7 +247,7 @@ def routes_of(app: FastAPI) -> set[tuple[str, str]]:
     return {
         (method, str(context.path_format))
         for context in iter_route_contexts(app.routes)
-        if context.path not in OPEN_PATHS
+        if context.path not in OPEN_PATHS and not getattr(context.original_route, "IS_GUARDED", False)  # pages
         for method in context.methods or {"*"}
     }
 

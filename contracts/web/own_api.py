@@ -1,0 +1,126 @@
+"""Calls of a service's own HTTP API from within its process, as a page's visitor.
+
+Through the whole application, but no socket: rules, limits, problems and figures are those that any other client of the
+API meets, so a page cannot show what its visitor may not see, nor another number than the API has.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote, urlencode
+
+import orjson
+from starlette.types import ASGIApp, Message, Scope
+
+from contracts.problems import CONTENT_TYPE, INTERNAL, Problem, problem
+
+#: Parameters of a query; None and "" are left out, as an empty field of a form means "not asked for".
+Parameters = Mapping[str, str | int | float | bool | Sequence[str] | None]
+#: A part of the API's JSON. Its shapes are in the API's reference; templates take them as they are.
+Document: TypeAlias = Any  # checked by the API's own tests
+_JSON: Final = b"application/json"
+
+
+class ApiProblem(Exception):  # noqa: N818  what it carries
+    """The API's answer was a problem."""
+
+    def __init__(self, found: Problem) -> None:
+        super().__init__(f"{found.code}: {found.detail}")
+        self.problem = found
+
+
+class Answer:
+    """A 2xx answer of the API: its bytes, its JSON, its headers (names in lower case)."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+        self.status, self.headers, self.content = status, headers, content
+
+    @property
+    def json(self) -> Document:
+        return orjson.loads(self.content)
+
+
+class OwnApi:
+    """``token``: the visitor's, None where access is not controlled. ``client``: where the visitor is."""
+
+    def __init__(self, app: ASGIApp, token: bytes | None, client: tuple[str, int] | None) -> None:
+        self._app, self._token, self._client = app, token, client
+
+    async def get(self, path: str, parameters: Parameters | None = None, *, accept: str = "application/json") -> Answer:
+        """Raises ApiProblem for whatever is no 2xx. Answers are collected whole: ask for bounded ones."""
+        return await self.call("GET", path, parameters, accept=accept)
+
+    async def send(self, method: str, path: str, body: object = None, parameters: Parameters | None = None) -> Answer:
+        """POST, PUT or DELETE with a JSON body, as it was read from a form. Raises ApiProblem."""
+        return await self.call(method, path, parameters, b"" if body is None else orjson.dumps(body))
+
+    async def call(
+        self, method: str, path: str, parameters: Parameters | None = None, body: bytes = b"", *, accept: str = ""
+    ) -> Answer:
+        headers = [(b"content-type", _JSON), (b"content-length", str(len(body)).encode())] if body else []
+        if accept:
+            headers.append((b"accept", accept.encode("latin-1")))
+        if self._token is not None:
+            headers.append((b"authorization", b"Bearer " + self._token))
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": quote(path).encode(),
+            "query_string": query_of(parameters or {}).encode(),
+            "root_path": "",
+            "headers": headers,
+            "client": self._client,
+            "server": None,
+            "state": {},
+        }
+        status, given, content = await _exchange(self._app, scope, body)
+        if 200 <= status < 300:
+            return Answer(status, given, content)
+        raise ApiProblem(_problem_in(given.get("content-type", ""), content))
+
+
+def query_of(parameters: Parameters) -> str:
+    """As it stands in an address, without what is empty."""
+    given = {name: value for name, value in parameters.items() if value is not None and value != ""}
+    return urlencode(
+        {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}, doseq=True
+    )
+
+
+def path_of(template: str, **names: str) -> str:
+    """``path_of("/v1/plans/{plan_id}", plan_id="a/b")`` → ``/v1/plans/a%2Fb``: a name never leaves its place."""
+    return template.format(**{name: quote(value, safe="") for name, value in names.items()})
+
+
+async def _exchange(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    unread = [body]
+    status, headers, parts = 0, {}, list[bytes]()
+
+    async def receive() -> Message:
+        if unread:
+            return {"type": "http.request", "body": unread.pop(), "more_body": False}
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+        else:
+            parts.append(message.get("body", b""))
+
+    try:
+        await app(scope, receive, send)
+    except Exception:
+        if not status:  # else it was answered, and is raised on for the server to log
+            raise
+    return status, headers, b"".join(parts)
+
+
+def _problem_in(content_type: str, content: bytes) -> Problem:
+    if content_type.startswith(CONTENT_TYPE):
+        return Problem.model_validate_json(content)
+    return problem(INTERNAL, "the API answered with something that is no problem document")

@@ -1,0 +1,208 @@
+"""What a page is, and the routes that pages become.
+
+A page is one module with a `Page` (and `Action` for each of its forms), a template beside it, and one line in its
+service's list of pages. `Visit` is what it is given; what it returns is shown.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, TypeAlias
+from urllib.parse import parse_qsl, quote, urlencode
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from contracts.access.bearer import session_token
+from contracts.access.errors import Unauthenticated
+from contracts.access.guard import Access
+from contracts.access.principal import ANYBODY, Principal, Scope
+from contracts.problem_advice import ADVICE
+from contracts.problems import FORBIDDEN, TOO_LARGE, Problem, ProblemError
+from contracts.web.own_api import ApiProblem, OwnApi
+from contracts.web.rendering import Site
+from contracts.web.sessions import came_from_us
+
+FORM_BYTES_MAX: Final = 256 * 1024
+SIGN_IN: Final = "/sign-in"
+
+
+@dataclass(frozen=True)
+class View:
+    """A template, and what it is told. ``status`` is that of the answer."""
+
+    template: str
+    told: Mapping[str, object] = field(default_factory=dict)
+    status: int = 200
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """On to another page, as after a form that changed something; ``said`` is shown there once."""
+
+    path: str
+    said: str = ""
+
+
+Shown: TypeAlias = View | Redirect | Response
+
+
+class Visit:
+    """One request of a person: who it is, what was asked for, and the API to ask in turn."""
+
+    def __init__(self, request: Request, principal: Principal, api: OwnApi, form: Mapping[str, Sequence[str]]) -> None:
+        self.request, self.principal, self.api = request, principal, api
+        #: A form's fields; empty for a page that is only looked at.
+        self.form = form
+
+    @property
+    def query(self) -> QueryParams:
+        return self.request.query_params
+
+    def asked(self, name: str, default: str = "") -> str:
+        """A parameter of the address, without spaces around it."""
+        return self.query.get(name, default).strip()
+
+    def given(self, name: str) -> str:
+        """A field of the form, without spaces around it; "" where it is empty or not there."""
+        return (self.form.get(name) or [""])[-1].strip()
+
+    @property
+    def account_id(self) -> str | None:
+        """The account that the token is bound to, else the one that the address names, else None: all."""
+        return self.principal.account_id or self.asked("account_id") or None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Something to look at. ``menu``: its name in the menu, None where links lead to it; ``group``: beside which.
+
+    ``scopes``: any of them opens it (none: everybody who is signed in). ``for_all``: it is about all accounts, so a
+    token that is bound to one does not open it. ``is_open``: no sign-in is needed.
+    """
+
+    path: str
+    title: str
+    show: Callable[[Visit], Awaitable[Shown]]
+    menu: str | None = None
+    group: str = ""
+    scopes: frozenset[Scope] = frozenset()
+    for_all: bool = False
+    is_open: bool = False
+    method: ClassVar[str] = "GET"
+
+    def opens_to(self, principal: Principal) -> bool:
+        if self.for_all and principal.account_id is not None:
+            return False
+        return not self.scopes or bool(self.scopes & principal.scopes)
+
+
+@dataclass(frozen=True)
+class Action(Page):
+    """A form that was sent: ``show`` does it, and returns where to go, or the page again with what was wrong."""
+
+    method: ClassVar[str] = "POST"
+
+
+class PageRoute(Route):
+    """The route of a page; `contracts.access.guard.require_rules` knows that it looks after who comes."""
+
+    IS_GUARDED: ClassVar = True
+
+    def __init__(self, page: Page, site: Site) -> None:
+        super().__init__(page.path, _endpoint(page, site), methods=[page.method], include_in_schema=False)
+
+
+def page_routes(pages: Sequence[Page], site: Site) -> list[BaseRoute]:
+    """The routes of all pages, and of the files that they use."""
+    site.pages = pages
+    return [*(PageRoute(page, site) for page in pages), *site.file_routes()]
+
+
+def _endpoint(page: Page, site: Site) -> Callable[[Request], Awaitable[Response]]:
+    async def serve(request: Request) -> Response:
+        principal: Principal | None = None
+        try:
+            principal, token = await _who(page, request)
+            if principal is not None and not page.opens_to(principal):
+                raise ProblemError(FORBIDDEN, _why_closed(page))
+            form = await _form(request) if page.method == "POST" else {}
+            api = OwnApi(request.app, token, request.scope["client"])
+            shown = await page.show(Visit(request, principal or _NOBODY, api, form))
+        except Unauthenticated:
+            return _to_sign_in(request)
+        except ApiProblem as error:
+            if error.problem.status == 401:  # revoked since the page began
+                return _to_sign_in(request)
+            return _problem(site, request, principal, error.problem)
+        except ProblemError as error:
+            return _problem(site, request, principal, error.problem)
+        return _answer(shown, site, page, request, principal)
+
+    return serve
+
+
+#: Of a page that is open to all, before anybody signed in.
+_NOBODY: Final = Principal("nobody", frozenset())
+
+
+async def _who(page: Page, request: Request) -> tuple[Principal | None, bytes | None]:
+    access: Access = request.app.state.access
+    if not access.is_controlled:
+        return ANYBODY, None
+    if page.is_open:
+        return None, None
+    token = session_token(request.scope["headers"])
+    client = request.scope["client"]
+    return await access.authenticate(token, client[0] if client else ""), token
+
+
+async def _form(request: Request) -> dict[str, list[str]]:
+    if not came_from_us(request.headers):
+        raise ProblemError(FORBIDDEN, "the form was not sent by a page of this service")
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > FORM_BYTES_MAX:
+            raise ProblemError(TOO_LARGE, f"a form has at most {FORM_BYTES_MAX} bytes")
+    fields: dict[str, list[str]] = {}
+    for name, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=1000):
+        fields.setdefault(name, []).append(value)
+    return fields
+
+
+def _answer(shown: Shown, site: Site, page: Page, request: Request, principal: Principal | None) -> Response:
+    if isinstance(shown, Redirect):
+        said = f"{'&' if '?' in shown.path else '?'}{urlencode({'said': shown.said})}" if shown.said else ""
+        return _redirect(request, shown.path + said)
+    if isinstance(shown, View):
+        told = {"title": page.title, **shown.told}
+        return site.respond(request, principal, page.path, shown.template, told, shown.status)
+    return shown
+
+
+def _to_sign_in(request: Request) -> Response:
+    if request.method == "POST":
+        return _redirect(request, f"{SIGN_IN}?why=ended")
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    why = "&why=ended" if request.headers.get("cookie") else ""
+    return _redirect(request, f"{SIGN_IN}?next={quote(here, safe='')}{why}")
+
+
+def _redirect(request: Request, path: str) -> Response:
+    if request.headers.get("hx-request"):
+        # htmx would put the other page into a part of this one.
+        return Response(status_code=204, headers={"HX-Redirect": path})
+    return RedirectResponse(path, 303)
+
+
+def _why_closed(page: Page) -> str:
+    if page.for_all:
+        return "this page is about all accounts: it needs a token that is bound to none"
+    return f"this page needs a token with the scope {' or '.join(sorted(page.scopes))}"
+
+
+def _problem(site: Site, request: Request, principal: Principal | None, found: Problem) -> Response:
+    told = {"title": found.title, "problem": found, "advice": ADVICE.get(found.code, "")}
+    return site.respond(request, principal, request.url.path, "problem.html", told, found.status)

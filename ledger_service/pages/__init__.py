@@ -1,0 +1,20 @@
+"""The pages of the ledger: what people look at, made of the answers of its own HTTP API.
+
+A page is a module here with its `Page`, a template of the same name in templates/, and a line in `PAGES`.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from contracts.web import signing_in
+from contracts.web.pages import Page
+from contracts.web.rendering import Site
+from ledger_service.pages import overview
+
+#: In the order of the menu.
+PAGES: Final[tuple[Page, ...]] = (
+    overview.PAGE,
+    *signing_in.PAGES,
+)
+
+SITE: Final = Site("Usage ledger", Path(__file__).parent)
