@@ -100,11 +100,13 @@ async def test_the_whole_flow_runs_with_these_permissions_and_nothing_of_it_is_r
             nats_inbox_prefix="_INBOX_image",
         )
         async with LedgerClient.open(settings) as client:
+            assert await client.is_ready()
             async with client.operation(**OPERATION) as operation:
                 operation.completed(cost="0.04")
             await eventually(lambda: settled(ledger, 1), "the image service's outcome is counted")
             await eventually(lambda: left_in(tmp_path / "journal.db", 0), "it was told so, and forgot the event")
         async with visiting_as(guarded, "producer") as producer:
+            assert (await producer.client.request("$SRV.PING.ledger", timeout=5)).data
             asked = check()
             answer = await producer.client.request(LIMITS_CHECK, to_bytes(asked), timeout=5)
             assert json.loads(answer.data)["allowed"]
