@@ -8,6 +8,7 @@ from fastapi import FastAPI, Response
 
 from contracts.client import JournalUnavailableError, LedgerClient
 from contracts.client.journal import Journal
+from contracts.version import VERSION
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -15,7 +16,7 @@ _log = structlog.stdlib.get_logger(__name__)
 def add_health_routes(app: FastAPI, journal: Journal, ledger: LedgerClient) -> None:
     @app.get("/livez", tags=["health"], summary="The process answers")
     async def livez() -> dict[str, str]:
-        return {"status": "ok"}
+        return {"status": "ok", "version": VERSION}
 
     @app.get("/readyz", tags=["health"], summary="Operations can be served", responses={503: {}})
     async def readyz() -> Response:

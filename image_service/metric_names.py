@@ -72,12 +72,14 @@ JOURNAL_BYTES_MAX: Final = Metric("image_journal_max_bytes", "gauge", "What may 
 OUTCOMES_WAITING: Final = Metric(
     "image_outcomes_waiting", "gauge", "Outcomes that are known and that the journal could not take yet."
 )
+BUILD_INFO: Final = Metric("image_build_info", "gauge", "1, for the version that this process runs.", ("version",))
 NATS_CONNECTED: Final = Metric("image_nats_connected", "gauge", "1: journalled events can go over NATS.")
 PROVIDER_AVAILABLE: Final = Metric(
     "image_provider_available", "gauge", "0: the provider was in trouble and is left alone for a while.", ("provider",)
 )
 
 METRICS: Final = (
+    BUILD_INFO,
     OPERATIONS, OPERATION_SECONDS, DENIALS, FAILURES, RECOVERIES, PROVIDER_SECONDS, PROVIDER_CALLS, PROVIDER_ERRORS,
     PROVIDER_COST, IN_FLIGHT, UNCONFIRMED, UNCONFIRMED_AGE, JOURNAL_BYTES, JOURNAL_BYTES_MAX, OUTCOMES_WAITING,
     NATS_CONNECTED, PROVIDER_AVAILABLE,

@@ -20,6 +20,7 @@ from contracts.client import (
 from contracts.client.journal import Journal
 from contracts.metrics import CONTENT_TYPE, Distribution, Metric, Reading, Tally, write
 from contracts.money import NANOS_PER_DOLLAR
+from contracts.version import VERSION
 from image_service import metric_names as names
 from image_service.operation_log import Report
 from image_service.providers.base import ProviderError
@@ -93,6 +94,7 @@ class Metrics:
         """The text that Prometheus scrapes. What the journal does not say in time is not in it."""
         readings: dict[Metric, Reading] = {
             names.OUTCOMES_WAITING: len(self._ledger.outcomes_waiting),
+            names.BUILD_INFO: {(VERSION,): 1.0},
             names.NATS_CONNECTED: float(self._ledger.nats_connected),
             names.PROVIDER_AVAILABLE: {(one.name,): float(one.available) for one in self._providers.all()},
             **await self._of_journal(),

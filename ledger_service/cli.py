@@ -1,9 +1,10 @@
 """The ``ledger`` command."""
 
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
+from contracts.version import VERSION
 from ledger_service.arrow_start import lean_arrow
 from ledger_service.commands.lazily import lazy_group
 
@@ -39,8 +40,18 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(VERSION)
+        raise typer.Exit
+
+
 @app.callback()
-def ledger() -> None:
+def ledger(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end.")
+    ] = False,
+) -> None:
     """Without one of its own, typer takes a group for a single command."""
 
 

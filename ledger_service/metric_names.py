@@ -72,6 +72,7 @@ INGEST_LAG_SECONDS: Final = Metric(
     "gauge",
     "All that was in the stream so long ago is committed; about one second at rest, as it is looked at once a second.",
 )
+BUILD_INFO: Final = Metric("ledger_build_info", "gauge", "1, for the version that this process runs.", ("version",))
 NATS_CONNECTED: Final = Metric("ledger_nats_connected", "gauge", "1: this process is connected to NATS.")
 
 LETTERS_OPEN: Final = Metric("ledger_dead_letters_open", "gauge", "Dead letters that nobody has dealt with.")
@@ -106,6 +107,7 @@ SEAL_LAG_SECONDS: Final = Metric(
 )
 
 METRICS: Final = (
+    BUILD_INFO,
     CHECK_SECONDS, CHECK_BATCH, DECISIONS, DENIALS, CHECK_ERRORS, INGESTED, INGEST_SECONDS, INGEST_BATCH, DEAD_LETTERS,
     HOLDS_EXPIRED, SEALS_DIVERGED, INGEST_LAG_EVENTS, INGEST_LAG_SECONDS, NATS_CONNECTED, LETTERS_OPEN,
     LETTERS_OPEN_BY_CODE, HORIZON_AGE, HOLDS_OPEN, HOLDS_OVERDUE, MISSING_EVENTS, SEAL_LAG_EVENTS, SEAL_LAG_SECONDS,

@@ -9,6 +9,7 @@ import structlog
 
 from contracts.metrics import Distribution, Metric, Reading, Tally, write
 from contracts.problems import INTERNAL, OVERLOADED, STORE_UNAVAILABLE
+from contracts.version import VERSION
 from ledger_service import metric_names as names
 from ledger_service.looks import Looks
 from ledger_service.store.dead_letters import count_open_by_code
@@ -52,6 +53,7 @@ class Metrics:
     async def exposition(self) -> bytes:
         """The text that Prometheus scrapes. What cannot be read from the database now is not in it."""
         readings = dict(await self._database.readings(self._origin))
+        readings[names.BUILD_INFO] = {(VERSION,): 1.0}
         readings[names.SEALS_DIVERGED] = float(self._seals_diverged)
         readings[names.NATS_CONNECTED] = float(self._nats_connected())
         if self._freshness is not None:

@@ -22,7 +22,7 @@ RUN python -m deploy.docker.dependencies ledger >/tmp/packages.txt \
 COPY contracts contracts
 COPY ledger_service ledger_service
 # Nothing is compiled at run time, where nothing can be written.
-RUN rm -r pyproject.toml requirements.lock deploy/supply && python -m compileall -q -j 0 /packages /app && chmod -R a+rX /app /packages \
+RUN rm -r requirements.lock deploy/supply && python -m compileall -q -j 0 /packages /app && chmod -R a+rX /app /packages \
  && install -d -o 10001 -g 10001 /data \
  && printf '#!/bin/sh\nexec python -m ledger_service.cli "$@"\n' >/app/ledger && chmod 755 /app/ledger
 

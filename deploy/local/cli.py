@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from contracts.version import VERSION
 from deploy.local.errors import StackError
 from deploy.local.folder import StackState, read_state, running_pid
 from deploy.local.stack import Stack, StackOptions, external_servers
@@ -25,6 +26,21 @@ DOWN_POLL_SECONDS = 0.1
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 Data = Annotated[Path, typer.Option(help="The data folder.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 = a free one.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def usage_stack(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end.")
+    ] = False,
+) -> None:
+    """Everything on this machine."""
 
 
 def _say(text: str) -> None:
