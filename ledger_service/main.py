@@ -22,6 +22,7 @@ from contracts.http_problems import install_problems
 from contracts.http_tracing import TracedRequests
 from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_UNKNOWN
 from contracts.spans import export_spans
+from contracts.version import VERSION
 from contracts.web.pages import page_routes
 from ledger_service.analytics import Analytics
 from ledger_service.api import (
@@ -137,7 +138,10 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     url = settings.database_url
     reads = await _open(stack, "database", lambda: open_pool(url, settings.read_connections_max))
     async with reads.acquire() as connection:
-        await check_schema(connection)
+        if newer := await check_schema(connection):
+            log.warning(
+                "schema_is_newer", migrations=newer, reason=f"version {VERSION} does not know them, and works with them"
+            )
         if await may_rewrite(connection):
             log.warning("log_can_be_rewritten", reason="LEDGER_DATABASE_URL names a role that may update the log")
         if not is_safe(url):

@@ -4,12 +4,17 @@ import asyncio
 from typing import Annotated, Final
 
 import asyncpg
+import structlog
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 
+from contracts.version import VERSION
 from ledger_service.api.access import LedgerRoute
 from ledger_service.services import Services, services
+from ledger_service.store.migrations import MigrationError, check_schema
 from ledger_service.store.pool import UNAVAILABLE
+
+log = structlog.get_logger()
 
 router = APIRouter(route_class=LedgerRoute, tags=["health"])
 
@@ -19,25 +24,31 @@ PROBE_TIMEOUT_SECONDS: Final = 2.0
 
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    return {"status": "alive"}
+    return {"status": "alive", "version": VERSION}
 
 
 @router.get("/readyz", responses={503: {"description": "Names what does not answer"}})
 async def readyz(wired: Annotated[Services, Depends(services)]) -> JSONResponse:
-    """200 when the database and NATS answer, else 503 that names what does not."""
-    parts = {"database": await _database_answers(wired), "nats": wired.nats.is_connected}
-    ready = all(parts.values())
+    """200 when the database and NATS answer, else 503 that names what does not.
+
+    `too new` is a schema that this version of the ledger cannot work with: it decides and records nothing any more.
+    """
+    parts = {"database": await _database_state(wired), "nats": "ok" if wired.nats.is_connected else "down"}
+    ready = set(parts.values()) == {"ok"}
     return JSONResponse(
-        {"status": "ready" if ready else "not ready", **{name: "ok" if ok else "down" for name, ok in parts.items()}},
+        {"status": "ready" if ready else "not ready", **parts},
         status_code=200 if ready else 503,
         headers={} if ready else {"Retry-After": "1"},
     )
 
 
-async def _database_answers(wired: Services) -> bool:
+async def _database_state(wired: Services) -> str:
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_SECONDS), wired.reads.acquire() as connection:
-            await connection.execute("select 1")
+            await check_schema(connection)
+    except MigrationError as error:
+        log.warning("schema_does_not_fit", reason=str(error))
+        return "too new"
     except _DOWN:
-        return False
-    return True
+        return "down"
+    return "ok"

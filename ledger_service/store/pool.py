@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import asyncpg
 
 from ledger_service.store import event_log
+from ledger_service.store.migrations import known_to_sessions
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -84,7 +85,12 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
         max_size=connections_max,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
-        server_settings={"application_name": "ledger-reads", **_INDEX_LOOKUPS_ONLY, **SILENT_CLIENTS},
+        server_settings={
+            "application_name": "ledger-reads",
+            **_INDEX_LOOKUPS_ONLY,
+            **SILENT_CLIENTS,
+            **known_to_sessions(),
+        },
     )
 
 
@@ -104,6 +110,7 @@ async def open_hot_pool(database_url: str, connections_max: int, role: str) -> P
             **_INDEX_LOOKUPS_ONLY,
             **_PLANNED_ONCE,
             **SILENT_CLIENTS,
+            **known_to_sessions(),
         },
     )
 

@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
+from contracts.version import VERSION
 from tests import builders
 from tests.builders import ABSENT, Body, limit, plan
 from tests.servers import Ledger
@@ -242,7 +243,7 @@ async def test_the_documentation_names_every_route(ledger: Ledger) -> None:
 
 
 async def test_a_ledger_that_can_work_says_that_it_lives_and_is_ready(ledger: Ledger) -> None:
-    assert (await ledger.http.get("/livez")).json() == {"status": "alive"}
+    assert (await ledger.http.get("/livez")).json() == {"status": "alive", "version": VERSION}
     ready = await ledger.http.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "database": "ok", "nats": "ok"})
 
