@@ -25,7 +25,7 @@ endif
 endif
 endif
 
-.PHONY: help demo run test promtool browser web lint typecheck format schemas docs docs-serve bench bench-history faults soak containers-test audit sbom lock clean again
+.PHONY: help demo run test promtool browser web lint typecheck format schemas docs docs-serve bench bench-history faults soak containers-test upgrades-test audit sbom lock clean again
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -89,6 +89,9 @@ soak: $(READY) ## A million random checks, each decision verified; MINUTES=60: m
 
 containers-test: $(READY) ## Build both images, and try compose.yaml on the Docker engine: demo, rolling restart (DOCKER_HOST)
 	$(PY) -m pytest -m containers -s $(CONTAINERS_ARGS) tests/containers
+
+upgrades-test: $(READY) ## Upgrade from the release before, go back and forth again, under load; needs the history of git
+	$(PY) -m pytest -m "upgrades or not upgrades" $(UPGRADES_ARGS) tests/upgrades
 
 audit: $(READY) ## Known vulnerabilities in what is locked (asks osv.dev)
 	@$(PY) -m deploy.supply.audit

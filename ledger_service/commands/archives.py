@@ -162,7 +162,7 @@ def _run(work: Callable[[Connection], Awaitable[None]]) -> None:
 
 def _refusing(work: Callable[[Connection], Awaitable[None]]) -> None:
     try:
-        with_database(work)
+        with_database(work, whole_tables=True)
     except (ArchiveRefusedError, ArchiveFileError, RebuildRefusedError, RebuildUnfinishedError) as error:
         raise stop(str(error), "What was done by then stays done; the rest is as it was.") from None
     except pyarrow.ArrowException as error:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from contracts.prices import Moment
 from contracts.problems import FieldError, ProblemError, field_errors
+from contracts.version import VERSION
 from ledger_service.config import Settings
 from ledger_service.store.migrations import MigrationError, check_schema
 from ledger_service.store.pool import UNAVAILABLE, Connection, open_pool
@@ -41,17 +42,25 @@ def messages() -> Console:
     return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH, highlight=False)
 
 
-def with_database(work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    """Runs it on a connection to the ledger's database. Says why, and exits with 1, where there is none."""
-    return asyncio.run(_with_database(work))
+def with_database(work: Callable[[Connection], Awaitable[Result]], *, whole_tables: bool = False) -> Result:
+    """Runs it on a connection to the ledger's database. Says why, and exits with 1, where there is none.
+
+    ``whole_tables``: it works with each column of tables, and so with no schema that is newer than this version.
+    """
+    return asyncio.run(_with_database(work, whole_tables))
 
 
-async def _with_database(work: Callable[[Connection], Awaitable[Result]]) -> Result:
+async def _with_database(work: Callable[[Connection], Awaitable[Result]], whole_tables: bool) -> Result:
     try:
         pool = await open_pool(Settings().database_url, 1)
         try:
             async with pool.acquire() as connection:
-                await check_schema(connection)
+                newer = await check_schema(connection)
+                if newer and whole_tables:
+                    raise MigrationError(
+                        f"the database has {', '.join(newer)}, which version {VERSION} does not know: "
+                        "run this command with the version that applied them"
+                    )
                 return await work(connection)
         finally:
             await pool.close()

@@ -57,7 +57,7 @@ def verify(
     scope = _scope(account_id, projection)
     sealed = not seals or verify_and_show(None, None, stream=True, processes=jobs).holds
     begin = time.monotonic()
-    counts = with_database(lambda connection: _verify(connection, scope, jobs, as_json))
+    counts = with_database(lambda connection: _verify(connection, scope, jobs, as_json), whole_tables=True)
     elapsed = time.monotonic() - begin
     if not as_json:
         _say_what_is_trusted(scope)
@@ -137,7 +137,7 @@ def rebuild(
     scope = _scope(account_id, projection)
     begin = time.monotonic()
     try:
-        done = with_database(lambda connection: _rebuild(connection, scope, jobs))
+        done = with_database(lambda connection: _rebuild(connection, scope, jobs), whole_tables=True)
     except rebuilding.RebuildRefusedError as error:
         raise stop(str(error), "Nothing was changed.") from None
     except rebuilding.RebuildUnfinishedError as error:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
 
 _LOCK: Final = 7_205_759_403_792_794  # any number that nobody else uses in this database
+#: Of one migration, which may lose against services that run.
+ATTEMPTS_MAX: Final = 5
 _WORKS_WITH: Final = re.compile(r"\A-- works with: ([0-9]{4})$", re.MULTILINE)
 
 
@@ -68,7 +70,7 @@ async def migrate(database_url: str) -> list[str]:
     """Applies what is missing and answers its names. Safe to run again, and from several processes at once.
 
     Where the schema is newer than this code, and this code can work with it, nothing is done. Raises MigrationError
-    where an applied migration was edited, or this code is too old for the schema.
+    where an applied migration was edited, this code is too old for the schema, or PostgreSQL refuses a migration.
     """
     connection = await asyncpg.connect(database_url)
     try:
@@ -79,12 +81,28 @@ async def migrate(database_url: str) -> list[str]:
         have = {one.name for one in applied}
         missing = [migration for migration in _read() if migration.name not in have]
         for migration in missing:
-            async with connection.transaction():
-                await note_applied(connection, migration.name, migration.digest, migration.works_with)
-                await connection.execute(migration.sql)
+            await _apply(connection, migration)
         return [migration.name for migration in missing]
     finally:
         await connection.close()
+
+
+async def _apply(connection: "Connection", migration: Migration) -> None:
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        try:
+            async with connection.transaction():
+                await note_applied(connection, migration.name, migration.digest, migration.works_with)
+                await connection.execute(migration.sql)
+        except asyncpg.DeadlockDetectedError as error:
+            # Services go on meanwhile, and take their locks in an order of their own.
+            if attempt == ATTEMPTS_MAX:
+                raise MigrationError(
+                    f"{migration.name} lost against running services {attempt} times: {error}"
+                ) from None
+        except asyncpg.PostgresError as error:
+            raise MigrationError(f"{migration.name} failed, and nothing of it was applied: {error}") from error
+        else:
+            return
 
 
 async def _make_record(connection: "Connection") -> None:

@@ -15,6 +15,7 @@ from ledger_service.store.pool import Connection, open_pool
 from ledger_service.store.schema_record import FIRST_RELEASE, note_applied
 from tests import builders
 from tests.builders import completed, limit
+from tests.commands import ledger_command
 from tests.servers import Ledger, as_role, as_service, eventually
 
 NEWER = "9999_of_tomorrow.sql"
@@ -38,6 +39,18 @@ async def test_a_newer_schema_that_leaves_this_version_at_work_is_worked_with(
     finally:
         await connection.close()
     assert await migrate(database_url) == []
+
+
+async def test_commands_that_work_with_whole_tables_want_the_version_that_knows_them(
+    database: Connection, database_url: str
+) -> None:
+    await apply(database, works_with=FIRST_RELEASE)
+    for command in ("verify", "rebuild"):
+        done = await ledger_command(as_service(database_url), command)
+        assert done.exit_code == 1
+        assert NEWER in done.output
+        assert "run this command with the version that applied them" in " ".join(done.output.split())
+    assert (await ledger_command(as_service(database_url), "tokens", "list")).exit_code == 0
 
 
 async def test_a_ledger_starts_on_it_and_serves(database: Connection, ledger: Ledger) -> None:

@@ -107,11 +107,10 @@ class Fleet:
         for one in self.ledgers:
             one._settings["LEDGER_PORT"] = str(one.port)
         for n in range(1, images + 1):
-            # One asks the ledger of its number over HTTP; the last of several over NATS, where any ledger answers.
+            # Each asks the ledger of its number: what one that is away does to its customers is part of it.
             settings = {
                 **self._image_nats,
                 "IMAGE_LEDGER_URL": self.ledgers[min(n, ledgers) - 1].url,
-                "IMAGE_CHECK_TRANSPORT": "nats" if n > 1 else "http",
                 "IMAGE_LEDGER_TOKEN": TOKEN,
                 "IMAGE_CONFIRM_AFTER_SECONDS": "2",
                 "IMAGE_PROVIDER_TIMEOUT_SECONDS": "5",

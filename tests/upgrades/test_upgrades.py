@@ -6,7 +6,8 @@ again, and begins at older schemas, too.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -18,11 +19,12 @@ from contracts.subjects import subject_of
 from tests import builders
 from tests.builders import limit, plan
 from tests.containers.load import Load
+from tests.e2e.driver import AccountClient, StackProcess
 from tests.servers import TLS, eventually
 from tests.tokens import AUTHORIZED
-from tests.upgrades.fleet import Fleet, fleet_in
+from tests.upgrades.fleet import Fleet, Service, fleet_in
 from tests.upgrades.load import Direct, asked_again, differences, quiet
-from tests.upgrades.versions import Version, newest_release, present, released
+from tests.upgrades.versions import Version, find, future, newest_release, present, released
 
 IMAGE_ACCOUNTS: Final = ("atelier", "bureau")
 DIRECT_ACCOUNTS: Final = ("cabinet", "depot")
@@ -157,7 +159,23 @@ async def books_are_right(ordeal: Ordeal, by: Version) -> None:
     assert int((await fleet.fetch("select count(*) from seals"))[0][0]) > 1
 
 
+#: Of a version to come: what most migrations do, and what leaves the code of today at work.
+EXPANDS: Final = """-- works with: {schema}
+create table of_tomorrow (account_id text primary key);
+alter table usage_log add column of_tomorrow text;
+alter table accounts add column of_tomorrow text not null default 'x';
+create index decisions_of_tomorrow on decisions (account_id, state);
+"""
+
+
+def of_tomorrow(before: Version, folder: Path) -> Version:
+    sql = EXPANDS.format(schema=before.schema)
+    return future(folder, "9998_expands.sql", sql, column_in=("usage_log", "accounts"))
+
+
 async def test_from_the_release_before_to_this_version_and_back(before: Version, tmp_path: Path) -> None:
+    """On a schema that is newer than both: whatever migrations this version has, and one more."""
+    schema = of_tomorrow(before, tmp_path)
     with fleet_in(tmp_path) as fleet:
         [ledger], [image] = fleet.ledgers, fleet.images
         await fleet.migrate(before)
@@ -168,13 +186,173 @@ async def test_from_the_release_before_to_this_version_and_back(before: Version,
             await ordeal.poison()
             await ordeal.some_work()
             await ordeal.cut_off()
-            await fleet.migrate(present())
+            assert "9998_expands.sql" in await fleet.migrate(schema)
             await ledger.start_as(present())
             await image.start_as(present())
             await ordeal.hold()
             await ordeal.some_work()
-            # Back, on the schema of this version.
+            # Back; the schema stays.
             await ledger.replace_by(before)
             await image.replace_by(before)
             await ordeal.some_work()
+            await books_are_right(ordeal, schema)
+
+
+# --- make upgrades-test ---
+
+
+async def replace(services: Iterable[Service], version: Version, ordeal: Ordeal) -> None:
+    """One after the other, while customers go on."""
+    for service in services:
+        await service.replace_by(version)
+        await ordeal.some_work(8)
+
+
+@pytest.mark.upgrades
+async def test_two_of_each_there_back_and_there_again_one_after_the_other(before: Version, tmp_path: Path) -> None:
+    """Versions are mixed at every step, on a schema that is newer than both; and services die in between."""
+    schema, now = of_tomorrow(before, tmp_path), present()
+    with fleet_in(tmp_path, ledgers=2, images=2) as fleet:
+        await fleet.migrate(before)
+        for service in fleet.services:
+            await service.start_as(before)
+        async with customers(fleet) as ordeal:
+            await ordeal.hold()
+            await ordeal.poison()
+            await ordeal.some_work()
+            await ordeal.cut_off()
+            for service in fleet.services:
+                await service.start_as(before)
+            # Now while everything runs.
+            assert "9998_expands.sql" in await fleet.migrate(schema)
+            await ordeal.some_work()
+            await ordeal.hold()
+            await replace(fleet.ledgers, now, ordeal)
+            await replace(fleet.images, now, ordeal)
+            await ordeal.hold()
+            await replace(fleet.images, before, ordeal)
+            await replace(fleet.ledgers, before, ordeal)
+            # What runs `ledger migrate` at each start, as containers do, does no harm with the version before.
+            assert "up to date" in await fleet.migrate(before)
+            await ordeal.cut_off()
+            assert "of a newer version" in await fleet.migrate(now)
+            for service in fleet.services:
+                await service.start_as(now)
+            await ordeal.some_work()
+            await books_are_right(ordeal, schema)
+
+
+@pytest.mark.upgrades
+async def test_from_before_there_were_rollups(tmp_path: Path) -> None:
+    """Ledgers that would not fill them are stopped first; image services go on, and say that the ledger is away."""
+    early = released(find("0.0.9"), tmp_path)
+    with fleet_in(tmp_path, ledgers=1, images=2) as fleet:
+        [ledger] = fleet.ledgers
+        await fleet.migrate(early)
+        for service in fleet.services:
+            await service.start_as(early)
+        async with customers(fleet) as ordeal:
+            await ordeal.hold()
+            await ordeal.poison()
+            await ordeal.some_work(30)
+            await ordeal.cut_off()
+            for image in fleet.images:
+                image.launch_as(early)
+            said = await fleet.migrate(present())
+            assert "0013_usage_hourly.sql" in said
+            rows = "select sum(calls)::int from usage_hourly"
+            assert (await fleet.fetch(rows))[0][0] > 0, "the migration had nothing to fill the rollups with"
+            await ledger.start_as(present())
+            await ordeal.some_work()
+            await replace(fleet.images, present(), ordeal)
+            done = await asyncio.to_thread(fleet.run, early, "migrate")
+            assert done.returncode == 1, "there is no way back"
             await books_are_right(ordeal, present())
+
+
+#: What older ledgers would not keep up: a table of what is in the log.
+ADDS_A_PROJECTION: Final = """
+create table of_tomorrow (account_id text primary key, events bigint not null);
+insert into of_tomorrow select account_id, count(*) from event_log group by account_id;
+"""
+
+
+@pytest.mark.upgrades
+async def test_ledgers_of_the_release_before_cannot_write_beside_a_projection_that_they_do_not_know(
+    before: Version, tmp_path: Path
+) -> None:
+    schema = future(tmp_path, "9998_adds_a_projection.sql", ADDS_A_PROJECTION)
+    events = "select account_id, count(*) as events from event_log group by account_id order by account_id"
+    with fleet_in(tmp_path, ledgers=2, images=1) as fleet:
+        await fleet.migrate(before)
+        for service in fleet.services:
+            await service.start_as(before)
+        async with customers(fleet) as ordeal:
+            await ordeal.hold()
+            await ordeal.poison()
+            await ordeal.some_work()
+            await fleet.migrate(schema)
+            # They run, they are asked, and they write nothing.
+            await asyncio.sleep(2)
+            assert all(one.running for one in fleet.ledgers)
+            projected = await fleet.fetch("select account_id, events from of_tomorrow order by account_id")
+            assert [tuple(row) for row in projected] == [tuple(row) for row in await fleet.fetch(events)]
+            # Nor does this version, until it is one that knows.
+            fleet.ledgers[0].kill()
+            fleet.ledgers[0].launch_as(present())
+            await eventually(lambda: fleet.ledgers[0].exit_code() is not None, "it refuses to start")
+            assert "start version 99.0.0 or newer" in fleet.ledgers[0].log_path.read_text()
+            for one in fleet.ledgers:
+                await one.replace_by(schema)
+            await ordeal.some_work()
+            await fleet.images[0].replace_by(schema)
+            await ordeal.some_work()
+            await books_are_right(ordeal, schema)
+
+
+@pytest.mark.upgrades
+def test_a_data_folder_of_the_release_before_is_taken_over_by_usage_stack_and_given_back(
+    before: Version, tmp_path: Path
+) -> None:
+    """`make run` on the folder of an older clone, after a power cut, and again on the older one."""
+    asked: list[str] = []
+    for number, version in enumerate((before, present(), before, present())):
+        stack = StackProcess(tmp_path / "data", version.environment)
+        stack.start((sys.executable, "-m", "deploy.local.cli", "up", "--data", str(stack.data), *FREE_PORTS))
+        try:
+            asyncio.run(one_visit(stack, number, asked))
+        finally:
+            stack.kill_all()
+
+
+FREE_PORTS: Final = ("--ledger-port", "0", "--image-port", "0")
+
+
+async def one_visit(stack: StackProcess, number: int, asked: list[str]) -> None:
+    """What was asked before is asked again, and is there once; then new operations, which a kill cuts short."""
+    async with httpx.AsyncClient(headers=stack.headers, timeout=REQUEST_SECONDS, trust_env=False) as http:
+        client = AccountClient(stack, http, "visitor")
+        if number == 0:
+            await client.put_on_plan(limit(maximum=10**6, window="lifetime"))
+        await asyncio.gather(*(until_answered(client, user) for user in asked))
+        await stack.quiet()
+        found = await stack.fetch("select user_id, count(*) as charged from usage_log group by user_id")
+        assert {row["user_id"]: row["charged"] for row in found} == dict.fromkeys(asked, 1)
+        users = [f"visit-{number}-{one}" for one in range(8)]
+        asked += users
+        for user in users[:4]:
+            await until_answered(client, user)
+        hasty = [asyncio.create_task(until_answered(client, user)) for user in users[4:]]
+        await asyncio.sleep(0.05)
+        stack.kill_all()
+        for task in hasty:
+            task.cancel()
+        await asyncio.gather(*hasty, return_exceptions=True)
+
+
+async def until_answered(client: AccountClient, user: str) -> None:
+    """With what became of it, done or failed: the same key is sent until then."""
+    headers = {"X-User-Id": user, "Idempotency-Key": user}
+    async with asyncio.timeout(60):
+        while (await client.generate(headers=headers)).status_code not in (200, 502):  # noqa: ASYNC110 - each look is a request
+            await asyncio.sleep(0.2)

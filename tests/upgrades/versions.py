@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -71,12 +72,19 @@ def present() -> Version:
     return Version("this", REPOSITORY, VERSION)
 
 
-def future(folder: Path, migration: str, sql: str) -> Version:
-    """The code at hand with one more migration, as version 99.0.0."""
+def future(folder: Path, migration: str, sql: str, *, column_in: Sequence[str] = ()) -> Version:
+    """The code at hand with one more migration, as version 99.0.0.
+
+    ``column_in``: projections to which that adds the column of_tomorrow, which this code then knows.
+    """
     tree = folder / "99.0.0"
-    if not tree.exists():
-        for name in PACKAGES[:-1]:
-            shutil.copytree(REPOSITORY / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in PACKAGES[:-1]:
+        shutil.copytree(REPOSITORY / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tree / "pyproject.toml").write_text('[project]\nname = "usage-ledger"\nversion = "99.0.0"\n')
     (tree / MIGRATIONS / migration).write_text(sql)
+    for name in column_in:
+        declaration = tree / "ledger_service" / "projections" / f"{name}.py"
+        known = declaration.read_text().replace("Projection(\n", 'Projection(\n    untold=("of_tomorrow",),\n', 1)
+        assert "of_tomorrow" in known
+        declaration.write_text(known)
     return Version("next", tree, "99.0.0")
