@@ -12,6 +12,9 @@ BOOTSTRAP := deploy/local/bootstrap.sh
 CODE := contracts ledger_service image_service deploy tests
 
 export PYTHON UPGRADE UV_VERSION
+# A run of the tests starts hundreds of Pythons: where the environment forbids to keep what they compile, each compiles
+# all of our packages and everybody's anew, for two seconds and more.
+unexport PYTHONDONTWRITEBYTECODE
 
 # A .venv/ that was made for another interpreter, or copied along with the folder, is made again.
 ifneq ($(wildcard $(READY)),)
