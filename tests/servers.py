@@ -47,6 +47,7 @@ from ledger_service.store.migrations import migrate
 from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import create_stream
 from tests.builders import ACCOUNT, PLAN, Body, account, plan
+from tests.memory import folder_in_memory
 from tests.tokens import AUTHORIZED, make_token_known
 
 POSTGRES_IMAGE: Final = "postgres:18"
@@ -128,12 +129,13 @@ def postgres_server(source: Source, folder: Path) -> Iterator[str]:
             with container:
                 yield container.get_connection_url()
         case Source.WHEELS:
-            server = PostgresServer(folder / "postgres", durable=False, settings=POSTGRES_SETTINGS)
-            try:
-                server.start()
-                yield server.url_of("postgres")
-            finally:
-                server.stop()
+            with folder_in_memory(folder) as place:
+                server = PostgresServer(place / "postgres", durable=False, settings=POSTGRES_SETTINGS)
+                try:
+                    server.start()
+                    yield server.url_of("postgres")
+                finally:
+                    server.stop()
 
 
 @contextmanager
@@ -153,12 +155,13 @@ def nats_server(source: Source, folder: Path) -> Iterator[str]:
             with NatsContainer(NATS_IMAGE, jetstream=True) as container:
                 yield container.nats_uri()
         case Source.WHEELS:
-            server = NatsServer(folder / "nats")
-            try:
-                server.start()
-                yield server.url
-            finally:
-                server.stop()
+            with folder_in_memory(folder) as place:
+                server = NatsServer(place / "nats")
+                try:
+                    server.start()
+                    yield server.url
+                finally:
+                    server.stop()
 
 
 def _given(server: str) -> str:
