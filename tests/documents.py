@@ -59,6 +59,8 @@ NOT_RUN: Final = (
         f"{GUIDES}/containers.md", "docker compose", "needs a container engine: `make containers-test` does the same"
     ),
     NotRun(f"{GUIDES}/containers.md", "compose=", "the same; make containers-test restarts all of it under load"),
+    NotRun(f"{GUIDES}/containers.md", "overlay=", "needs a cluster; tests/unit/test_kubernetes.py reads the manifests"),
+    NotRun(f"{GUIDES}/upgrades.md", "-- works with", "a migration, as an example; tests/upgrades applies one like it"),
     NotRun(f"{GUIDES}/exports.md", "import pandas", "needs pandas, DuckDB and Polars, no dependencies of ours"),
     NotRun(
         f"{GUIDES}/faults.md", "make faults", "takes minutes to hours; it is itself a run of tests, those marked so"

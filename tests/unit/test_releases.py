@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.version import Version
 from typer.testing import CliRunner
 
@@ -45,6 +46,11 @@ def test_an_installed_version_is_that_of_its_metadata(tmp_path: Path) -> None:
         [sys.executable, "-P", "-c", say], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True
     )
     assert done.stdout == "7.8.9\n"
+
+
+def test_the_production_overlay_takes_the_newest_release() -> None:
+    overlay = yaml.safe_load((ROOT / "deploy/kubernetes/overlays/production/kustomization.yaml").read_text())
+    assert {image["newTag"] for image in overlay["images"]} == {NEWEST.version}
 
 
 def test_this_version_is_newer_than_every_release_or_one_of_them() -> None:
