@@ -1,7 +1,7 @@
 """How stored usage is shown: rows and cells → the bodies of the query API."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -25,12 +25,12 @@ def json_response(view: Json) -> Response:
 
 
 def usage_view(
-    account_id: str, period: str, cells: list[SummaryCell], limits: list[Json], late: list[SummaryCell] | None = None
+    account_id: str, month: date, cells: list[SummaryCell], limits: list[Json], late: list[SummaryCell] | None = None
 ) -> Json:
     """The usage summary; ``late``: what of it was late, where that is asked for."""
     view = {
         "account_id": account_id,
-        "period": period,
+        "period": f"{month:%Y-%m}",
         "totals": _totals(totals_of(cells)),
         "by_operation": _group(totals_by(cells, lambda cell: cell.operation)),
         "by_provider": _group(totals_by(cells, lambda cell: cell.provider)),

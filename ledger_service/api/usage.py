@@ -1,5 +1,6 @@
 """What an account used: summary with limits, and the usage log."""
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -7,17 +8,26 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from contracts.events import FreeText, Moment
 from contracts.identifiers import ModelName, Name, OperationType
+from contracts.periods import first_day
 from contracts.problems import NOT_FOUND, ProblemError
 from ledger_service.api.access import LedgerRoute
-from ledger_service.api.moments import Demanded, reading
-from ledger_service.domain.decide import claims_of_account, limit_state, standing
+from ledger_service.api.moments import Demanded, at_once, reading
+from ledger_service.domain.counters import Balance, CounterKey
+from ledger_service.domain.decide import Claim, claims_of_account, limit_state, standing
 from ledger_service.services import Services, services
 from ledger_service.standings import balances_for, make_missing
 from ledger_service.store.accounts import find_account
 from ledger_service.store.archives import refuse_archived, usage_log_begins
-from ledger_service.store.terms import read_terms
-from ledger_service.store.usage import UsageLogFilter, read_summary, read_usage_log, sum_usage_log
-from ledger_service.usage_views import decode_cursor, json_response, usage_log_view, usage_view
+from ledger_service.store.terms import TermsCache, read_terms
+from ledger_service.store.usage import (
+    Present,
+    UsageLogFilter,
+    read_present,
+    read_summary,
+    read_usage_log,
+    sum_usage_log,
+)
+from ledger_service.usage_views import Json, decode_cursor, json_response, usage_log_view, usage_view
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/accounts/{account_id}", tags=["usage"])
 
@@ -41,11 +51,18 @@ async def read_usage(
     Limits are shown for the windows that hold now, or, for an earlier month, for those that held at its end. With
     ``late_after``, ``late`` has how much of the totals was recorded after that moment: what a report as of then lacked.
     """
+    month = None if period is None else first_day(period)
+    if demand.as_of is None and demand.min_position is None and late_after is None:
+        seen, present = await at_once(
+            wired, lambda connection: read_present(connection, account_id, month, wired.default_plan_id)
+        )
+        view = _present_view(account_id, present, seen.now, wired.terms)
+        if view is not None:
+            return seen.tell(json_response(view))
     async with reading(wired, demand) as read:
-        chosen = period or f"{read.now:%Y-%m}"
-        month = date.fromisoformat(f"{chosen}-01")
+        month = month or read.now.date().replace(day=1)
         if await find_account(read.known, account_id) is None:
-            raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
+            raise _unknown(account_id)
         is_past = read.as_of is not None
         begins = await usage_log_begins(read.connection)
         if is_past or late_after is not None:
@@ -67,8 +84,28 @@ async def read_usage(
             claims = [claim for claim in claims if claim not in balances.missing]
             balances = balances._replace(missing=[])
     await make_missing(wired.reads, account_id, balances)
-    limits = [limit_state(claim, standing(claim, balances.of), 0) for claim in claims]
-    return read.tell(json_response(usage_view(account_id, chosen, cells, limits, late)))
+    return read.tell(json_response(usage_view(account_id, month, cells, _limits(claims, balances.of), late)))
+
+
+def _present_view(account_id: str, present: Present, now: datetime, remembered: TermsCache) -> Json | None:
+    """None where more has to be read: terms that changed, or counters that are of other windows or not there yet."""
+    if not present.is_known:
+        raise _unknown(account_id)
+    terms = remembered.remembered(present.terms)
+    if terms is None:
+        return None
+    claims = claims_of_account(account_id, terms, _moment_in(present.month, now))
+    if any(key not in present.balances for claim in claims for key in claim.keys):
+        return None
+    return usage_view(account_id, present.month, present.cells, _limits(claims, present.balances))
+
+
+def _limits(claims: Iterable[Claim], balances: Mapping[CounterKey, Balance]) -> list[Json]:
+    return [limit_state(claim, standing(claim, balances), 0) for claim in claims]
+
+
+def _unknown(account_id: str) -> ProblemError:
+    return ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
 
 
 def _moment_in(month: date, now: datetime) -> datetime:

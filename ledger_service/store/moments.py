@@ -11,6 +11,8 @@ from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from ledger_service.store.pool import Connection, Pool
 
 SQL: Final = load(__name__)
@@ -47,6 +49,11 @@ async def committing(connection: "Connection") -> int:
     return int(await connection.fetchval(SQL["committing"]))
 
 
+def snapshot_of(row: "asyncpg.Record") -> Snapshot:
+    """Of a row with the columns ``xmin`` and ``read_at`` of `snapshot`."""
+    return Snapshot(int(row["xmin"]) - 1, row["read_at"])
+
+
 class _Patience:
     """Waits in growing steps until its time is over."""
 
@@ -79,18 +86,20 @@ async def snapshot(pool: "Pool", demand: Demand) -> "AsyncIterator[tuple[Connect
     while True:
         async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             [row] = await connection.fetch(SQL["snapshot"], wanted)
-            position = int(row["xmin"]) - 1
+            seen = snapshot_of(row)
             if row["is_reached"]:
-                yield connection, Snapshot(position, row["read_at"])
+                yield connection, seen
                 return
             is_absent = row["is_beyond"] and not await connection.fetchval(SQL["is_running"], wanted)
             absent = absent + 1 if is_absent else 0  # twice, as it may have ended since the snapshot
         if absent > 1:
-            detail = f"this ledger is at {position} and never was at {wanted}: was it put back to an earlier state?"
-            raise ProblemError(POSITION_UNKNOWN, detail, position=str(position), min_position=wanted)
+            detail = (
+                f"this ledger is at {seen.position} and never was at {wanted}: was it put back to an earlier state?"
+            )
+            raise ProblemError(POSITION_UNKNOWN, detail, position=str(seen.position), min_position=wanted)
         if not await patience.wait() and not absent:
-            detail = f"reached is {position}, and not yet {wanted}"
-            raise ProblemError(POSITION_NOT_REACHED, detail, position=str(position), min_position=wanted)
+            detail = f"reached is {seen.position}, and not yet {wanted}"
+            raise ProblemError(POSITION_NOT_REACHED, detail, position=str(seen.position), min_position=wanted)
 
 
 async def _settle(pool: "Pool", as_of: datetime, patience: _Patience) -> None:

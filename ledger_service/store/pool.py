@@ -85,6 +85,7 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
         max_size=connections_max,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
+        reset=nothing_to_reset,
         server_settings={
             "application_name": "ledger-reads",
             **_INDEX_LOOKUPS_ONLY,

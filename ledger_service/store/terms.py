@@ -35,6 +35,16 @@ class _Additions(NamedTuple):
 _NO_ADDITIONS: Final = _Additions(0)
 
 
+class _KnownPlan(NamedTuple):
+    """A plan (None: there is none by that id), and which of its limits select what."""
+
+    plan: PlanStored | None
+    selected: Selected
+
+
+_NO_PLAN: Final = _KnownPlan(None, {})
+
+
 class TermsCache:
     """Plans by id, and overrides and grants by account, each with its version: an older one is read again. Calendars
     too, so that accounts with the same one share what it remembers."""
@@ -44,7 +54,7 @@ class TermsCache:
     def __init__(self, *, is_exact: bool = False) -> None:
         """``is_exact``: never what came after the connection's snapshot, for answers that are of one moment."""
         self._is_exact = is_exact
-        self._plans: dict[str, tuple[PlanStored, Selected]] = {}
+        self._plans: dict[str, _KnownPlan] = {}
         self._additions: dict[str, _Additions] = {}
         self._calendars: dict[tuple[str, date], Calendar] = {}
 
@@ -57,18 +67,28 @@ class TermsCache:
             additions |= await self._load(connection, changed)
         found = {}
         for row in rows:
-            plan, selected = await self._plan(connection, row["plan_id"], row["plan_version"])
-            added = additions[row["account_id"]]
-            found[row["account_id"]] = Terms(
-                plan_id=row["plan_id"],
-                plan=plan,
-                calendar=self._calendar(row["time_zone"], row["billing_anchor"]),
-                plan_version=None if plan is None else plan.version,
-                overrides=added.overrides,
-                grants=added.grants,
-                selected=selected,
-            )
+            plan = await self._plan(connection, row["plan_id"], row["plan_version"])
+            found[row["account_id"]] = self._terms(row, plan, additions[row["account_id"]])
         return found
+
+    def remembered(self, row: "asyncpg.Record") -> Terms | None:
+        """The same for one row, of what is remembered alone; None where something would have to be read."""
+        if self._is_behind(row):
+            return None
+        plan = self._remembered_plan(row["plan_id"], row["plan_version"])
+        return None if plan is None else self._terms(row, plan, self._additions.get(row["account_id"], _NO_ADDITIONS))
+
+    def _terms(self, row: "asyncpg.Record", known: _KnownPlan, added: _Additions) -> Terms:
+        plan, selected = known
+        return Terms(
+            plan_id=row["plan_id"],
+            plan=plan,
+            calendar=self._calendar(row["time_zone"], row["billing_anchor"]),
+            plan_version=None if plan is None else plan.version,
+            overrides=added.overrides,
+            grants=added.grants,
+            selected=selected,
+        )
 
     def _calendar(self, time_zone: str, billing_anchor: date) -> Calendar:
         known = self._calendars.get((time_zone, billing_anchor))
@@ -95,25 +115,31 @@ class TermsCache:
         self._additions |= loaded
         return loaded
 
-    async def _plan(
-        self, connection: "Connection", plan_id: str | None, version: int | None
-    ) -> tuple[PlanStored | None, Selected]:
-        """The plan of that version, or a newer one that came meanwhile; None where there is no plan by that id.
+    async def _plan(self, connection: "Connection", plan_id: str | None, version: int | None) -> _KnownPlan:
+        """The plan of that version, or a newer one that came meanwhile; None where there is no plan by that id."""
+        remembered = self._remembered_plan(plan_id, version)
+        if remembered is not None:
+            return remembered
+        assert plan_id is not None
+        plan = await find_plan(connection, plan_id)
+        if plan is None:
+            return _NO_PLAN
+        if len(self._plans) >= self._ENTRIES_MAX:
+            self._plans.clear()
+        self._plans[plan_id] = read = _KnownPlan(plan, {})
+        return read
 
-        A version of None asks again: the plan may have come after the statement that looked for it began.
-        """
+    def _remembered_plan(self, plan_id: str | None, version: int | None) -> _KnownPlan | None:
+        """A version of None is to be asked about again: the plan may have come after the statement that looked for it
+        began."""
         if plan_id is None:
-            return None, {}
+            return _NO_PLAN
         cached = self._plans.get(plan_id)
-        is_known = cached is not None and version is not None and cached[0].version >= version
-        if cached is None or not is_known or (self._is_exact and cached[0].version != version):
-            plan = await find_plan(connection, plan_id)
-            if plan is None:
-                return None, {}
-            if len(self._plans) >= self._ENTRIES_MAX:
-                self._plans.clear()
-            cached = self._plans[plan_id] = (plan, {})
-        return cached
+        if cached is None or cached.plan is None or version is None:
+            return None
+        known = cached.plan.version
+        is_good = known == version if self._is_exact else known >= version
+        return cached if is_good else None
 
 
 class Locked(NamedTuple):

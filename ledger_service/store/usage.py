@@ -3,10 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
+from ledger_service.domain.counters import ACCOUNT_SCOPE_KEY, Balance, CounterKey
+from ledger_service.domain.periods import END_OF_TIME
 from ledger_service.domain.usage import SummaryCell
+from ledger_service.store.moments import Snapshot, snapshot_of
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
+
+_CELLS: Final = ("operations", "providers", "models", "calls", "units", "costs_nanos", "failures")
+_COUNTERS: Final = ("period_ends", "period_starts", "counter_ids", "settled", "held")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,32 @@ class UsageLogFilter:
     endpoint: str | None = None
     recorded_start: datetime | None = None
     recorded_end: datetime | None = None
+
+
+class Present(NamedTuple):
+    """What is known of an account now; ``terms`` is for a TermsCache. ``balances`` are those of its counters that most
+    limits look at: one that is not there may exist or not."""
+
+    month: date
+    is_known: bool
+    terms: "asyncpg.Record"
+    cells: list[SummaryCell]
+    balances: dict[CounterKey, Balance]
+
+
+async def read_present(
+    connection: "Connection", account_id: str, month: date | None, default_plan_id: str | None
+) -> tuple[Snapshot, Present]:
+    """The account, and its totals of a month (its first day; None = the current one), in one statement: of one
+    snapshot, whether or not there is a transaction around it."""
+    [row] = await connection.fetch(SQL["present"], account_id, month, default_plan_id, END_OF_TIME)
+    cells = map(SummaryCell, *(row[name] or () for name in _CELLS))
+    counters = zip(*(row[name] or () for name in _COUNTERS), strict=True)
+    balances = {
+        CounterKey(account_id, ACCOUNT_SCOPE_KEY, end, start, counter_id): Balance(settled, held)
+        for end, start, counter_id, settled, held in counters
+    }
+    return snapshot_of(row), Present(row["month"], row["is_known"], row, list(cells), balances)
 
 
 async def read_summary(connection: "Connection", account_id: str, month: date) -> list[SummaryCell]:

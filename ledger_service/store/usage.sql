@@ -21,6 +21,57 @@ where $3::timestamptz is null or recorded_at > $3
 group by operation, provider, model
 order by operation, provider, model
 
+-- name: present
+-- Of the account $1 now, in one statement and so of one snapshot: its terms as in terms.sql ($3: the default plan), what
+-- it used in the month $2 (null: the current one), in columns, and the counters of the account as a whole that most
+-- limits look at: those of windows that hold at the month's last moment or now. None but a lifetime ($4: its end) is
+-- longer than 31 days and the hour of a clock's change; what other counters are needed is for others to find. xmin,
+-- read_at and the lock are as in moments.sql.
+with seen as materialized (
+    select pg_snapshot_xmin(pg_current_snapshot())::text as xmin, clock_timestamp() as read_at,
+           pg_advisory_xact_lock_shared(7205759403792801)
+),
+asked as materialized (
+    select s.xmin, s.read_at, m.month,
+           least(greatest(s.read_at, m.month::timestamp at time zone 'UTC'),
+                 (m.month + interval '1 month') at time zone 'UTC' - interval '1 microsecond') as moment
+    from seen s
+    cross join lateral (select coalesce($2, date_trunc('month', s.read_at at time zone 'UTC')::date)) m (month)
+)
+select q.xmin, q.read_at, q.month, a.account_id is not null as is_known, $1 as account_id,
+       coalesce(a.plan_id, $3) as plan_id, coalesce(a.time_zone, 'UTC') as time_zone,
+       coalesce(a.billing_anchor, '2000-01-01') as billing_anchor, coalesce(a.limits_version, 0) as limits_version,
+       p.version as plan_version, u.operations, u.providers, u.models, u.calls, u.units, u.costs_nanos, u.failures,
+       c.period_ends, c.period_starts, c.counter_ids, c.settled, c.held
+from asked q
+left join accounts a on a.account_id = $1
+left join plans p on p.plan_id = coalesce(a.plan_id, $3)
+cross join lateral (
+    select array_agg(r.operation) as operations, array_agg(r.provider) as providers, array_agg(r.model) as models,
+           array_agg(r.calls) as calls, array_agg(r.units) as units, array_agg(r.cost_nanos) as costs_nanos,
+           array_agg(r.failures) as failures
+    from (
+        select operation, provider, model, calls, units, cost_nanos, failures
+        from usage_summary
+        where account_id = $1 and period = q.month
+        order by operation, provider, model
+    ) r
+) u
+cross join lateral (
+    select array_agg(k.period_end) as period_ends, array_agg(k.period_start) as period_starts,
+           array_agg(k.counter_id) as counter_ids, array_agg(k.settled) as settled, array_agg(k.held) as held
+    from (
+        select period_end, period_start, counter_id, settled, held
+        from counters
+        where account_id = $1 and scope_key = 'account'
+          and period_end > q.moment and period_end <= q.moment + interval '32 days' and period_start <= q.moment
+        union all
+        select period_end, period_start, counter_id, settled, held
+        from counters
+        where account_id = $1 and scope_key = 'account' and period_end = $4 and period_start <= q.moment
+    ) k
+) c
+
 -- name: log_page
 -- Newest first, after the cursor ($13, $14) where there is one.
 select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
