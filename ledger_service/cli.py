@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "backtest": "backtests:backtest",
     "close-gap": "gaps:close_gap",
     "dead-letters": "dead_letters:app",
+    "doctor": "doctor:doctor",
     "export": "exports:export",
     "import-alwrity": "alwrity:import_alwrity",
     "migrate": "migration:migrate",

@@ -20,6 +20,7 @@ from nats.js.errors import NotFoundError
 
 from contracts.access.nats_access import NatsAccess, close_client
 from contracts.subjects import INGEST_CONSUMER, SEALS, SEALS_STREAM, STREAM, STREAM_SUBJECTS
+from ledger_service.domain.doctor.facts import Difference
 
 log = structlog.get_logger()
 
@@ -30,6 +31,9 @@ ACK_WAIT_SECONDS: Final = 10
 #: Delivered and not yet acknowledged, over all ledger processes.
 ACK_PENDING_MAX: Final = 50_000
 DUPLICATE_WINDOW_SECONDS: Final = 120
+#: What a ledger reads back when it starts, and will not do without.
+STREAM_SETTINGS: Final = ("retention", "discard", "storage", "deny_delete", "deny_purge", "max_age")
+CONSUMER_SETTINGS: Final = ("deliver_policy", "ack_policy", "ack_wait", "max_deliver", "max_ack_pending")
 
 
 class StreamConfigError(Exception):
@@ -113,19 +117,43 @@ async def check_seals_stream(connection: Client) -> None:
     await _check_stream_settings(connection.jetstream(), stream_config(1, SEALS_STREAM, [SEALS]))
 
 
+def stream_differences(
+    actual: StreamConfig, wanted: StreamConfig, names: Sequence[str] = STREAM_SETTINGS
+) -> list[Difference]:
+    """Which of these settings, and the subjects, are not as they are wanted."""
+    found = _differences(actual, wanted, names)
+    if set(actual.subjects or ()) != set(wanted.subjects or ()):
+        subjects = (", ".join(one.subjects or ()) or "none" for one in (actual, wanted))
+        found.append(Difference("subjects", *subjects))
+    return found
+
+
+def consumer_differences(actual: ConsumerConfig) -> list[Difference]:
+    """Where the ingest consumer is not as it must be."""
+    found = _differences(actual, consumer_config(), CONSUMER_SETTINGS)
+    # A filter would hide events from the ledger for ever.
+    filters = ((name, getattr(actual, name)) for name in ("filter_subject", "filter_subjects"))
+    return found + [Difference(name, str(value), "none") for name, value in filters if value]
+
+
+def _differences(
+    actual: StreamConfig | ConsumerConfig, wanted: StreamConfig | ConsumerConfig, names: Sequence[str]
+) -> list[Difference]:
+    pairs = ((name, getattr(actual, name), getattr(wanted, name)) for name in names)
+    return [
+        Difference(name, str(getattr(found, "value", found)), str(getattr(want, "value", want)))
+        for name, found, want in pairs
+        if found != want
+    ]
+
+
 async def _check_stream_settings(jetstream: JetStreamContext, wanted: StreamConfig) -> None:
     name = str(wanted.name)
     try:
         actual = (await jetstream.stream_info(name)).config
     except NotFoundError:
         raise StreamConfigError(f"there is no stream {name}: run `ledger migrate`") from None
-    differing = [
-        name
-        for name in ("retention", "discard", "storage", "deny_delete", "deny_purge", "max_age")
-        if getattr(actual, name) != getattr(wanted, name)
-    ]
-    if set(actual.subjects or ()) != set(wanted.subjects or ()):
-        differing.append("subjects")
+    differing = [one.name for one in stream_differences(actual, wanted)]
     if differing:
         raise StreamConfigError(f"stream {name} differs in {', '.join(differing)}: run `ledger migrate`")
 
@@ -135,14 +163,7 @@ async def _check_consumer_settings(jetstream: JetStreamContext) -> None:
         actual = (await jetstream.consumer_info(STREAM, INGEST_CONSUMER)).config
     except NotFoundError:
         raise StreamConfigError(f"there is no consumer {INGEST_CONSUMER}: run `ledger migrate`") from None
-    wanted = consumer_config()
-    differing = [
-        name
-        for name in ("deliver_policy", "ack_policy", "ack_wait", "max_deliver", "max_ack_pending")
-        if getattr(actual, name) != getattr(wanted, name)
-    ]
-    # A filter would hide events from the ledger for ever.
-    differing += [name for name in ("filter_subject", "filter_subjects") if getattr(actual, name)]
+    differing = [one.name for one in consumer_differences(actual)]
     if differing:
         raise StreamConfigError(f"consumer {INGEST_CONSUMER} differs in {', '.join(differing)}: run `ledger migrate`")
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import ClassVar
 
+from contracts.exit_codes import ExitCode
+
 
 class StackError(Exception):
     """The stack cannot start, or cannot go on. The text is one message for a person."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: ClassVar[ExitCode] = ExitCode.WRONG_OPTIONS
 
 
 class PortTakenError(StackError):
@@ -56,4 +58,4 @@ class NotReadyError(StackError):
 class RepeatedFailureError(StackError):
     """A process failed again and again after its start, so that the stack gave up."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED

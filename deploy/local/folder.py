@@ -4,8 +4,9 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -64,6 +65,12 @@ def running_pid(folder: Path) -> int | None:
     except (FileNotFoundError, ValueError):
         pass
     return None
+
+
+def read_environment(file: Path) -> dict[str, str]:
+    """What `write_environment` wrote. Raises OSError where there is no such file."""
+    lines = (shlex.split(line) for line in file.read_text().splitlines())
+    return dict(word.split("=", 1) for words in lines for word in words)
 
 
 class DataFolder:
@@ -125,6 +132,10 @@ class DataFolder:
     def write_line(self, name: str, line: str) -> None:
         """A file of one line, readable for the owner only."""
         self._replace(name, f"{line}\n")
+
+    def write_environment(self, name: str, variables: Mapping[str, str]) -> None:
+        """The same for variables of the environment, as a shell reads them: ``set -a; . DIR/name``."""
+        self._replace(name, "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items()))
 
     def write_state(self, state: StackState) -> None:
         self._write("stack.json", asdict(state))

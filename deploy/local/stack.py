@@ -19,6 +19,8 @@ from deploy.postgres.roles import AUDITOR, FINANCE, OWNER, ROLES, SERVICE, make_
 
 READY_TIMEOUT_SECONDS = 60.0
 MIGRATE_TIMEOUT_SECONDS = 300.0
+#: What makes the `ledger` command work on this stack.
+LEDGER_ENVIRONMENT_FILE = "ledger.env"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Stack:
         self._image = self._image_process(self._folder, image_port, ledger_port)
         if own_ledger:
             self._ledger = self._ledger_process(self._folder, ledger_port)
+            self._folder.write_environment(LEDGER_ENVIRONMENT_FILE, self._ledger_environment(self._folder, "ledger"))
             await self._migrate(self._folder)
         if options.console:
             self._tasks.append(asyncio.create_task(follow(self._image.log_path)))

@@ -20,6 +20,11 @@ SQL: Final = load(__name__)
 
 #: Roles that only read, and what gives each its rights.
 READERS: Final = {"finance": "let_report", "auditor": "let_audit"}
+#: Tables that the ledger's own role appends to, and may not change; and what only migrations write.
+APPEND_ONLY: Final = ("event_log", "outcome_effects", "seals", "seal_nodes")
+READ_ONLY: Final = ("schema_migrations",)
+#: Keys, and hashes of tokens.
+NOBODY_READS: Final = ("signing_keys", "service_tokens")
 
 _ITERATIONS: Final = 4096
 _SALT_BYTES: Final = 16
@@ -57,12 +62,17 @@ async def let_read(owner_url: str) -> list[str]:
     connection = await asyncpg.connect(owner_url)
     try:
         async with connection.transaction():
-            found = [row["rolname"] for row in await connection.fetch(SQL["readers"], list(READERS))]
+            found = await find_readers(connection)
             for name in found:
                 await connection.execute(SQL[READERS[name]], name)
     finally:
         await connection.close()
     return found
+
+
+async def find_readers(connection: "Connection") -> list[str]:
+    """Those of READERS that deploy/postgres/roles.sql made for this database."""
+    return [row["rolname"] for row in await connection.fetch(SQL["readers"], list(READERS))]
 
 
 async def set_password(connection: "Connection", name: str, password: str) -> None:
@@ -97,4 +107,4 @@ def _verifier(password: str) -> str:
 
 async def may_rewrite(connection: "Connection") -> bool:
     """Whether this connection's role could change or remove what is in the log, which a service's should not."""
-    return bool(await connection.fetchval(SQL["may_rewrite"]))
+    return bool(await connection.fetchval(SQL["may_rewrite"], list(APPEND_ONLY)))

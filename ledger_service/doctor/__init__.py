@@ -1,0 +1,1 @@
+"""`ledger doctor`: gathers the facts that ledger_service.domain.doctor judges."""
