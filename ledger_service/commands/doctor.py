@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,7 +61,6 @@ def doctor(
     known_names = {one.id for one in CHECKS}
     if unknown_names := sorted(set(accept or []) - known_names):
         raise typer.BadParameter(f"--accept {unknown_names[0]}: no check has this name; --json lists all")
-    _be_quiet()
     asked = Asked(ledger_url, nats_monitoring, tuple(disk or ()))
     screen = messages()
     with Progress(
@@ -68,7 +68,8 @@ def doctor(
         disable=not screen.is_terminal,
     ) as progress:  # fmt: skip
         progress.add_task("")
-        facts = asyncio.run(gather(asked))
+        with _quiet_drivers():
+            facts = asyncio.run(gather(asked))
     findings = examine(CHECKS, facts, accept or [])
     if as_json:
         _write(findings)
@@ -95,10 +96,15 @@ def _write(findings: list[Finding]) -> None:
     )
 
 
-def _be_quiet() -> None:
-    """What drivers log about servers that are away is in the findings."""
-    logging.getLogger("nats").setLevel(logging.CRITICAL)
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
-    )
+@contextmanager
+def _quiet_drivers() -> Iterator[None]:
+    """What they log about servers that are away is in the findings."""
+    loud, nats_logger = structlog.get_config(), logging.getLogger("nats")
+    level = nats_logger.level
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    nats_logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        structlog.configure(**loud)
+        nats_logger.setLevel(level)

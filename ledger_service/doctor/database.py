@@ -100,15 +100,15 @@ class _Questions:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS_MAX), self._connection.transaction(readonly=True):
                 return await question(self._connection)
+        except store.HiddenError as error:
+            return Unknown(str(error))
         except asyncpg.QueryCanceledError:
             return Unknown(f"PostgreSQL took longer than {_STATEMENT_SECONDS_MAX:g} s to answer")
         except asyncpg.LockNotAvailableError:
             return Unknown("somebody holds a lock on the table, in postgres.horizon it may be seen who")
         except asyncpg.InsufficientPrivilegeError as error:
             return Unknown(f"our role may not see that: {error}")
-        except (asyncpg.UndefinedObjectError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
-            return Unknown(f"the schema has no such thing: {error}; see schema.version")
-        except asyncpg.UndefinedFunctionError as error:
+        except _UNDEFINED as error:
             return Unknown(f"the schema has no such thing: {error}; see schema.version")
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             if not self._connection.is_closed() and isinstance(error, asyncpg.PostgresError):
@@ -147,6 +147,13 @@ async def _connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
             },
         )
 
+
+_UNDEFINED: Final[tuple[type[Exception], ...]] = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+)
 
 #: ValueError and the like: of a URL that is none.
 _REFUSALS: Final[tuple[type[Exception], ...]] = (

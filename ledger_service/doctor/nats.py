@@ -143,13 +143,13 @@ class _Server:
 
     async def api(self, subject: str, question: bytes = b"") -> Json:
         """JetStream's answer; an empty one where what was asked for does not exist. Raises _NoAnswerError."""
-        denied = f"$js.api.{subject}".lower()
+        denied = f'publish to "$js.api.{subject}"'.lower()
         asking = asyncio.ensure_future(self.client.request(f"$JS.API.{subject}", question, timeout=_ANSWER_SECONDS_MAX))
-        hearing = asyncio.ensure_future(self._hears_of(denied))
+        hearing = asyncio.ensure_future(self._hears_of(denied, "permissions violation for subscription"))
         try:
             await asyncio.wait({asking, hearing}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
-                raise _NoAnswerError(f"our identity may not ask $JS.API.{subject}")
+                raise _NoAnswerError(self._why_denied(denied, subject))
             answer: Json = orjson.loads(asking.result().data)
         except nats.errors.NoRespondersError:
             raise _NoAnswerError(_NO_JETSTREAM) from None
@@ -176,8 +176,13 @@ class _Server:
         while len(self._errors) < servers:
             await self._next_error()
 
-    async def _hears_of(self, words: str) -> None:
-        while not any(words in str(one).lower() for one in self._errors):
+    def _why_denied(self, denied: str, subject: str) -> str:
+        if any(denied in str(one).lower() for one in self._errors):
+            return f"our identity may not ask $JS.API.{subject}"
+        return "our identity may not listen for answers at LEDGER_NATS_INBOX_PREFIX"
+
+    async def _hears_of(self, *words: str) -> None:
+        while not any(one in str(error).lower() for error in self._errors for one in words):
             await self._next_error()
 
     async def _next_error(self) -> None:

@@ -36,6 +36,10 @@ SQL: Final = load(__name__)
 _SETTINGS: Final = ("max_connections", "archive_mode", "wal_level", "max_wal_size")
 
 
+class HiddenError(Exception):
+    """What there is cannot be seen by our role; its text says why."""
+
+
 async def read_server(connection: "Connection") -> Server:
     return Server(**_only(await connection.fetch(SQL["server"])))
 
@@ -47,7 +51,10 @@ async def read_settings(connection: "Connection") -> Mapping[str, str]:
 
 async def read_migrations(connection: "Connection") -> Migrations:
     known = {one.name: one.digest for one in migrations()}
-    if not await connection.fetchval(SQL["has_migrations"]):
+    has_migrations = await connection.fetchval(SQL["has_migrations"])
+    if has_migrations is None:
+        raise HiddenError("our role may not use the schema: see roles.rights")
+    if not has_migrations:
         return Migrations({}, known)
     return Migrations({row["name"]: row["digest"] for row in await connection.fetch(SQL["migrations"])}, known)
 

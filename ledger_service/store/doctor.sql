@@ -20,7 +20,8 @@ select name, setting from pg_settings where name = any ($1::text[])
 select clock_timestamp()
 
 -- name: has_migrations
-select to_regclass('schema_migrations') is not null
+-- Null where our role may use no schema, so that it sees no table whatever is there.
+select case when current_schema() is not null then to_regclass('schema_migrations') is not null end
 
 -- name: migrations
 select name, digest from schema_migrations
@@ -57,6 +58,8 @@ where not has_table_privilege(w.oid, p.privilege)
 group by w.name
 union all
 select 'the database', array['temporary'] where not has_database_privilege(current_database(), 'temporary')
+union all
+select 'the schema', array['usage'] where current_schema() is null
 
 -- name: readers
 -- Of the roles $1: whether each reads anything, which of the tables it may not see it reads, and what it writes. $2 are
