@@ -63,3 +63,9 @@ class UsageReport(BaseModel):
     totals: UsageAmounts
     previous: PreviousPeriod | None = None
     rows: list[UsageRow]
+
+
+class UsageDimensions(BaseModel):
+    """Names for ``group_by`` and ``filter``: ``account``, …, ``metadata.KEY``."""
+
+    dimensions: list[str]

@@ -92,7 +92,7 @@ def read_filters(asked: Asked, metadata_keys: Collection[str]) -> dict[str, froz
             errors.add(field, "filter", "write DIMENSION:VALUE, or DIMENSION:VALUE,VALUE for any of several")
             continue
         if not _is_dimension(name, metadata_keys):
-            errors.add(field, "dimension", _unknown("dimension", name, _dimensions(metadata_keys)))
+            errors.add(field, "dimension", _unknown("dimension", name, dimensions(metadata_keys)))
             continue
         values = split(listed)
         if len(values) > VALUES_MAX:
@@ -128,7 +128,7 @@ def read_question(
         "dimension",
         group_by,
         lambda name: _is_dimension(name, metadata_keys),
-        lambda: _dimensions(metadata_keys),
+        lambda: dimensions(metadata_keys),
     )
     if len(set(group_by)) < len(group_by):
         errors.add("group_by", "repeated", "each dimension once")
@@ -216,7 +216,8 @@ def _is_dimension(name: str, metadata_keys: Collection[str]) -> bool:
     return name in set(Dimension)
 
 
-def _dimensions(metadata_keys: Collection[str]) -> list[str]:
+def dimensions(metadata_keys: Collection[str]) -> list[str]:
+    """All that usage may be grouped and filtered by."""
     return [*(one.value for one in Dimension), *(METADATA + key for key in sorted(metadata_keys))]
 
 

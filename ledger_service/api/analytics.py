@@ -13,7 +13,7 @@ from contracts.access.guard import bound_account
 from contracts.access.rules import not_your_account
 from contracts.identifiers import Name
 from contracts.problems import NOT_FOUND, ProblemError, broken_rule
-from contracts.usage_reports import UsageReport
+from contracts.usage_reports import UsageDimensions, UsageReport
 from ledger_service.analytics import planned
 from ledger_service.analytics_views import ARROW, arrow_stream, csv_bytes, json_bytes
 from ledger_service.api.access import LedgerRoute
@@ -23,7 +23,15 @@ from ledger_service.domain.usage_answers import Answer
 from ledger_service.domain.usage_queries import TOP_MAX, Dimension
 from ledger_service.services import Services, services
 from ledger_service.store.accounts import find_account
-from ledger_service.usage_questions import ACCOUNTS_OWN, Asked, confined, read_filters, read_question, read_zone
+from ledger_service.usage_questions import (
+    ACCOUNTS_OWN,
+    Asked,
+    confined,
+    dimensions,
+    read_filters,
+    read_question,
+    read_zone,
+)
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["analytics"])
 
@@ -107,6 +115,12 @@ async def read_analytics(
     # Of a hundred thousand rows that takes a second: not for the event loop.
     written = await asyncio.to_thread(write, answer)
     return read.tell(Response(written, media_type=media_type))
+
+
+@router.get("/usage/dimensions")
+async def list_dimensions(wired: Wired) -> UsageDimensions:
+    """What usage is grouped and filtered by: of every operation, and the keys of metadata that this ledger declares."""
+    return UsageDimensions(dimensions=dimensions(wired.analytics.metadata_keys))
 
 
 async def _zone_of(wired: Services, time_zone: str, accounts: Collection[str] | None) -> str | None:

@@ -9,11 +9,12 @@ from typing import Final
 from contracts.web import signing_in
 from contracts.web.pages import Page
 from contracts.web.rendering import Site
-from ledger_service.pages import overview
+from ledger_service.pages import overview, usage
 
 #: In the order of the menu.
 PAGES: Final[tuple[Page, ...]] = (
     overview.PAGE,
+    usage.PAGE,
     *signing_in.PAGES,
 )
 

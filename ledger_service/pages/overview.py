@@ -1,31 +1,64 @@
-"""The first page: what this month costs, beside the last one, and where it goes."""
+"""The first page: what this month costs, beside the same days of the last one, and where it goes."""
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 
+from contracts.web.own_api import Document, query_of
 from contracts.web.pages import Page, Shown, View, Visit
+from ledger_service.domain.buckets import add_months
 from ledger_service.pages.groups import READERS, SPEND
-from ledger_service.pages.series import days, name_of, pivot
+from ledger_service.pages.series import change, days, name_of, pivot
 
 _TOP = 7
 
 
 async def _show(visit: Visit) -> Shown:
-    now = datetime.now(UTC)
-    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    asked = {"from": start.date().isoformat(), "account_id": visit.account_id}
-    by_day = (await visit.api.get("/v1/usage", {**asked, "interval": "day", "group_by": "provider", "top": _TOP})).json
-    month = (
-        await visit.api.get("/v1/usage", {**asked, "group_by": "operation", "top": _TOP, "compare": "previous"})
-    ).json
+    start, end, before, before_end = to_date(datetime.now(UTC))
+    by_day, now, earlier = await asyncio.gather(
+        _ask(visit, start, end, group_by="provider", interval="day"),
+        _ask(visit, start, end, group_by="operation"),
+        _ask(visit, before, before_end, group_by="operation"),
+    )
+    amounts_before = {name_of(row): row for row in earlier["rows"]}
     told = {
-        "month": start.strftime("%B %Y"),
-        "now_totals": month["totals"],
-        "before": month["previous"],
-        "by_provider": pivot(by_day["rows"], "cost", days(start, datetime.fromisoformat(by_day["to"]))),
-        "operations": [(name_of(row), row) for row in month["rows"]],
+        "start": start,
+        "end": end,
+        "before": before,
+        "before_end": before_end,
+        "totals": now["totals"],
+        "totals_before": earlier["totals"],
+        "by_provider": pivot(by_day["rows"], "cost", days(start, end)),
+        "operations": [_operation(row, amounts_before, visit.account_id) for row in now["rows"]],
         "account_id": visit.account_id,
+        "own": query_of({"account_id": visit.account_id}),
+        "change": change(now["totals"]["cost"], earlier["totals"]["cost"]),
     }
     return View("overview.html", told)
+
+
+async def _ask(visit: Visit, start: datetime, end: datetime, **asked: str) -> Document:
+    times = {"from": start.isoformat(), "to": end.isoformat(), "account_id": visit.account_id, "top": _TOP}
+    return (await visit.api.get("/v1/usage", {**times, **asked})).json
+
+
+def _operation(
+    row: Document, before: dict[str, Document], account_id: str | None
+) -> tuple[str, Document, Document | None, str]:
+    """Its name, its row, that of before, and where it is shown in full."""
+    name = name_of(row)
+    chosen = [f"operation:{name}"] if row["kind"] == "group" else []
+    asked = {"filter": chosen, "group_by": "model", "account_id": account_id}
+    return name, row, before.get(name), f"/usage?{query_of(asked)}"
+
+
+def to_date(now: datetime) -> tuple[datetime, datetime, datetime, datetime]:
+    """From the beginning of the month (UTC) to the end of the hour that it is, and the same of the month before: as far
+    as that goes, where it is shorter. Rollups are of whole hours."""
+    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    end = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    earlier = add_months(start.date(), -1)
+    before = start.replace(year=earlier.year, month=earlier.month)
+    return start, end, before, min(before + (end - start), start)
 
 
 PAGE = Page("/", "Overview", _show, menu="Overview", group=SPEND, scopes=READERS)

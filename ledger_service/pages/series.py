@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from math import ceil
 
 from contracts.web.own_api import Document
 
 OTHERS = "all others"
 NONE = "none"
+_DAY = timedelta(days=1)
+_NOTHING = Decimal()
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,9 @@ class Table:
         return sum(self.totals, Decimal())
 
 
-def pivot(rows: Sequence[Document], measure: str, periods: Sequence[str]) -> Table:
+def pivot(rows: Sequence[Document], measure: str, periods: Sequence[str], missing: Decimal = _NOTHING) -> Table:
     """``rows`` as `GET /v1/usage` has them, grouped by one dimension or more. ``periods``: all that there are, also
-    those in which nothing happened, which the report leaves out."""
+    those in which nothing happened, which the report leaves out: there the amount is ``missing``."""
     cells: dict[tuple[str, str], Decimal] = {}
     totals: dict[str, Decimal] = {}
     for row in rows:
@@ -40,7 +43,7 @@ def pivot(rows: Sequence[Document], measure: str, periods: Sequence[str]) -> Tab
         cells[row["period"], group] = cells.get((row["period"], group), Decimal()) + amount
         totals[group] = totals.get(group, Decimal()) + amount
     groups = sorted(totals, key=lambda group: (group == OTHERS, -totals[group], group))
-    amounts = [[cells.get((period, group), Decimal()) for group in groups] for period in periods]
+    amounts = [[cells.get((period, group), missing) for group in groups] for period in periods]
     return Table(groups, periods, amounts, [totals[group] for group in groups])
 
 
@@ -52,5 +55,11 @@ def name_of(row: Document) -> str:
 
 
 def days(start: datetime, end: datetime) -> list[str]:
-    """``["2026-11-01", …]``, as periods of the interval day are called."""
-    return [(start + timedelta(days=number)).date().isoformat() for number in range((end - start).days)]
+    """``["2026-11-01", …]``, as periods of the interval day are called; the last one may have only begun."""
+    return [(start + timedelta(days=number)).date().isoformat() for number in range(ceil((end - start) / _DAY))]
+
+
+def change(now: str | int, before: str | int) -> Decimal | None:
+    """In percent; None where there was nothing before."""
+    earlier = Decimal(before)
+    return 100 * (Decimal(now) - earlier) / abs(earlier) if earlier else None

@@ -30,6 +30,7 @@ OF_NO_MOMENT = {
     "/v1/seals/{size}": "a seal is of a size of the log, which it names",
     "/v1/seals:consistency": "from one size to another",
     "/v1/usage-log/{operation_id}/proof": "of a size, which it names",
+    "/v1/usage/dimensions": "settings",
     "/v1/tokens": "who may call now",
 }
 

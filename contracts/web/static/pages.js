@@ -12,7 +12,7 @@ function numberIn(cell) {
 function shown(value, unit) {
   if (unit === "$") {
     const digits = value !== 0 && Math.abs(value) < 1 ? 4 : 2;
-    return "$" + value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    return (value < 0 ? "-$" : "$") + Math.abs(value).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   }
   return value.toLocaleString("en") + (unit ? " " + unit : "");
 }
