@@ -47,6 +47,7 @@ from ledger_service.api import (
     resale_prices,
     seals,
     statements,
+    status,
     tokens,
     usage,
 )
@@ -100,7 +101,8 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, resale_prices, usage, analytics, exports, seals,
-    backtests, reports, dead_letters, adjustments, repricings, periods, statements, changes, tokens, health, metrics,
+    backtests, reports, dead_letters, adjustments, repricings, periods, statements, changes, tokens, status, health,
+    metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")

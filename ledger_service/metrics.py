@@ -52,6 +52,11 @@ class Metrics:
 
     async def exposition(self) -> bytes:
         """The text that Prometheus scrapes. What cannot be read from the database now is not in it."""
+        counted = (*self.checks.instruments, *self.ingest.instruments, self._holds_expired)
+        return write(counted, await self.readings())
+
+    async def readings(self) -> dict[Metric, Reading]:
+        """The gauges, without those that cannot be read from the database now."""
         readings = dict(await self._database.readings(self._origin))
         readings[names.BUILD_INFO] = {(VERSION,): 1.0}
         readings[names.SEALS_DIVERGED] = float(self._seals_diverged)
@@ -59,8 +64,7 @@ class Metrics:
         if self._freshness is not None:
             readings[names.INGEST_LAG_EVENTS] = self._freshness.looks.behind
             readings[names.INGEST_LAG_SECONDS] = self._freshness.looks.seconds_behind(time.monotonic())
-        counted = (*self.checks.instruments, *self.ingest.instruments, self._holds_expired)
-        return write(counted, readings)
+        return readings
 
 
 class CheckMetrics:

@@ -12,6 +12,7 @@ _READ: Final = needs(About.PATH, Scope.USAGE_READ, Scope.USAGE_READ_ALL)
 _READ_SETTINGS: Final = needs(About.PATH, Scope.USAGE_READ, Scope.USAGE_READ_ALL, Scope.ADMIN)
 _CHANGE: Final = needs(About.PATH, Scope.ADMIN)
 _CHANGE_ALL: Final = needs(About.EVERYBODY, Scope.ADMIN)
+_RUNS: Final = needs(About.EVERYBODY, Scope.USAGE_READ_ALL, Scope.ADMIN)
 #: The catalogue is the same for all, and what a check is held at shows its prices anyway.
 _PRICES: Final = needs(About.NOBODY, Scope.LIMITS_CHECK, Scope.USAGE_READ, Scope.USAGE_READ_ALL, Scope.ADMIN)
 _SEALS: Final = needs(About.NOBODY, Scope.USAGE_READ, Scope.USAGE_READ_ALL, Scope.ADMIN)
@@ -74,6 +75,8 @@ RULES: Final[Rules] = {
     ("GET", "/v1/seals/{size}"): _SEALS,
     ("GET", "/v1/seals:consistency"): _SEALS,
     ("GET", "/v1/usage-log/{operation_id}/proof"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
+    # How the ledger itself stands.
+    ("GET", "/v1/status"): _RUNS,
     # Tokens: whoever may make them may do everything.
     ("GET", "/v1/tokens"): _CHANGE_ALL,
     ("POST", "/v1/tokens"): _CHANGE_ALL,

@@ -1,0 +1,150 @@
+"""The pages of whoever keeps the ledger running: its state, dead letters, sources, seals, and what is in doubt."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from contracts.access.bearer import SESSION_COOKIE
+from ledger_service.pages.status import BOUNDS, figures_of, overall
+from tests.builders import ACCOUNT, Body, completed
+from tests.pages.test_pages import SAME_SITE, made
+from tests.servers import Ledger
+from tests.tokens import TOKEN
+
+ALERTS = Path(__file__).parents[2] / "deploy/alerts/ledger.yaml"
+QUIET: Body = {
+    "nats_connected": True,
+    "ingest_lag_events": 0,
+    "ingest_lag_seconds": 0.9,
+    "dead_letters_open": 0,
+    "missing_events": 0,
+    "holds_open": 3,
+    "holds_overdue_seconds": 0.0,
+    "transaction_horizon_age_seconds": 0.2,
+    "is_sealed": True,
+    "seals_diverged": False,
+    "seals_lag_events": 4,
+    "seals_lag_seconds": 1.5,
+}
+
+
+@pytest.fixture
+async def person(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
+    """Somebody who is signed in with a token for everything, without a browser around them."""
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}, headers=SAME_SITE) as client:
+        yield client
+
+
+async def conflicting(ledger: Ledger, **fields: object) -> tuple[Body, int]:
+    """An event that was recorded, and the number of the letter that another one with its id became."""
+    event = completed(**fields)
+    await ledger.send(event)
+    await ledger.send({**event, "data": {**event["data"], "cost": "9.99"}})
+    newest = (await ledger.http.get("/v1/dead-letters", params={"limit": 1})).json()["items"][0]
+    return event, newest["dead_letter_id"]
+
+
+# --- the state ---
+
+
+def test_the_bounds_of_the_page_are_those_of_the_alerts() -> None:
+    rules = dict(re.findall(r"alert: (\w+)\n +expr: max\(\w+\) > (\d+)", ALERTS.read_text()))
+    assert {name: float(rules[name]) for name in BOUNDS} == {name: bound.bad for name, bound in BOUNDS.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "tag"),
+    [
+        ({}, "", "good"),
+        ({"nats_connected": False}, "NATS", "bad"),
+        ({"dead_letters_open": 1}, "Dead letters open", "bad"),
+        ({"ingest_lag_seconds": 30.0}, "Ingest lag", "warn"),
+        ({"holds_overdue_seconds": None, "holds_open": None}, "Holds overdue", "bad"),
+        ({"is_sealed": False}, "Seals", "warn"),
+        ({"seals_diverged": True}, "Seals", "bad"),
+        ({"seals_lag_seconds": 601.0}, "Seals", "bad"),
+    ],
+)
+def test_what_is_wrong_is_seen_and_is_the_state_of_the_whole(change: Body, name: str, tag: str) -> None:
+    figures = figures_of({**QUIET, **change})
+    assert {figure.name: figure.tag for figure in figures if figure.tag != "good"} == ({name: tag} if name else {})
+    assert overall(figures) == tag
+
+
+async def test_the_state_is_that_of_the_metrics(person: httpx.AsyncClient, ledger: Ledger) -> None:
+    await conflicting(ledger)
+    status = (await ledger.http.get("/v1/status")).json()
+    assert (status["dead_letters_open"], status["dead_letters_open_by_code"]) == (1, {"conflict": 1})
+    assert "ledger_dead_letters_open 1.0" in (await ledger.http.get("/metrics")).text
+    page = await person.get("/status")
+    assert page.status_code == 200
+    assert "Something needs somebody" in page.text
+    assert "DeadLettersOpen.md" in page.text
+
+
+# --- dead letters ---
+
+
+async def test_no_letters_and_broken_filters_say_so(person: httpx.AsyncClient) -> None:
+    assert "No event waits for somebody" in (await person.get("/dead-letters")).text
+    wrong = await person.get("/dead-letters", params={"from": "yesterday", "account_id": "acme"})
+    assert wrong.status_code == 422
+    assert re.search(r'id="from"[^>]*value="yesterday" aria-invalid="true"', wrong.text)
+    assert (await person.get("/dead-letters/no-number")).status_code == 422
+    assert (await person.get("/dead-letters/7")).status_code == 404
+
+
+async def test_a_letter_is_looked_at_and_discarded_with_a_reason(person: httpx.AsyncClient, ledger: Ledger) -> None:
+    _, number = await conflicting(ledger, metadata={"note": "<script>alert(1)</script>"})
+    assert f'href="/dead-letters/{number}"' in (await person.get("/dead-letters")).text
+    shown = (await person.get(f"/dead-letters/{number}")).text
+    assert "&#34;cost&#34;: &#34;9.99&#34;" in shown
+    assert "<script>alert" not in shown
+    refused = await person.post(f"/dead-letters/{number}/discard", data={"author": "grace", "reason": ""})
+    assert refused.status_code == 422
+    assert re.search(r'id="reason-discard"[^>]*aria-invalid="true"', refused.text)
+    assert 'value="grace"' in refused.text
+    done = await person.post(f"/dead-letters/{number}/discard", data={"author": "grace", "reason": "came twice"})
+    assert done.headers["location"].startswith(f"/dead-letters/{number}?said=Discarded")
+    assert "came twice" in (await person.get(done.headers["location"])).text
+    assert "No event waits" in (await person.get("/dead-letters")).text
+
+
+async def test_a_redrive_that_is_refused_again_leaves_the_letter_and_says_why(
+    person: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    _, number = await conflicting(ledger)
+    because = {"author": "grace", "reason": "try it"}
+    again = await person.post(f"/dead-letters/{number}/redrive", data=because)
+    assert again.status_code == 422
+    assert "refused again" in again.text
+    no_json = await person.post(f"/dead-letters/{number}/redrive", data={**because, "event": "{"})
+    assert (no_json.status_code, "is not JSON" in no_json.text) == (422, True)
+    other = await person.post(f"/dead-letters/{number}/redrive", data={**because, "event": '{"id": 1}'})
+    assert (other.status_code, 'role="alert"' in other.text) == (422, True)
+    letter = (await ledger.http.get(f"/v1/dead-letters/{number}")).json()
+    assert (letter["state"], letter["redrive_count"]) == ("open", 1)
+
+
+async def test_all_that_are_selected_are_dealt_with_and_no_others(person: httpx.AsyncClient, ledger: Ledger) -> None:
+    for account in (ACCOUNT, "globex", "globex"):
+        await conflicting(ledger, account_id=account)
+    asked = await person.get("/dead-letters/selected", params={"account_id": "globex"})
+    assert "<code>globex</code>: 2." in asked.text
+    form = {"account_id": "globex", "act": "discard", "author": "grace", "reason": "known"}
+    done = await person.post("/dead-letters/selected", data=form)
+    assert "2+discarded" in done.headers["location"]
+    left = (await ledger.http.get("/v1/dead-letters")).json()["items"]
+    assert [one["account_id"] for one in left] == [ACCOUNT]
+    assert "there is nothing to do" in (await person.get("/dead-letters/selected?account_id=globex")).text
+
+
+@pytest.mark.parametrize("path", ["/status", "/dead-letters", "/dead-letters/1", "/dead-letters/selected"])
+async def test_what_is_about_all_accounts_opens_to_no_bound_token(ledger: Ledger, path: str) -> None:
+    token = await made(ledger, scopes=["admin", "usage:read-all"], account_id=ACCOUNT)
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: token}) as client:
+        refused = await client.get(path)
+    assert (refused.status_code, "bound to none" in refused.text) == (403, True)
