@@ -46,6 +46,7 @@ from ledger_service.api import (
     repricings,
     resale_prices,
     seals,
+    sources,
     statements,
     status,
     tokens,
@@ -101,8 +102,8 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, resale_prices, usage, analytics, exports, seals,
-    backtests, reports, dead_letters, adjustments, repricings, periods, statements, changes, tokens, status, health,
-    metrics,
+    backtests, reports, dead_letters, adjustments, repricings, periods, statements, changes, tokens, status, sources,
+    health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")

@@ -77,6 +77,7 @@ RULES: Final[Rules] = {
     ("GET", "/v1/usage-log/{operation_id}/proof"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     # How the ledger itself stands.
     ("GET", "/v1/status"): _RUNS,
+    ("GET", "/v1/sources"): _RUNS,
     # Tokens: whoever may make them may do everything.
     ("GET", "/v1/tokens"): _CHANGE_ALL,
     ("POST", "/v1/tokens"): _CHANGE_ALL,

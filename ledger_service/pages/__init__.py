@@ -9,7 +9,7 @@ from typing import Final
 from contracts.web import signing_in
 from contracts.web.pages import Page
 from contracts.web.rendering import Site
-from ledger_service.pages import dead_letters, overview, status, usage
+from ledger_service.pages import dead_letters, overview, seals, sources, status, usage
 
 #: In the order of the menu.
 PAGES: Final[tuple[Page, ...]] = (
@@ -17,6 +17,8 @@ PAGES: Final[tuple[Page, ...]] = (
     usage.PAGE,
     status.PAGE,
     *dead_letters.PAGES,
+    sources.PAGE,
+    seals.PAGE,
     *signing_in.PAGES,
 )
 

@@ -10,8 +10,9 @@ PROJECTION: Final = Projection(
     rebuild_sql=load(__name__)["rebuild"],
     by_account=False,
     sums=("recorded",),
-    untold=("updated_at",),
+    untold=("updated_at", "holes_since"),
     trusted={
+        "holes_since": "when numbers came out of their order is in no event",
         "updated_at": "repeats move it too, and are in no event",
         "numbers of dead letters": "what could not enter the log is confirmed as long as its letter is kept",
     },

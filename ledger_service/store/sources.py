@@ -28,6 +28,13 @@ async def active_sources(connection: "Connection", within_seconds: float) -> lis
     return _recorded(await connection.fetch(SQL["active"], within_seconds))
 
 
+async def list_sources(
+    connection: "Connection", after: str | None, with_holes: bool, rows_max: int, ranges_max: int
+) -> "list[asyncpg.Record]":
+    """By name, after that one; each with the first ``ranges_max`` ranges of what is committed of it."""
+    return await connection.fetch(SQL["page"], after, with_holes, rows_max, ranges_max)
+
+
 def _ranges(sequences: Iterable[tuple[str, int]]) -> Iterable[tuple[str, int, int]]:
     """Neighbouring numbers as one inclusive range, which keeps the statement small."""
     by_source: dict[str, set[int]] = defaultdict(set)

@@ -31,6 +31,7 @@ OF_NO_MOMENT = {
     "/v1/seals:consistency": "from one size to another",
     "/v1/usage-log/{operation_id}/proof": "of a size, which it names",
     "/v1/usage/dimensions": "settings",
+    "/v1/sources": "which numbers came until now",
     "/v1/status": "how the ledger itself stands, now",
     "/v1/tokens": "who may call now",
 }

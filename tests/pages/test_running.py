@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import AsyncIterator
+from html import escape
 from pathlib import Path
 
 import httpx
 import pytest
 
 from contracts.access.bearer import SESSION_COOKIE
+from ledger_service.pages.sources import judged
 from ledger_service.pages.status import BOUNDS, figures_of, overall
-from tests.builders import ACCOUNT, Body, completed
+from tests.builders import ACCOUNT, Body, at, completed
+from tests.conftest import StartLedger
 from tests.pages.test_pages import SAME_SITE, made
-from tests.servers import Ledger
+from tests.servers import Ledger, eventually
 from tests.tokens import TOKEN
 
 ALERTS = Path(__file__).parents[2] / "deploy/alerts/ledger.yaml"
@@ -142,7 +145,63 @@ async def test_all_that_are_selected_are_dealt_with_and_no_others(person: httpx.
     assert "there is nothing to do" in (await person.get("/dead-letters/selected?account_id=globex")).text
 
 
-@pytest.mark.parametrize("path", ["/status", "/dead-letters", "/dead-letters/1", "/dead-letters/selected"])
+# --- sources and seals ---
+
+
+async def test_holes_of_a_source_are_shown_since_when_until_they_close(
+    person: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    assert "No producer with a journal" in (await person.get("/sources")).text
+    events = {number: completed(source="journal-1", sourcesequence=number) for number in range(1, 9)}
+    await ledger.send(*(events[number] for number in (1, 2, 4, 5, 8)), completed(source="journal-2", sourcesequence=1))
+    first, second = (await ledger.http.get("/v1/sources")).json()["items"]
+    assert (first["contiguous_until"], first["last_sequence"], first["missing"]) == (2, 8, 3)
+    assert (first["holes"], first["more_holes"]) == ([[3, 3], [6, 7]], 0)
+    assert (second["holes"], second["holes_since"]) == ([], None)
+    shown = (await person.get("/sources?holes=true")).text
+    assert "on their way" in shown
+    assert "journal-2" not in shown
+    await ledger.send(events[3])
+    again = (await ledger.http.get("/v1/sources", params={"holes": True, "limit": 1})).json()
+    assert ([one["holes_since"] for one in again["items"]], again["next_cursor"]) == (
+        [first["holes_since"]],
+        "journal-1",
+    )
+    assert (await ledger.http.get("/v1/sources", params={"cursor": "journal-1", "holes": True})).json()["items"] == []
+    await ledger.send(events[6], events[7])
+    [closed, _] = (await ledger.http.get("/v1/sources")).json()["items"]
+    assert (closed["missing"], closed["holes_since"], closed["contiguous_until"]) == (0, None, 8)
+    assert "No source has holes" in (await person.get("/sources?holes=true")).text
+
+
+def test_a_hole_that_stays_is_no_longer_on_its_way() -> None:
+    source = {"missing": 2, "holes_since": "2026-11-01T12:00:00Z"}
+    assert judged(source, at("2026-11-01 12:05"))[0] == "warn"
+    assert judged(source, at("2026-11-01 12:16")) == ("bad", "missing")
+    assert judged({"missing": 0, "holes_since": None}, at("2026-11-01 12:16"))[0] == "good"
+
+
+async def test_a_ledger_that_seals_nothing_says_how_to_begin(person: httpx.AsyncClient) -> None:
+    page = await person.get("/seals")
+    assert (page.status_code, "deploy/guides/seals.md" in page.text) == (200, True)
+
+
+async def test_checkpoints_are_listed_with_who_signed_them(start_ledger: StartLedger, tmp_path: Path) -> None:
+    ledger = await start_ledger(seals_key_file=tmp_path / "key.pem", seals_interval_seconds=0.05)
+    await ledger.send(completed())
+
+    async def sealed() -> bool:
+        return bool((await ledger.http.get("/v1/seals")).json()["items"])
+
+    await eventually(sealed, "a seal")
+    [newest, *_] = (await ledger.http.get("/v1/seals")).json()["items"]
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
+        page = (await client.get("/seals")).text
+    assert escape(newest["root"]) in page
+    assert escape(newest["key"]) in page
+
+
+@pytest.mark.parametrize("path", ["/status", "/sources", "/dead-letters", "/dead-letters/1", "/dead-letters/selected"])
 async def test_what_is_about_all_accounts_opens_to_no_bound_token(ledger: Ledger, path: str) -> None:
     token = await made(ledger, scopes=["admin", "usage:read-all"], account_id=ACCOUNT)
     async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: token}) as client:
