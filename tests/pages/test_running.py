@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -41,7 +42,7 @@ async def person(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def conflicting(ledger: Ledger, **fields: object) -> tuple[Body, int]:
+async def conflicting(ledger: Ledger, **fields: Any) -> tuple[Body, int]:
     """An event that was recorded, and the number of the letter that another one with its id became."""
     event = completed(**fields)
     await ledger.send(event)

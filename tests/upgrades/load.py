@@ -138,6 +138,7 @@ async def differences(fleet: Fleet, images: Load, direct: Direct, open_holds: se
     told = {one.operation_id: one for one in images.told}
     for one in images.told:
         row = logged.get(one.operation_id or "")
+        wanted: tuple[str, str, str, int] | None
         match one.status:
             case 200:
                 wanted = ("completed", one.user_id, one.account_id, int(one.cost * 10**9))

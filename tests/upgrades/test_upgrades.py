@@ -114,7 +114,7 @@ class Ordeal:
             service.kill()
         assert self.fleet.unconfirmed() > 0
         consumer = await self.fleet.consumer()
-        assert consumer.num_pending + consumer.num_ack_pending >= UNCONSUMED
+        assert (consumer.num_pending or 0) + (consumer.num_ack_pending or 0) >= UNCONSUMED
 
 
 @asynccontextmanager
