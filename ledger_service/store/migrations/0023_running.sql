@@ -1,3 +1,4 @@
+-- works with: 0018
 -- What whoever keeps the ledger running looks at: what is in doubt, and holes of producers' journals since when.
 
 -- Few rows: only those are in them, so the others cost them nothing.
