@@ -22,5 +22,5 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130, "Ctrl-C; what was done by then stays done"
 
 
-#: For the end of a command's help.
-EXIT_CODES: Final = "Exit codes: " + "; ".join(f"{code.value} = {code.meaning}" for code in ExitCode) + "."
+#: For the end of a program's help: blank lines between them, as typer joins lines that have none.
+EXIT_CODES: Final = "\n\n".join(["Exit codes:", *(f"{code.value:>5}  {code.meaning}" for code in ExitCode)])

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
+from contracts.exit_codes import EXIT_CODES
 from contracts.version import VERSION
 from ledger_service.arrow_start import lean_arrow
 from ledger_service.commands.lazily import lazy_group
@@ -38,6 +39,7 @@ app = typer.Typer(
     cls=lazy_group(COMMANDS),
     no_args_is_help=True,
     help="Works on a ledger's database and stream; see LEDGER_* for where they are.",
+    epilog=EXIT_CODES,
 )
 
 

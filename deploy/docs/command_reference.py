@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperArgument
 from typer.main import get_command
 
+from contracts.exit_codes import ExitCode
 from deploy.docs.markdown import code, table
 from deploy.local.cli import app as usage_stack
 from ledger_service.cli import app as ledger
@@ -34,9 +35,12 @@ def page() -> str:
     parts = [
         "# Commands\n",
         (
-            "In `.venv/bin/` after `make`. Each tells its options with `--help`. Exit codes: 0 done, 1 something failed"
-            " or differs, 2 wrong options; where a command has others, it says so.\n"
+            "In `.venv/bin/` after `make`. Each tells its options with `--help`. With `--json`, standard output has"
+            " JSON and nothing else; what is said beside it is on standard error. Shells complete commands, options and"
+            " values, see [the guide](../how-to/command-line.md).\n"
         ),
+        "All commands end with one of these:\n",
+        table(("exit code", "what"), ((str(code.value), code.meaning) for code in ExitCode)),
     ]
     for name, command in walk():
         shown = [one for one in command.params if not getattr(one, "hidden", False) and one.name != "help"]

@@ -13,6 +13,7 @@ from contracts.money import format_nanos
 from contracts.problems import FieldError, ProblemError, field_errors
 from ledger_service.adjusting import adjust, refuse_wrong_fields
 from ledger_service.commands.database import messages, output, stop, stop_at, with_database
+from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.store import event_log
 from ledger_service.store.pool import Connection
 
@@ -36,6 +37,7 @@ class _RefusedError(Exception):
 def adjust_all(
     file: Annotated[Path, typer.Argument(help="One adjustment a line, as POST /v1/adjustments takes them.")],
     author: Annotated[str, typer.Option(help="Who does it; kept in the log.")],
+    as_json: AsJson = False,
 ) -> None:
     """Records every adjustment of a file, each in a transaction of its own. Run again, it adds nothing.
 
@@ -55,7 +57,10 @@ def adjust_all(
             f"{file.name}:{refused.line}: {detail}",
             f"{refused.done} before it are recorded; without that line, run it again: nothing is added twice.",
         ) from None
-    output().print(f"{len(wanted)} adjustments are in the log; what they add up to: ${format_nanos(total)}")
+    if as_json:
+        write_json({"adjustments": len(wanted), "cost": format_nanos(total)})
+    else:
+        output().print(f"{len(wanted)} adjustments are in the log; what they add up to: ${format_nanos(total)}")
 
 
 def _read(file: Path) -> list[tuple[int, Adjustment]]:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from contracts.exit_codes import ExitCode
 from contracts.money import format_nanos
 from contracts.problems import ProblemError
 from ledger_service.alwrity.files import FileRefusedError
@@ -22,6 +23,7 @@ from ledger_service.alwrity.importing import Options, import_files
 from ledger_service.alwrity.reading import Broken, ImportRefusedError
 from ledger_service.alwrity.report import Report
 from ledger_service.commands.database import OUT_OF_REACH, messages, output, stop
+from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.domain.alwrity.standing import Period
 from ledger_service.store.migrations import MigrationError, check_schema
@@ -32,7 +34,6 @@ SHOWN_MAX: Final = 60
 
 Paths = Annotated[list[Path], typer.Argument(help="SQLite files of ALwrity, or folders with such files in them.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="The same report, and nothing is written.")]
-AsJson = Annotated[bool, typer.Option("--json", help="The report as one JSON object on standard output.")]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="Write the report as JSON to this file, too.")]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out rows that cannot be taken, instead of refusing all.")
@@ -85,11 +86,11 @@ def import_alwrity(
     if report is not None:
         _write(report, written)
     if as_json:
-        output().file.write(written)
+        write_json(done.as_json())
     else:
         _show(done)
     if done.conflicts or done.refused:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 async def _import(paths: Sequence[Path], options: Options) -> Report:
@@ -135,7 +136,7 @@ def _write(path: Path, text: str) -> None:
 def _refused(error: ImportRefusedError, *, as_json: bool) -> typer.Exit:
     if as_json:
         problems = [dict(zip(Broken._fields, _cells(one), strict=True)) for one in error.broken]
-        output().file.write(orjson.dumps({"count": error.count, "problems": problems}).decode() + "\n")
+        write_json({"count": error.count, "problems": problems})
     table = Table("file", "table", "row", "column", "rule", "why")
     for one in error.broken[:SHOWN_MAX]:
         table.add_row(*(escape(text) for text in _cells(one)))

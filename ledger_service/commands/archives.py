@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import orjson
 import pyarrow
 import typer
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -18,6 +17,7 @@ from ledger_service import archiving, rebuilding
 from ledger_service.archive_files import ArchiveFileError
 from ledger_service.archiving import ArchiveRefusedError
 from ledger_service.commands.database import messages, output, stop, with_database
+from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.rebuilding import RebuildRefusedError, RebuildUnfinishedError
 from ledger_service.store import archives
@@ -26,7 +26,6 @@ from ledger_service.store.pool import Connection
 from ledger_service.verification import JOBS_DEFAULT
 
 Folder = Annotated[Path | None, typer.Option("--dir", help="The folder of archives. Default: LEDGER_ARCHIVE_FOLDER.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object on standard output.")]
 Answer = TypeVar("Answer")
 
 
@@ -38,6 +37,7 @@ def archive(
     ] = None,
     folder: Folder = None,
     dry_run: Annotated[bool, typer.Option(help="Only say which months that are.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Writes closed months of the usage log to Parquet files, reads them back, and takes their rows out of the table.
 
@@ -45,24 +45,29 @@ def archive(
     all of it is done, else 1; 2 for wrong options.
     """
     end, place = _before(before, keep_months), _folder(folder)
+    told: list[dict[str, object]] = []
 
     async def work(connection: Connection) -> None:
         months = await archiving.plan(connection, end)
         if dry_run or not months:
             said = ", ".join(f"{month:%Y-%m}" for month in months)
             messages().print(f"to be archived: {said}" if said else f"nothing before {end:%Y-%m} is to be archived")
+            told.extend({"month": f"{month:%Y-%m}"} for month in months)
             return
         with _screen() as screen:
             for month in months:
                 done = await archiving.archive(connection, month, place, screen)
                 if done is not None:
                     screen.say(f"{month:%Y-%m}: {done.rows:,} rows in {place / done.file}, {done.bytes / 1e6:,.1f} MB")
+                    told.append(_as_json(done, None))
             await connection.execute("vacuum (analyze) usage_log")
         messages().print(
             "The room that they had in the table is used again; see deploy/guides/storage.md.", style="green"
         )
 
     _run(work)
+    if as_json:
+        write_json({"before": f"{end:%Y-%m}", "dry_run": dry_run, "months": told})
 
 
 def unarchive(
@@ -71,6 +76,7 @@ def unarchive(
     from_log: Annotated[
         bool, typer.Option("--from-log", help="Without their files: the log is read, all of it.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Brings archived months back into the usage log, the newest first. Their files stay.
 
@@ -78,11 +84,14 @@ def unarchive(
     """
     begin = _month(since)
     if from_log:
-        _recover(begin)
+        told = _recover(begin)
+        if as_json:
+            write_json(told)
         return
-    place = _folder(folder)
+    place, rows, months = _folder(folder), 0, list[str]()
 
     async def work(connection: Connection) -> None:
+        nonlocal rows
         found = [one for one in await archives.list_archives(connection) if one.month >= begin]
         if not found:
             messages().print(f"nothing since {begin:%Y-%m} is in an archive")
@@ -90,19 +99,27 @@ def unarchive(
             for one in reversed(found):
                 await archiving.restore(connection, one, place, screen)
                 screen.say(f"{one.month:%Y-%m}: {one.rows:,} rows are in the table again")
+                rows += one.rows
+                months.append(f"{one.month:%Y-%m}")
 
     _run(work)
+    if as_json:
+        write_json({"rows": rows, "months": months})
 
 
-def _recover(begin: date) -> None:
+def _recover(begin: date) -> dict[str, object]:
+    told: dict[str, object] = {}
+
     async def work(connection: Connection) -> None:
         months = [one.month for one in await archives.list_archives(connection) if one.month >= begin]
         settings = Settings()
         url = settings.owner_database_url or settings.database_url
         rows = await archiving.recover(url, months, rebuilding.Progress(), JOBS_DEFAULT)
         messages().print(f"{rows:,} rows were put back from the log, {len(months)} months are in the table again")
+        told.update(rows=rows, months=[f"{month:%Y-%m}" for month in months])
 
     _refusing(work)
+    return told
 
 
 def list_archives(
@@ -116,7 +133,7 @@ def list_archives(
     place = _folder(folder) if check else None
     found, wrong = with_database(lambda connection: _look(connection, place))
     if as_json:
-        output().file.write(orjson.dumps([_as_json(one, wrong.get(one.month)) for one in found]).decode() + "\n")
+        write_json([_as_json(one, wrong.get(one.month)) for one in found])
     else:
         table = Table("month", "state", "file", "rows", "MB", "calls", "cost", *(["checked"] if check else []))
         for one in found:

@@ -8,12 +8,13 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from contracts.backtests import Backtest, BacktestDay, BacktestLine, BacktestResult, BacktestTotals, BacktestUser
+from contracts.backtests import Backtest, BacktestDay, BacktestResult, BacktestTotals, BacktestUser
 from contracts.limits import Plan
 from contracts.money import format_nanos
 from contracts.problems import FieldError, ProblemError, field_errors
 from ledger_service.backtesting import run_backtest
 from ledger_service.commands.database import messages, moment, output, shown, stop, stop_at, with_database
+from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.commands.progress import watched
 from ledger_service.config import Settings
 
@@ -33,7 +34,7 @@ def backtest(
     include_denied: Annotated[
         bool, typer.Option("--include-denied", help="Also replay what was denied at that time.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole result as one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What would a plan have denied? Replays the usage log against it, and changes nothing.
 
@@ -56,7 +57,7 @@ def backtest(
     except ProblemError as error:
         raise stop(error.problem.detail) from None
     if as_json:
-        output().file.write(BacktestLine(result=result).model_dump_json(include={"result"}, by_alias=True) + "\n")
+        write_json({"result": result})
         return
     _show(result)
 

@@ -10,9 +10,10 @@ from rich.table import Table
 from contracts.adjustments import Adjustment, AdjustmentStored, Author
 from contracts.identifiers import uuid7
 from contracts.money import format_nanos
-from contracts.repricings import Difference, Repricing, RepricingLine, RepricingResult
+from contracts.repricings import Difference, Repricing, RepricingResult
 from ledger_service.adjusting import adjust as record_adjustment
 from ledger_service.commands.database import answer_or_stop, messages, moment, output, read_options, shown
+from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.commands.progress import watched
 from ledger_service.config import Settings
 from ledger_service.repricing import run_repricing
@@ -24,7 +25,6 @@ ROWS_SHOWN: Final = 20
 
 By = Annotated[str, typer.Option("--author", help="Who does it; kept in the log.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the log.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
 
 
 class _Author(BaseModel):
@@ -87,7 +87,7 @@ def adjust(
 
     stored = answer_or_stop(run)
     if as_json:
-        output().file.write(stored.model_dump_json() + "\n")
+        write_json(stored)
         return
     table = Table("adjustment", "calls", "units", "failures", "cost $", "counts at")
     amounts = [str(number) for number in (stored.calls, stored.units, stored.failures)]
@@ -133,7 +133,7 @@ def reprice(
         messages().print(f"repricing {wanted.repricing_id}; should it break off, `--id {wanted.repricing_id}` goes on")
     result = answer_or_stop(lambda _: watched(run_repricing(Settings().database_url, wanted, who)))
     if as_json:
-        output().file.write(RepricingLine(result=result).model_dump_json(include={"result"}) + "\n")
+        write_json({"result": result})
         return
     _show(result)
     if not apply:

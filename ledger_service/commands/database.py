@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
 
+from contracts.exit_codes import ExitCode
 from contracts.prices import Moment
 from contracts.problems import FieldError, ProblemError, field_errors
 from contracts.version import VERSION
@@ -93,7 +94,7 @@ def stop(*lines: str) -> typer.Exit:
     """The end of a command that failed, said in these lines."""
     for number, line in enumerate(lines):
         messages().print(line, style="red" if number == 0 else None, markup=False)
-    return typer.Exit(1)
+    return typer.Exit(ExitCode.FAILED)
 
 
 def stop_at(errors: list[FieldError], what: str) -> typer.Exit:

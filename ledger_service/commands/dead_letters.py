@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -21,9 +21,11 @@ from contracts.dead_letters import (
     Redrive,
     RedriveOutcome,
 )
+from contracts.exit_codes import ExitCode
 from contracts.problems import ProblemError, field_errors
 from ledger_service.commands.database import messages, moment, output, stop, stop_at, with_database
 from ledger_service.commands.dead_letter_screen import panel, table
+from ledger_service.commands.json_output import AsJson, AsJsonLines, write_json, write_json_lines
 from ledger_service.dead_letter_views import item_view, letter_view
 from ledger_service.dead_letters import (
     Redriving,
@@ -70,7 +72,7 @@ def list_(
     end: End = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="So many, newest first.")] = PAGE_ROWS,
     before: Annotated[int | None, typer.Option(help="Only letters older than this one: the next page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Shows what could not enter the log: by default what nobody has dealt with yet."""
     chosen = selected_by(_selection(state, code, origin, subject, account, start, end))
@@ -81,8 +83,7 @@ def list_(
 
     items, total = with_database(read)
     if as_json:
-        for item in items:
-            output().file.write(item.model_dump_json() + "\n")
+        write_json_lines(items)
         return
     if not items:
         messages().print("no dead letters" if total == 0 else "no older ones")
@@ -98,7 +99,7 @@ def list_(
 def show(
     letter: Annotated[int, typer.Argument(help="The letter's number.")],
     raw: Annotated[bool, typer.Option("--raw", help="Only its bytes, as they came: > event.json")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Shows one letter: every rule it breaks, its bytes, and what was done about it."""
 
@@ -113,7 +114,7 @@ def show(
     if raw:
         sys.stdout.buffer.write(body)
     elif as_json:
-        output().file.write(view.model_dump_json() + "\n")
+        write_json(view)
     else:
         output().print(panel(view, datetime.now(UTC)))
 
@@ -134,33 +135,44 @@ def redrive_(
     account: Account = None,
     start: Start = None,
     end: End = None,
+    as_json: AsJson = False,
 ) -> None:
     """Takes letters in once more, as if they had just come. Each counts once, however often this is done.
 
     Exit 0 where all of them are in the log now; 1 where any was refused again: it stays, with the new reason.
     """
     if event_file is not None:
-        _redrive_corrected(letters or [], event_file, author, reason)
+        done = _redrive_corrected(letters or [], event_file, author, reason)
+        if as_json:
+            write_json(_as_json({done.outcome.value: 1}, [done]))
         return
     act = _act(author, reason)
 
     async def work(connection: Connection, ids: list[int]) -> Counter[str]:
         return Counter(one.outcome.value for one in await redrive(connection, ids, act))
 
+    told: list[Redriving] = []
+
     async def one_by_one(connection: Connection) -> Counter[str]:
-        outcomes: Counter[str] = Counter()
         for letter in letters or []:
-            done = await redrive_one(connection, letter, act)
-            outcomes[done.outcome.value] += 1
-            _tell(done)
-        return outcomes
+            told.append(await redrive_one(connection, letter, act))
+            _tell(told[-1])
+        return Counter(one.outcome.value for one in told)
 
     if letters and not everything:
         outcomes = _done(one_by_one)
     else:
         selection = _selection(state, code, origin, subject, account, start, end)
         outcomes = _for_all(letters, everything, selection, "redriving", work)
-    raise typer.Exit(1 if outcomes[RedriveOutcome.REFUSED] else 0)
+    if as_json:
+        write_json(_as_json(outcomes, told))
+    raise typer.Exit(ExitCode.FAILED if outcomes[RedriveOutcome.REFUSED] else ExitCode.DONE)
+
+
+def _as_json(outcomes: Mapping[str, int], letters: Sequence[Redriving] = ()) -> dict[str, object]:
+    """``letters``: those that were named one by one."""
+    told = [{"dead_letter_id": one.dead_letter_id, "outcome": one.outcome, "problem": one.problem} for one in letters]
+    return {"outcomes": dict(outcomes), "letters": told}
 
 
 @app.command("discard")
@@ -175,6 +187,7 @@ def discard_(
     account: Account = None,
     start: Start = None,
     end: End = None,
+    as_json: AsJson = False,
 ) -> None:
     """Says that letters shall not count. Their bytes stay, and they can still be redriven."""
     act = _act(author, reason)
@@ -189,9 +202,12 @@ def discard_(
 
     if letters and not everything:
         _done(one_by_one)
-        return
-    selection = _selection(LetterState.OPEN.value, code, origin, subject, account, start, end)
-    _for_all(letters, everything, selection, "discarding", work)
+        outcomes: Mapping[str, int] = {"discarded": len(letters)}
+    else:
+        selection = _selection(LetterState.OPEN.value, code, origin, subject, account, start, end)
+        outcomes = _for_all(letters, everything, selection, "discarding", work)
+    if as_json:
+        write_json(_as_json(outcomes))
 
 
 def _for_all(
@@ -222,7 +238,7 @@ def _for_all(
     return outcomes
 
 
-def _redrive_corrected(letters: list[int], file: Path, author: str, reason: str) -> None:
+def _redrive_corrected(letters: list[int], file: Path, author: str, reason: str) -> Redriving:
     if len(letters) != 1:
         raise typer.BadParameter("--event is the corrected copy of one letter: give its number")
     try:
@@ -236,7 +252,9 @@ def _redrive_corrected(letters: list[int], file: Path, author: str, reason: str)
         raise typer.BadParameter("; ".join(f"{one.field}: {one.message}" for one in field_errors(error))) from None
     corrected = act.event
     assert corrected is not None, "just read"
-    _tell(_done(lambda connection: redrive_corrected(connection, letters[0], corrected, act)))
+    done = _done(lambda connection: redrive_corrected(connection, letters[0], corrected, act))
+    _tell(done)
+    return done
 
 
 def _done(work: Callable[[Connection], Awaitable[Answer]]) -> Answer:

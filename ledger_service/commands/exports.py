@@ -8,13 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
-import orjson
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from contracts.exports import ExportFormat
 from contracts.problems import ProblemError
-from ledger_service.commands.database import messages, moment, output, stop, with_database
+from ledger_service.commands.database import messages, moment, stop, with_database
+from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.export_files import (
     Done,
@@ -82,9 +82,7 @@ def export(
     outcome: Annotated[Outcome | None, typer.Option()] = None,
     endpoint: Annotated[str | None, typer.Option()] = None,
     as_of: Annotated[str | None, typer.Option(help="Only what was recorded by then; default: now.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Says at the end, as one JSON object, what was written.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Writes the usage log, or its FOCUS data set, as CSV, JSON Lines or Parquet.
 
@@ -238,7 +236,7 @@ def _tell(target: Path, done: Done, as_of: datetime, seconds: float, as_json: bo
             "target": str(target), "rows": done.rows, "bytes": done.bytes, "files": done.files, "as_of": as_of,
             "elapsed_seconds": round(seconds, 3),
         }  # fmt: skip
-        output().file.write(orjson.dumps(told, option=orjson.OPT_UTC_Z).decode() + "\n")
+        write_json(told)
         return
     files = "1 file" if done.files == 1 else f"{done.files:,} files"
     messages().print(

@@ -16,8 +16,10 @@ from nats.aio.client import Client
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from contracts.exit_codes import ExitCode
 from contracts.subjects import STREAM
 from ledger_service.commands.database import OUT_OF_REACH, messages, moment, output, shown, stop
+from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import SignedCheckpoint
 from ledger_service.seal_keys import SealKeyError, find_signing_key, trusted_keys
@@ -49,7 +51,6 @@ Since = Annotated[
 From = Annotated[
     int | None, typer.Option("--from", min=1, help="Read again from this sequence number of the stream on.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="The report as one JSON object on standard output.")]
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,11 @@ def close_gap(since: Since = None, from_sequence: From = None, as_json: AsJson =
             f"cannot read the stream: {error}", "Check LEDGER_NATS_URL: it needs the ledger's identity."
         ) from None
     if as_json:
-        output().file.write(orjson.dumps(_as_json(state)).decode() + "\n")
+        write_json(_as_json(state))
     else:
         _show(state)
     if state.holes or (state.seals is not None and state.seals.is_fork):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 async def _close(since: datetime | None, from_sequence: int | None) -> State:

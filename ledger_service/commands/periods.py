@@ -11,13 +11,12 @@ from contracts.identifiers import Name
 from contracts.periods import Month, PeriodClosing
 from ledger_service.closing import close_period
 from ledger_service.commands.database import answer_or_stop, messages, output, read_options, shown
+from ledger_service.commands.json_output import AsJsonLines, write_json_lines
 from ledger_service.store.periods import list_closings
 
 app = typer.Typer(no_args_is_help=True, help="Months (UTC) that close: their totals then never change.")
 
 ROWS_MAX: Final = 100_000
-
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, one object a line.")]
 
 
 class _Close(BaseModel):
@@ -37,7 +36,7 @@ def close(
     author: Annotated[str, typer.Option("--author", help="Who does it; kept in the log.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the log.")],
     account: Annotated[str | None, typer.Option("--account", help="Of one account; default: of all.")] = None,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Closes a month for good. What comes later for it is booked in the first month that is open.
 
@@ -57,7 +56,7 @@ def close(
 @app.command("list")
 def list_(
     account: Annotated[str | None, typer.Option("--account", help="What is closed for this account.")] = None,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Shows what was closed, by whom and why."""
     wanted = read_options(_Of, {"account": account})
@@ -68,11 +67,10 @@ def list_(
 
 
 def _show(closings: list[PeriodClosing], as_json: bool) -> None:
-    screen = output()
     if as_json:
-        screen.file.writelines(f"{one.model_dump_json()}\n" for one in closings)
+        write_json_lines(closings)
     elif closings:
         table = Table("through", "account", "closed", "by", "why")
         for one in closings:
             table.add_row(one.period, one.account_id or "all", shown(one.closed_at), one.author, one.reason)
-        screen.print(table)
+        output().print(table)

@@ -11,6 +11,7 @@ from rich.table import Table
 from contracts.money import format_nanos
 from contracts.prices import Price, PriceStored
 from ledger_service.commands.database import messages, moment, output, shown, stop, stop_at, with_database
+from ledger_service.commands.json_output import AsJson, AsJsonLines, write_json, write_json_lines
 from ledger_service.domain.price_versions import Change, Outcome
 from ledger_service.price_files import PriceFile, PriceFileError, read_file, read_shipped
 from ledger_service.price_loading import count, load_prices
@@ -26,6 +27,7 @@ PAGE_ROWS: Final = 1000
 def load(
     file: Annotated[Path | None, typer.Argument(help="A price file; default: the list prices shipped with it.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Puts every price of a reviewed YAML file: all of it, or, where any is wrong, nothing.
 
@@ -37,7 +39,16 @@ def load(
     except PriceFileError as error:
         raise stop_at(error.errors, f"{error}; nothing was loaded") from None
     differing = [outcome for outcome in outcomes if outcome.change is not Change.UNCHANGED]
-    if differing:
+    if as_json:
+        write_json(
+            {
+                "file": read.name,
+                "dry_run": dry_run,
+                "counts": count(outcomes),
+                "changes": [_as_json(one) for one in differing],
+            }
+        )
+    elif differing:
         output().print(_changes(differing))
     summary = ", ".join(f"{number} {change}" for change, number in count(outcomes).items())
     messages().print(f"{read.name}: {summary}{'; nothing was changed' if dry_run else ''}")
@@ -50,6 +61,19 @@ def _read(file: Path | None) -> PriceFile:
         raise stop_at(error.errors, f"{error}; nothing was loaded") from None
     except OSError as error:
         raise stop(f"cannot read {file}: {error.strerror or error}") from None
+
+
+def _as_json(outcome: Outcome) -> dict[str, object]:
+    provider, operation, model = outcome.put.key
+    return {
+        "change": outcome.change,
+        "provider": provider,
+        "operation": operation,
+        "model": model,
+        "price": outcome.put.price,
+        "before": outcome.before.price if outcome.before else None,
+        "version": outcome.after.version if outcome.after else None,
+    }
 
 
 def _changes(outcomes: Sequence[Outcome]) -> Table:
@@ -74,10 +98,14 @@ def list_(
     provider: Annotated[str | None, typer.Option(help="Of this provider only.")] = None,
     operation: Annotated[str | None, typer.Option(help="Of this operation only.")] = None,
     at: Annotated[str | None, typer.Option(help="In force at that time (2026-11-01, or RFC 3339).")] = None,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Shows the versions of all prices."""
     chosen = PriceFilter(provider, operation, moment(at))
     found = with_database(lambda connection: _all(connection, chosen))
+    if as_json:
+        write_json_lines(found)
+        return
     table = Table("provider", "operation", "model", "valid from", "until", "a unit", "unit", "version", "put by")
     for price in found:
         table.add_row(

@@ -12,13 +12,16 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from contracts.exit_codes import ExitCode
 from ledger_service import rebuilding
 from ledger_service.commands.database import messages, output, stop, with_database
 from ledger_service.commands.differences import describe, difference_table
-from ledger_service.commands.seals import verify_and_show
+from ledger_service.commands.json_output import AsJson, write_json
+from ledger_service.commands.seals import seals_as_json, verify_and_show
 from ledger_service.config import Settings
 from ledger_service.disk_space import TooLittleSpaceError, check_space
 from ledger_service.projections import PROJECTIONS
+from ledger_service.seal_verification import SealReport
 from ledger_service.store.pool import Connection
 from ledger_service.store.tables import SQL, read_tables
 from ledger_service.verification import JOBS_DEFAULT, Difference, Scope, Verification
@@ -30,10 +33,20 @@ _KINDS: Final = ("missing", "invented", "changed")
 _MOST: Final = 0.98
 
 Account = Annotated[str | None, typer.Option("--account", "--account-id", help="Of one account; default: all.")]
+
+
+def _projection_names(incomplete: str) -> list[str]:
+    return [one.name for one in PROJECTIONS if one.name.startswith(incomplete)]
+
+
 Projections = Annotated[
-    list[str] | None, typer.Option("--projection", help="Of this one only; may be given again. Default: all.")
+    list[str] | None,
+    typer.Option(
+        "--projection",
+        help="Of this one only; may be given again. Default: all.",
+        autocompletion=_projection_names,
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON object on standard output.")]
 Seals = Annotated[
     bool, typer.Option("--seals", help="First, whether the log is what was sealed; see `ledger seals verify`.")
 ]
@@ -52,12 +65,11 @@ def verify(
     Nobody waits for it, and it may run on a copy of the database that follows another. Exit 0 where all agree, 1 where
     there are differences, or the database cannot be had; 2 for wrong options.
     """
-    if seals and as_json:
-        raise typer.BadParameter("--seals has no JSON: run it apart, or `ledger seals verify`")
     scope = _scope(account_id, projection)
-    sealed = not seals or verify_and_show(None, None, stream=True, processes=jobs).holds
+    report = verify_and_show(None, None, stream=True, processes=jobs, quiet=as_json) if seals else None
+    sealed = report is None or report.holds
     begin = time.monotonic()
-    counts = with_database(lambda connection: _verify(connection, scope, jobs, as_json), whole_tables=True)
+    counts = with_database(lambda connection: _verify(connection, scope, jobs, as_json, report), whole_tables=True)
     elapsed = time.monotonic() - begin
     if not as_json:
         _say_what_is_trusted(scope)
@@ -65,15 +77,17 @@ def verify(
     if not total:
         messages().print(f"no differences in {len(scope.projections)} projections, {elapsed:.1f} s", style="green")
         if not sealed:
-            raise typer.Exit(1)
+            raise typer.Exit(ExitCode.FAILED)
         return
     by_projection = ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items()))
     messages().print(f"{total:,} rows are not what the log says: {by_projection} ({elapsed:.1f} s)", style="red")
     messages().print("`ledger rebuild` brings them to what the log says; --json names all of them.")
-    raise typer.Exit(1)
+    raise typer.Exit(ExitCode.FAILED)
 
 
-async def _verify(connection: Connection, scope: Scope, jobs: int, as_json: bool) -> Counter[str]:
+async def _verify(
+    connection: Connection, scope: Scope, jobs: int, as_json: bool, seals: SealReport | None
+) -> Counter[str]:
     size = await _look_around(connection, scope)
     counts: Counter[str] = Counter()
     first: list[Difference] = []
@@ -81,7 +95,7 @@ async def _verify(connection: Connection, scope: Scope, jobs: int, as_json: bool
     with _screen(size) as screen:
         verification = Verification(Settings().database_url, jobs, screen.at)
         if as_json:
-            await _write_json(connection, scope, _counted(verification, scope, counts), counts)
+            await _write_json(connection, scope, _counted(verification, scope, counts), counts, seals)
             return counts
         async for difference in _counted(verification, scope, counts):
             if len(first) < SHOWN_MAX:
@@ -100,7 +114,11 @@ async def _counted(verification: Verification, scope: Scope, counts: Counter[str
 
 
 async def _write_json(
-    connection: Connection, scope: Scope, differences: AsyncIterator[Difference], counts: Counter[str]
+    connection: Connection,
+    scope: Scope,
+    differences: AsyncIterator[Difference],
+    counts: Counter[str],
+    seals: SealReport | None,
 ) -> None:
     """One object, written as it comes: there may be as many differences as rows."""
     tables = await read_tables(connection, (one.name for one in PROJECTIONS))
@@ -121,7 +139,12 @@ async def _write_json(
             await write(waiting)
             waiting = []
     await write(waiting)
-    rest = {"rows": dict(sorted(counts.items())), "projections": list(scope.projections), "trusted": _trusted(scope)}
+    rest = {
+        "rows": dict(sorted(counts.items())),
+        "projections": list(scope.projections),
+        "trusted": _trusted(scope),
+        "seals": None if seals is None else seals_as_json(seals),
+    }
     file.write(f"],\n{orjson.dumps(rest).decode()[1:]}\n")
 
 
@@ -144,11 +167,11 @@ def rebuild(
         raise stop(str(error)) from None
     elapsed = time.monotonic() - begin
     if as_json:
-        output().file.write(orjson.dumps(_as_json(done, elapsed)).decode() + "\n")
+        write_json(_as_json(done, elapsed))
     else:
         _show(scope, done, elapsed)
     if done.left:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 async def _rebuild(connection: Connection, scope: Scope, jobs: int) -> rebuilding.Rebuilt:

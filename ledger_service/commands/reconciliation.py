@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import orjson
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from contracts.exit_codes import ExitCode
 from contracts.identifiers import Name
 from contracts.problems import ProblemError
 from ledger_service.commands.database import OUT_OF_REACH, messages, moment, output, stop, stop_at
+from ledger_service.commands.json_output import AsJsonLines, write_json
 from ledger_service.commands.reconciliation_screen import show, show_next
 from ledger_service.config import Settings
 from ledger_service.domain.reconciliation import Item, Status
@@ -55,11 +56,11 @@ def reconcile(
     not_billed: Annotated[
         bool, typer.Option("--not-billed", help="Propose that what they did not bill costs nothing.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="JSON lines: each finding that is no plain match, then the summary.")
-    ] = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Compares a provider's invoice or usage export with the ledger, line by line, and changes nothing.
+
+    As JSON: each finding that is no plain match, then the summary.
 
     Exit 0 where both agree; 1 where they do not, or a file or the database cannot be read; 2 for wrong options.
     """
@@ -90,20 +91,18 @@ def reconcile(
         if writer is not None:
             writer.give_up()
     if as_json:
-        output().file.write(orjson.dumps({"result": summary(done)}, option=orjson.OPT_APPEND_NEWLINE).decode())
+        write_json({"result": summary(done)})
     else:
         show(output(), done)
     show_next(messages(), done, export, propose_adjustments, proposed)
     if not done.report.agrees:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _run(asked: Asked, writer: Export | None, json_names: list[str] | None) -> Reconciliation:
-    file = output().file
-
     def print_json(item: Item) -> None:
         if item.status is not Status.MATCHED and json_names is not None:
-            file.write(orjson.dumps({"finding": finding(item, json_names)}, option=orjson.OPT_APPEND_NEWLINE).decode())
+            write_json({"finding": finding(item, json_names)})
 
     sink = both(writer.add if writer else None, print_json if json_names is not None else None)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True), TimeElapsedColumn())

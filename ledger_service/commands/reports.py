@@ -7,8 +7,9 @@ import typer
 from rich.table import Table
 
 from contracts.money import format_nanos
-from contracts.reports import EstimateLine
+from contracts.reports import EstimateLine, EstimateReport
 from ledger_service.commands.database import messages, moment, output, shown, with_database
+from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.store.reports import DAYS_DEFAULT, read_estimates
 
 app = typer.Typer(no_args_is_help=True, help="Reports over what was recorded.")
@@ -24,6 +25,7 @@ def estimates(
     start: Annotated[str | None, typer.Option("--from", help="2026-11-01, or RFC 3339; inclusive.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="The same, exclusive; default: now.")] = None,
     account_id: Annotated[str | None, typer.Option(help="Of one account only.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """How far off holds are: what checks held as cost beside what was settled, by default of the last 30 days."""
     until = moment(end) or datetime.now(UTC)
@@ -31,7 +33,10 @@ def estimates(
     if since >= until:
         raise typer.BadParameter("--to is later than --from")
     lines = with_database(lambda connection: read_estimates(connection, since, until, account_id))
-    output().print(_table(lines))
+    if as_json:
+        write_json(EstimateReport(start=since, end=until, account_id=account_id, lines=lines))
+    else:
+        output().print(_table(lines))
     messages().print(f"operations that occurred from {shown(since)} until before {shown(until)}, UTC")
 
 

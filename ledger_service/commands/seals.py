@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from contracts.access.nats_access import NatsAccess
+from contracts.exit_codes import ExitCode
 from ledger_service.commands.database import OUT_OF_REACH, messages, output, stop
+from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import VerifierKey, VerifierKeyError, notes_in
 from ledger_service.domain.seal_differences import Kind, describe
@@ -28,7 +30,7 @@ File = Annotated[Path | None, typer.Option("--file", help="Published checkpoints
 
 
 @app.command()
-def key() -> None:
+def key(as_json: AsJson = False) -> None:
     """The public key that checkpoints are signed with, for those who verify them."""
     try:
         found = find_signing_key(Settings())
@@ -36,7 +38,10 @@ def key() -> None:
         raise stop(str(error)) from None
     if found is None:
         raise stop("There is no key yet.", "Set LEDGER_SEALS_KEY_FILE; the ledger makes it when it starts.")
-    output().print(str(found.verifier), markup=False, soft_wrap=True)
+    if as_json:
+        write_json({"key": str(found.verifier)})
+    else:
+        output().print(str(found.verifier), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -45,15 +50,20 @@ def verify(
     file: File = None,
     stream: Annotated[bool, typer.Option(help="Compare with the checkpoints in the NATS stream, too.")] = True,
     processes: Annotated[int, typer.Option(min=1, help="That hash rows.")] = os.cpu_count() or 1,
+    as_json: AsJson = False,
 ) -> None:
     """Whether every sealed row is there unchanged, and the checkpoints are those that were published. Exit 1: no."""
-    report = verify_and_show(keys, file, stream, processes)
+    report = verify_and_show(keys, file, stream, processes, quiet=as_json)
+    if as_json:
+        write_json(seals_as_json(report))
     if not report.holds:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
-def verify_and_show(keys: list[str] | None, file: Path | None, stream: bool, processes: int) -> SealReport:
-    """Verifies with a progress bar, and prints what was found."""
+def verify_and_show(
+    keys: list[str] | None, file: Path | None, stream: bool, processes: int, *, quiet: bool = False
+) -> SealReport:
+    """Verifies with a progress bar, and, unless ``quiet``, prints what was found."""
     settings = Settings()
     believed = _believed(settings, keys)
     published = _published(settings, file, stream)
@@ -74,8 +84,28 @@ def verify_and_show(keys: list[str] | None, file: Path | None, stream: bool, pro
         except OUT_OF_REACH as error:
             reason = str(error) or type(error).__name__
             raise stop(f"cannot reach the database: {reason}", "Check LEDGER_DATABASE_URL.") from None
-    show(report)
+    if not quiet:
+        show(report)
     return report
+
+
+def seals_as_json(report: SealReport) -> dict[str, object]:
+    """The report, with the rows that differ in words."""
+    last = report.last
+    return {
+        "holds": report.holds,
+        "rows": report.rows,
+        "checkpoints": report.checkpoints,
+        "unsealed": report.unsealed,
+        "published": report.published,
+        "foreign": report.foreign,
+        "last": None if last is None else {"size": last.size, "sealed_at": last.sealed_at},
+        "differences": [
+            {"kind": one.kind, "row": describe(one.row) if one.row else None, "detail": one.detail}
+            for one in report.differences
+        ],
+        "unnamed": report.unnamed,
+    }
 
 
 def _believed(settings: Settings, keys: list[str] | None) -> Sequence[VerifierKey]:

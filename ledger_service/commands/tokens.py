@@ -15,6 +15,7 @@ from contracts.access.service_tokens import TokenMade, TokenRequest, TokenStored
 from contracts.problems import ProblemError, describe, field_errors
 from ledger_service.commands.database import messages, output, shown, stop, with_database
 from ledger_service.commands.database import moment as read_moment
+from ledger_service.commands.json_output import AsJson, AsJsonLines, write_json, write_json_lines
 from ledger_service.config import Settings
 from ledger_service.service_tokens import hashing_key, make_service_token, revoke_service_token
 from ledger_service.store.pool import Connection
@@ -33,8 +34,9 @@ def create(
     expires: Annotated[str | None, typer.Option(help="2027-01-01, or RFC 3339; default: never.")] = None,
     days: Annotated[int | None, typer.Option(min=1, max=36_500, help="Or: in so many days.")] = None,
     file: Annotated[Path | None, typer.Option(help="Write it there, for its owner's eyes only.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Makes a token, and prints it, this once. A pipe gets the token alone."""
+    """Makes a token, and prints it, this once. A pipe gets the token alone; with --file, standard output does not."""
     if not scope:
         raise typer.BadParameter(f"give --scope, once or more: {', '.join(Scope)}")
     if expires is not None and days is not None:
@@ -57,9 +59,11 @@ def create(
         raise stop(error.problem.detail) from None
     about = f"account {made.account_id}" if made.account_id else "all accounts"
     messages().print(f"{made.name}: {', '.join(made.scopes)}; {about}; {_end(made)}. It is shown only now.")
-    if file is None:
+    if as_json:
+        write_json(made.model_dump(mode="json", exclude=set() if file is None else {"token"}))
+    elif file is None:
         typer.echo(made.token)
-    else:
+    if file is not None:
         _write(file, made.token)
         messages().print(f"written to {file}", soft_wrap=True)
 
@@ -67,9 +71,13 @@ def create(
 @app.command("list")
 def list_(
     ended: Annotated[bool, typer.Option("--ended", help="Also those that are revoked or expired.")] = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Shows all tokens, without themselves."""
     found = with_database(lambda connection: list_tokens(connection, also_ended=ended))
+    if as_json:
+        write_json_lines(found)
+        return
     table = Table("id", "name", "scopes", "account", "made", "ends")
     for token in found:
         table.add_row(
@@ -84,7 +92,9 @@ def list_(
 
 
 @app.command()
-def revoke(token: Annotated[str, typer.Argument(metavar="NAME|ID", help="Of the token.")]) -> None:
+def revoke(
+    token: Annotated[str, typer.Argument(metavar="NAME|ID", help="Of the token.")], as_json: AsJson = False
+) -> None:
     """Revokes a token: services refuse it once they ask again, within LEDGER_TOKEN_SECONDS and IMAGE_TOKEN_SECONDS."""
 
     async def work(connection: Connection) -> TokenStored:
@@ -95,6 +105,8 @@ def revoke(token: Annotated[str, typer.Argument(metavar="NAME|ID", help="Of the 
         revoked = with_database(work)
     except ProblemError as error:
         raise stop(error.problem.detail) from None
+    if as_json:
+        write_json(revoked)
     messages().print(f"revoked: {revoked.name} ({revoked.token_id})")
 
 
