@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -21,12 +22,14 @@ _STYLES: Final = {
 _PLURALS: Final = {Status.WARNING: "warnings", Status.FAILURE: "failures"}
 #: Of checks that could not be made for one reason; --json names all.
 _NAMED_MAX: Final = 4
+#: The longest name of a check has it on one line.
+_NAME_WIDTH: Final = 27
 
 
 def table(findings: Sequence[Finding]) -> Table:
     """All of them, one a row; those that one reason keeps from being known are one row."""
-    shown = Table("", "check", "found", header_style="bold", pad_edge=False)
-    shown.columns[1].overflow = "fold"
+    shown = Table("", "check", "found", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    shown.columns[1].max_width = _NAME_WIDTH
     for rows in _by_reason(findings):
         first = rows[0]
         names = ", ".join(one.id for one in rows[:_NAMED_MAX])

@@ -102,8 +102,8 @@ async def test_a_setting_is_that_of_the_ledgers_role_in_its_database(
     assert findings["postgres.synchronous_commit"]["status"] == "ok"
     assert findings["postgres.fsync"]["status"] == ("ok" if fsync == "on" else "failure")
     assert findings["postgres.fsync"]["found"] == f"fsync = {fsync}"
-    assert findings["postgres.default_transaction_isolation"]["status"] == "failure"
-    assert findings["postgres.timezone"]["found"] == "TimeZone = Asia/Tokyo"
+    assert findings["postgres.isolation"]["status"] == "failure"
+    assert findings["postgres.time_zone"]["found"] == "TimeZone = Asia/Tokyo"
 
 
 async def test_a_database_that_is_away_leaves_the_rest_to_be_looked_at(nats_url: str) -> None:

@@ -18,8 +18,10 @@ from pathlib import Path
 import asyncpg
 import nats
 import pytest
+from typer.testing import CliRunner
 
 from deploy.local import unprivileged
+from deploy.local.cli import app
 from deploy.local.errors import (
     FolderInUseError,
     FolderVersionError,
@@ -29,7 +31,7 @@ from deploy.local.errors import (
     RepeatedFailureError,
     UnreachableFolderError,
 )
-from deploy.local.folder import DataFolder, read_state
+from deploy.local.folder import DataFolder, read_environment, read_state
 from deploy.local.ports import HOST, claim, free_port
 from deploy.local.postgres import postgres_programs
 from deploy.local.processes import ManagedProcess
@@ -56,7 +58,8 @@ import asyncio, sys
 from pathlib import Path
 from deploy.local.cli import run_until_stopped
 from tests.integration.test_local_stack import options
-sys.exit(asyncio.run(run_until_stopped(options(Path(sys.argv[1]), ledger=sys.argv[2]))))
+wanted = options(Path(sys.argv[1]), ledger=sys.argv[2])
+sys.exit(asyncio.run(run_until_stopped(wanted, as_json="--json" in sys.argv)))
 """
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as somebody else")
 
@@ -75,9 +78,9 @@ def options(data: Path, *, ledger: str = "LEDGER_PORT", external: ExternalServer
     )
 
 
-def supervise(data: Path, ledger: str = "LEDGER_PORT") -> subprocess.Popen[str]:
+def supervise(data: Path, ledger: str = "LEDGER_PORT", *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(data), ledger],
+        [sys.executable, "-c", SUPERVISOR, str(data), ledger, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -130,8 +133,8 @@ async def ask(url: str, query: str) -> object:
 def supervisor_of() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
-    def start(data: Path, ledger: str = "LEDGER_PORT") -> subprocess.Popen[str]:
-        started.append(supervise(data, ledger))
+    def start(data: Path, ledger: str = "LEDGER_PORT", *more: str) -> subprocess.Popen[str]:
+        started.append(supervise(data, ledger, *more))
         return started[-1]
 
     yield start
@@ -359,19 +362,65 @@ def test_the_next_start_works_after_all_were_killed_at_once(
 def test_a_second_up_on_the_folder_is_refused(
     tmp_path: Path, supervisor_of: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    first = supervisor_of(tmp_path)
+    first = supervisor_of(tmp_path, "LEDGER_PORT", "--json")
     assert first.stdout is not None
-    assert first.stdout.readline() == "ready\n"
+    told = json.loads(first.stdout.readline())
+    assert told["ready"]
     second = supervisor_of(tmp_path)
     _, errors = second.communicate(timeout=WAIT_SECONDS)
     assert second.returncode == 2
     assert f"in use by a running stack (pid {first.pid})" in errors
     assert read_state(tmp_path) is not None
     script = [sys.executable, "-m", "deploy.local.cli"]
-    assert subprocess.run([*script, "status", "--data", tmp_path], check=False, capture_output=True).returncode == 0
-    assert subprocess.run([*script, "down", "--data", tmp_path], check=False).returncode == 0
+
+    def asked(command: str, code: int) -> object:
+        done = subprocess.run([*script, command, "--data", tmp_path, "--json"], check=False, capture_output=True)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout or "null")
+
+    assert asked("status", 0) == told
+    assert "postgres" in told["servers"]
+    passwords = {path.read_text().strip().strip('"') for path in tmp_path.glob("*-password")}
+    assert len(passwords) >= 4
+    assert not any(password in json.dumps(told) for password in passwords)
+    assert asked("down", 0) == {"stopped": first.pid}
     assert first.wait(WAIT_SECONDS) == 0
-    assert subprocess.run([*script, "status", "--data", tmp_path], check=False, capture_output=True).returncode == 1
+    assert asked("status", 1) == {"ready": False, "data": str(tmp_path)}
+
+
+def test_the_ledgers_settings_are_in_a_file_for_the_command_and_its_owner(tmp_path: Path) -> None:
+    folder = DataFolder.open(tmp_path / "data")
+    settings = {
+        "LEDGER_DATABASE_URL": "postgresql://x:p$w'd@127.0.0.1:1/x",
+        "LEDGER_SEALS_FILE": "/a folder/with spaces",
+    }
+    folder.write_environment("ledger.env", settings)
+    folder.close()
+    file = tmp_path / "data" / "ledger.env"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert read_environment(file) == settings
+    shell = 'set -a; . "$1"; python3 -c "import json, os; print(json.dumps(dict(os.environ)))"'
+    told = subprocess.run(["bash", "-c", shell, "-", str(file)], capture_output=True, check=True)
+    assert settings.items() <= json.loads(told.stdout).items()
+
+
+def test_doctor_of_a_folder_without_a_stack_says_what_to_do(tmp_path: Path) -> None:
+    run = CliRunner().invoke(app, ["doctor", "--data", str(tmp_path), "--json"])
+    assert (run.exit_code, run.stdout) == (1, "")
+    assert "usage-stack up --data" in run.stderr
+
+    folder = DataFolder.open(tmp_path / "data")
+    servers = {name: f"{scheme}://127.0.0.1:{free_port()}" for name, scheme in (
+        ("LEDGER_DATABASE_URL", "postgresql"), ("LEDGER_NATS_URL", "nats"),
+    )}  # fmt: skip
+    folder.write_environment("ledger.env", servers)
+    folder.close()
+    script = [sys.executable, "-m", "deploy.local.cli", "doctor", "--data", str(folder.path), "--json"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "No stack runs on" in done.stderr
+    failures = {one["id"] for one in json.loads(done.stdout)["findings"] if one["status"] == "failure"}
+    assert failures >= {"postgres.reachable", "nats.reachable"}
 
 
 def test_a_stop_while_it_starts_leaves_nothing(

@@ -32,7 +32,7 @@ CHECKS: Final = (
     Check("postgres.version", server.version, _DOCTOR),
     Check("postgres.primary", server.is_primary, _BACKUP),
     Check("postgres.text", server.text, _DOCTOR),
-    *(Check(f"postgres.{one.name.lower()}", server.setting(one), _DOCTOR) for one in server.SETTINGS),
+    *(Check(f"postgres.{one.check}", server.setting(one), _DOCTOR) for one in server.SETTINGS),
     Check("postgres.connections", server.connections, f"{_RUNBOOKS}/LimitChecksFail.md"),
     Check("postgres.archiving", server.archiving, _BACKUP),
     Check("postgres.prepared", server.prepared, f"{_RUNBOOKS}/TransactionHorizonStuck.md"),

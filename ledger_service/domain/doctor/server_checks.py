@@ -47,8 +47,10 @@ _ADVICE: Final = {
 
 
 class Wanted(NamedTuple):
-    """A setting of the server. ``otherwise``: how bad another value is; ``why``: what then happens, and what to do."""
+    """A setting of the server, and its check. ``otherwise``: how bad another value is; ``why``: what then happens, and
+    what to do."""
 
+    check: str
     name: str
     values: tuple[str, ...]
     otherwise: Status
@@ -57,44 +59,47 @@ class Wanted(NamedTuple):
 
 SETTINGS: Final = (
     Wanted(
-        "fsync", ("on",), Status.FAILURE,
+        "fsync", "fsync", ("on",), Status.FAILURE,
         "a crash of the machine can destroy the whole database: set fsync = on, and restart",
     ),
     Wanted(
-        "synchronous_commit", ("on", "remote_apply"), Status.FAILURE,
+        "synchronous_commit", "synchronous_commit", ("on", "remote_apply"), Status.FAILURE,
         "events are confirmed before they are on the disk, and producers forget them: set synchronous_commit = "
         "on, also "
         "where `alter role` or `alter database` says otherwise",
     ),
     Wanted(
-        "full_page_writes", ("on",), Status.FAILURE,
+        "full_page_writes", "full_page_writes", ("on",), Status.FAILURE,
         "a page that a crash tore cannot be repaired: set full_page_writes = on, and reload",
     ),
     Wanted(
-        "data_checksums", ("on",), Status.WARNING,
+        "checksums", "data_checksums", ("on",), Status.WARNING,
         "what a disk changes is not noticed: stop the server, and run pg_checksums --enable",
     ),
     Wanted(
-        "default_transaction_isolation", ("read committed",), Status.FAILURE,
+        "isolation", "default_transaction_isolation", ("read committed",), Status.FAILURE,
         "checks lock accounts and then read: under another isolation they read what was before the lock; set "
         "default_transaction_isolation = 'read committed'",
     ),
     Wanted(
-        "default_transaction_read_only", ("off",), Status.FAILURE,
+        "read_only", "default_transaction_read_only", ("off",), Status.FAILURE,
         "the ledger cannot write: set default_transaction_read_only = off for its role",
     ),
     Wanted(
-        "TimeZone", ("UTC", "Etc/UTC", "GMT"), Status.WARNING,
+        "time_zone", "TimeZone", ("UTC", "Etc/UTC", "GMT"), Status.WARNING,
         "days in SQL of your own begin elsewhere than in the ledger, whose periods are UTC: alter role … set "
         "TimeZone = 'UTC'",
     ),
     Wanted(
-        "autovacuum", ("on",), Status.FAILURE,
+        "autovacuum", "autovacuum", ("on",), Status.FAILURE,
         "counters are updated with each check, and their tables only grow: set autovacuum = on, and reload",
     ),
-    Wanted("track_counts", ("on",), Status.FAILURE, "autovacuum sees nothing to do: set track_counts = on, and reload"),
     Wanted(
-        "log_parameter_max_length_on_error", ("0",), Status.WARNING,
+        "track_counts", "track_counts", ("on",), Status.FAILURE,
+        "autovacuum sees nothing to do: set track_counts = on, and reload",
+    ),
+    Wanted(
+        "logged_values", "log_parameter_max_length_on_error", ("0",), Status.WARNING,
         "what was in a failed statement, users' ids for one, goes to the server's log: set it to 0",
     ),
 )  # fmt: skip
