@@ -23,9 +23,10 @@ from ledger_service.domain.doctor.facts import (
 from ledger_service.store import stream_marks
 from ledger_service.store.dead_letters import count_open_by_code
 from ledger_service.store.figures import read_standing
-from ledger_service.store.migrations import migrations
+from ledger_service.store.migrations import can_work_with, migrations
 from ledger_service.store.privileges import APPEND_ONLY, NOBODY_READS, READ_ONLY, find_readers, may_rewrite
 from ledger_service.store.queries import load
+from ledger_service.store.schema_record import read_applied
 
 if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
@@ -51,12 +52,11 @@ async def read_settings(connection: "Connection") -> Mapping[str, str]:
 
 async def read_migrations(connection: "Connection") -> Migrations:
     known = {one.name: one.digest for one in migrations()}
-    has_migrations = await connection.fetchval(SQL["has_migrations"])
-    if has_migrations is None:
+    if not await connection.fetchval(SQL["sees_schema"]):
         raise HiddenError("our role may not use the schema: see roles.rights")
-    if not has_migrations:
-        return Migrations({}, known)
-    return Migrations({row["name"]: row["digest"] for row in await connection.fetch(SQL["migrations"])}, known)
+    applied = await read_applied(connection) or []
+    newer = (one.name for one in applied if one.name not in known and can_work_with(one))
+    return Migrations({one.name: one.digest for one in applied}, known, frozenset(newer))
 
 
 async def read_role(connection: "Connection") -> Role:

@@ -19,12 +19,9 @@ select name, setting from pg_settings where name = any ($1::text[])
 -- name: clock
 select clock_timestamp()
 
--- name: has_migrations
--- Null where our role may use no schema, so that it sees no table whatever is there.
-select case when current_schema() is not null then to_regclass('schema_migrations') is not null end
-
--- name: migrations
-select name, digest from schema_migrations
+-- name: sees_schema
+-- A role that may use no schema sees no table, whatever is there.
+select current_schema() is not null
 
 -- name: role
 -- The attributes of our own role, the roles that it is a member of, and what it owns in the schema.

@@ -131,14 +131,18 @@ async def check_schema(connection: "Connection") -> list[str]:
     return newer
 
 
+def can_work_with(unknown: Applied) -> bool:
+    """Whether this version goes on beside an applied migration that it does not know."""
+    return unknown.works_with is not None and unknown.works_with <= _read()[-1].number
+
+
 def require_fit(applied: Iterable[Applied]) -> list[str]:
     """The applied migrations that this code does not know, where it can work with them; else raises MigrationError."""
     known = {migration.name: migration.digest for migration in _read()}
-    newest = _read()[-1].number
     newer = []
     for one in applied:
         if one.name not in known:
-            if one.works_with is None or one.works_with > newest:
+            if not can_work_with(one):
                 wanted = f"version {one.version} or newer" if one.version else "a newer version"
                 raise MigrationError(
                     f"the database has {one.name}, which version {VERSION} does not know and cannot work with: "

@@ -20,6 +20,7 @@ from tests.unit.test_commands import commands
 
 BY: Final = ("--author", "grace", "--reason", "a test")
 SINCE: Final = ("--from", "2026-08-01", "--to", "2026-09-01")
+LISTS: Final = ("applied", "newer", "tokens_made_known")
 
 
 class Call(NamedTuple):
@@ -32,7 +33,7 @@ class Call(NamedTuple):
 
 #: In their order: later ones look at what earlier ones did.
 CALLS: Final = (
-    Call("migrate", lambda told: told == [{"applied": [], "shipped_prices": {}, "tokens_made_known": []}]),
+    Call("migrate", lambda told: told[0] == {**dict.fromkeys(LISTS, []), "shipped_prices": {}}),
     Call("migrate --shipped-prices", lambda told: sum(told[0]["shipped_prices"].values()) > 10),
     Call("prices load", lambda told: told[0]["changes"] == [] and told[0]["counts"]["unchanged"] > 10),
     Call("prices load {folder}/prices.yaml --dry-run", lambda told: told[0]["changes"][0]["change"] == "new"),

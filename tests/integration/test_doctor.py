@@ -179,6 +179,14 @@ async def test_a_schema_of_another_version_says_which(
     assert (finding["status"], words in finding["found"]) == ("failure", True), finding
 
 
+async def test_a_newer_schema_that_this_version_works_with_is_no_failure(
+    database_url: str, database: "asyncpg.Connection[asyncpg.Record]", nats_url: str
+) -> None:
+    await database.execute("insert into ledger_schema.additions values ('9999_future.sql', 'x', '0018', '99.0.0')")
+    finding = (await doctor(as_service(database_url), nats_url))["schema.version"]
+    assert (finding["status"], "goes on beside it: 9999_future.sql" in finding["found"]) == ("warning", True), finding
+
+
 async def test_a_role_with_too_few_rights_is_told_what_it_lacks(
     database_url: str, database: "asyncpg.Connection[asyncpg.Record]", nats_url: str
 ) -> None:

@@ -90,6 +90,7 @@ CASES: Final[tuple[tuple[Facts, str, Status, str], ...]] = (
     (database(migrations={"applied": {"0001.sql": "a"}}), "schema.version", F, "older"),
     (database(migrations={"applied": dict.fromkeys(("0001.sql", "0009.sql"), "a")}), "schema.version", F, "newer"),
     (database(migrations={"applied": {"0001.sql": "a", "0002.sql": "z"}}), "schema.version", F, "another form"),
+    (database(migrations={"compatible": frozenset({"0003.sql"})}), "schema.version", W, "goes on beside it: 0003.sql"),
     (database(rights={"event_log": ("insert",)}), "roles.rights", F, "event_log (insert)"),
     (database(role={"may_rewrite": True}), "roles.append_only", W, "may change"),
     (database(role={"owns": ("event_log",)}), "roles.append_only", W, "owns event_log"),

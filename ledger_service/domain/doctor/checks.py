@@ -42,7 +42,7 @@ CHECKS: Final = (
     Check("postgres.volume", server.volume, _STORAGE),
     Check("postgres.wal", server.wal, _BACKUP),
     Check("postgres.horizon", flow.horizon, f"{_RUNBOOKS}/TransactionHorizonStuck.md"),
-    Check("schema.version", roles.schema, _DOCTOR),
+    Check("schema.version", roles.schema, f"{_GUIDES}/upgrades.md"),
     Check("roles.rights", roles.rights, _POSTGRES),
     Check("roles.append_only", roles.append_only, _POSTGRES),
     Check("roles.powers", roles.powers, _POSTGRES),

@@ -128,10 +128,12 @@ class Server(NamedTuple):
 
 
 class Migrations(NamedTuple):
-    """What is applied and what this version has: digests by name."""
+    """What is applied and what this version has: digests by name. ``compatible``: of a newer version, and this one goes
+    on beside them."""
 
     applied: Mapping[str, str]
     known: Mapping[str, str]
+    compatible: frozenset[str] = frozenset()
 
 
 class Horizon(NamedTuple):

@@ -11,14 +11,14 @@ def schema(facts: Facts) -> Verdict:
     found = known(facts.database.migrations)
     if not found.applied:
         return failure("the database has no schema", f"{len(found.known)} migrations", "run `ledger migrate`")
-    newer = sorted(set(found.applied) - set(found.known))
+    newer = sorted(set(found.applied) - set(found.known) - found.compatible)
     if newer:
         return failure(
             f"the database is newer than this ledger: {some(newer)}",
             f"up to {max(found.known)}",
-            "use the version of the ledger that migrated it, or a newer one; nothing migrates backwards",
+            "start the version of the ledger that migrated it, or a newer one: the schema is not rolled back",
         )
-    edited = sorted(name for name, digest in found.applied.items() if found.known[name] != digest)
+    edited = sorted(name for name, digest in found.known.items() if found.applied.get(name, digest) != digest)
     if edited:
         return failure(
             f"applied in another form: {some(edited)}",
@@ -33,6 +33,12 @@ def schema(facts: Facts) -> Verdict:
             f"the database is older than this ledger: it misses {some(missing)}",
             f"up to {max(found.known)}",
             "run `ledger migrate`, then start the ledgers",
+        )
+    if found.compatible:
+        return warning(
+            f"the database is newer than this ledger, which goes on beside it: {some(sorted(found.compatible))}",
+            f"up to {max(found.known)}",
+            "an upgrade is under way, or was taken back: end it by starting the newer version everywhere",
         )
     return ok(f"up to date: {max(found.known)}")
 
