@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
 #: In their order: later ones look at what earlier ones did.
 CALLS: Final = (
-    Call("migrate", lambda told: told[0] == {**dict.fromkeys(LISTS, []), "shipped_prices": {}}),
+    Call("migrate", lambda told: told[0] == {"shipped_prices": {}, **{one: [] for one in LISTS}}),
     Call("migrate --shipped-prices", lambda told: sum(told[0]["shipped_prices"].values()) > 10),
     Call("prices load", lambda told: told[0]["changes"] == [] and told[0]["counts"]["unchanged"] > 10),
     Call("prices load {folder}/prices.yaml --dry-run", lambda told: told[0]["changes"][0]["change"] == "new"),
