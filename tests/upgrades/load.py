@@ -24,7 +24,7 @@ PAUSE_SECONDS: Final = 0.1
 RETRY_SECONDS: Final = 0.1
 GIVE_UP_SECONDS: Final = 90.0
 #: Longer than the ingest consumer's ack wait: what a killed ledger had taken is delivered again only after that.
-QUIET_SECONDS: Final = 60.0
+QUIET_SECONDS: Final = 90.0
 SETTLED: Final = "select 1 from decisions where state = 'held' and expires_at < clock_timestamp()"
 
 
@@ -121,6 +121,7 @@ async def quiet(fleet: Fleet) -> None:
     """Returns when every operation has its outcome, and the ledger has all events; an ended hold is ended."""
 
     async def rest() -> bool:
+        await asyncio.sleep(0.2)  # each look is three connections
         consumer = await fleet.consumer()
         left = (fleet.unfinished(), fleet.unconfirmed(), consumer.num_pending, consumer.num_ack_pending)
         return not any(left) and not await fleet.fetch(SETTLED)

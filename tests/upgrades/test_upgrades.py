@@ -44,13 +44,13 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Version:
 class Ordeal:
     """A fleet and its customers, who go on whatever is done to it."""
 
-    def __init__(self, fleet: Fleet, images: Load, direct: Direct) -> None:
+    def __init__(self, fleet: Fleet, images: Load, direct: Direct, clients: int) -> None:
         self.fleet, self.images, self.direct = fleet, images, direct
         self.open_holds: set[str] = set()
         self._enough = asyncio.Event()
         self._works = [
-            asyncio.create_task(images.run(2, self._enough)),
-            asyncio.create_task(direct.run(2, self._enough)),
+            asyncio.create_task(images.run(clients, self._enough)),
+            asyncio.create_task(direct.run(clients, self._enough)),
         ]
 
     async def end(self) -> None:
@@ -118,7 +118,7 @@ class Ordeal:
 
 
 @asynccontextmanager
-async def customers(fleet: Fleet) -> AsyncIterator[Ordeal]:
+async def customers(fleet: Fleet, clients: int = 2) -> AsyncIterator[Ordeal]:
     async with (
         httpx.AsyncClient(headers=AUTHORIZED, timeout=REQUEST_SECONDS, verify=TLS, trust_env=False) as http,
         fleet.producer() as producer,
@@ -139,6 +139,7 @@ async def customers(fleet: Fleet) -> AsyncIterator[Ordeal]:
             fleet,
             Load(http, tuple(one.url for one in fleet.images), IMAGE_ACCOUNTS),
             Direct(fleet, http, producer, DIRECT_ACCOUNTS),
+            clients,
         )
         try:
             yield ordeal
@@ -181,20 +182,20 @@ async def test_from_the_release_before_to_this_version_and_back(before: Version,
         await fleet.migrate(before)
         await ledger.start_as(before)
         await image.start_as(before)
-        async with customers(fleet) as ordeal:
+        async with customers(fleet, clients=1) as ordeal:
             await ordeal.hold()
             await ordeal.poison()
-            await ordeal.some_work()
+            await ordeal.some_work(8)
             await ordeal.cut_off()
             assert "9998_expands.sql" in await fleet.migrate(schema)
             await ledger.start_as(present())
             await image.start_as(present())
             await ordeal.hold()
-            await ordeal.some_work()
+            await ordeal.some_work(8)
             # Back; the schema stays.
             await ledger.replace_by(before)
             await image.replace_by(before)
-            await ordeal.some_work()
+            await ordeal.some_work(8)
             await books_are_right(ordeal, schema)
 
 
