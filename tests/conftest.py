@@ -18,6 +18,7 @@
 | own_nats           | a test           | the same of NATS                                                         |
 """
 
+import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -70,6 +71,12 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 StartLedger: TypeAlias = Callable[..., Awaitable[Ledger]]
+
+
+def pytest_collection_finish() -> None:
+    """Half a million objects of modules and tests stay to the end: no collection of what is new need look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 """Every query fits the schema, and every table about accounts can be sharded by account."""
 
+from collections.abc import Iterator
+
 import asyncpg
 import pytest
 
 from ledger_service.projections import PROJECTIONS, facts
 from ledger_service.store import archives, event_log
 from ledger_service.store.queries import every_query
+from tests.servers import Databases
 
 #: Small reference tables, the same on every shard.
 ABOUT_NO_ACCOUNT = {
@@ -39,6 +42,14 @@ RELATIONS_OF_REBUILDS = ";".join(
         ),
     ]
 )
+
+
+@pytest.fixture(scope="module")
+def database_url(databases: Databases) -> Iterator[str]:
+    """One for all: nothing here leaves anything behind that its connection does not take along."""
+    url = databases.clone()
+    yield url
+    databases.drop(url)
 
 
 @pytest.mark.parametrize("name", QUERIES)
