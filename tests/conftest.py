@@ -50,6 +50,9 @@ from tests.servers import (
     serving,
 )
 
+# What is imported and collected stays: see pytest_collection_finish().
+gc.disable()
+
 #: Derandomised, so that a failure in somebody's change is of that change. HYPOTHESIS_PROFILE=long searches on, for
 #: HYPOTHESIS_EXAMPLES histories of 60 steps, and prints how to repeat what it found.
 settings.register_profile(
@@ -77,6 +80,7 @@ def pytest_collection_finish() -> None:
     """Half a million objects of modules and tests stay to the end: no collection of what is new need look at them."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

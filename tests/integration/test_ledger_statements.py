@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 
 from contracts.money import format_nanos, parse_nanos
 from contracts.statements import ENTRIES_MAX, Statement
-from ledger_service.statement_pdfs import statement_pdf
 from tests.builders import Body, adjustment, completed, failed
 from tests.servers import Ledger
 
@@ -143,6 +142,8 @@ async def test_csv_and_html_say_the_same_and_run_nothing(ledger: Ledger) -> None
 
 
 async def test_a_pdf_has_the_figures_whatever_the_reason_says(ledger: Ledger) -> None:
+    from ledger_service.statement_pdfs import statement_pdf  # most of a second, for fonts
+
     await books(ledger)
     gift = adjustment(cost="-0.25", reason="Entschädigung " + "x" * 900)
     await ledger.http.post("/v1/adjustments", json=gift)

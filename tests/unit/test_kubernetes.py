@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import kubernetes_validate
 import pytest
 import yaml
 from pydantic_settings import BaseSettings
@@ -39,12 +38,16 @@ def workloads(overlay: str) -> list[Manifest]:
 
 @pytest.mark.parametrize(("overlay", "version"), [("dev", "newest"), ("production", "newest"), ("production", OLDEST)])
 def test_every_object_is_what_the_api_takes(overlay: str, version: str) -> None:
+    import kubernetes_validate  # a second, which each worker that collects this file would take
+
     wanted = kubernetes_validate.latest_version() if version == "newest" else version
     for manifest in built(overlay):
         kubernetes_validate.validate(manifest, wanted, strict=True)
 
 
 def test_what_the_api_does_not_take_is_found() -> None:
+    import kubernetes_validate
+
     [ledger] = of_kind("production", "Deployment").values()
     for change in (
         {"spec": {"replica": 2}},

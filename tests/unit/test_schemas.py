@@ -4,9 +4,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import pytest
 from pydantic import ValidationError
 
@@ -14,6 +13,10 @@ from contracts import generate
 from contracts.events import CONTENT_TYPE, EVENT_MODELS, parse_event
 from contracts.subjects import MSG_ID_HEADER, RECORDED, STREAM_SUBJECTS
 from ledger_service.calls import NATS_ENDPOINTS
+
+#: jsonschema is imported where it is used: it takes a second, in each worker that collects this file.
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
 
 GOLDEN = generate.FOLDER / "golden"
 
@@ -24,7 +27,9 @@ def _schema(name: str) -> dict[str, Any]:
     return schema
 
 
-def _validator(name: str) -> jsonschema.Draft202012Validator:
+def _validator(name: str) -> "Draft202012Validator":
+    import jsonschema
+
     return jsonschema.Draft202012Validator(_schema(name), format_checker=jsonschema.FormatChecker())
 
 
@@ -67,10 +72,12 @@ def test_every_event_version_and_every_body_has_a_schema() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(generate.generate()) - {generate.ASYNCAPI_FILE}))
 def test_schema_is_valid_2020_12(name: str) -> None:
+    from jsonschema import Draft202012Validator
+
     schema = _schema(name.removesuffix(".json"))
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["$id"] == f"urn:usage-ledger:schema:{name.removesuffix('.json')}"
-    jsonschema.Draft202012Validator.check_schema(schema)
+    Draft202012Validator.check_schema(schema)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +185,8 @@ def test_asyncapi_references_resolve_and_nothing_is_superfluous(asyncapi: dict[s
 
 
 def test_asyncapi_has_the_members_that_version_3_requires(asyncapi: dict[str, Any]) -> None:
+    from jsonschema import Draft7Validator
+
     assert asyncapi["asyncapi"] == "3.0.0"
     assert set(asyncapi) == {"asyncapi", "info", "defaultContentType", "channels", "operations", "components"}
     assert {"title", "version"} <= set(asyncapi["info"])
@@ -191,7 +200,7 @@ def test_asyncapi_has_the_members_that_version_3_requires(asyncapi: dict[str, An
     for message in asyncapi["components"]["messages"].values():
         assert set(message) <= {"name", "contentType", "headers", "payload"}
     for schema in asyncapi["components"]["schemas"].values():
-        jsonschema.Draft7Validator.check_schema(schema)
+        Draft7Validator.check_schema(schema)
 
 
 def test_asyncapi_has_every_subject(asyncapi: dict[str, Any]) -> None:
@@ -227,9 +236,11 @@ def test_asyncapi_limit_check_is_answered_with_a_decision(asyncapi: dict[str, An
 
 @pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
 def test_asyncapi_payloads_take_the_golden_events(name: str, asyncapi: dict[str, Any]) -> None:
+    from jsonschema import Draft7Validator
+
     payload = asyncapi["components"]["messages"][name.removesuffix(".json").removesuffix(".minimal")]["payload"]
     schema = {**payload, "components": asyncapi["components"]}
     event = json.loads((GOLDEN / name).read_text(encoding="utf-8"))
-    jsonschema.Draft7Validator(schema).validate(event)
+    Draft7Validator(schema).validate(event)
     del event["data"]["operation_id"]
-    assert not jsonschema.Draft7Validator(schema).is_valid(event)
+    assert not Draft7Validator(schema).is_valid(event)
