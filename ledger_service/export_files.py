@@ -191,11 +191,10 @@ def _write_manifest(target: Path, manifest: Manifest) -> None:
 
 
 def _pieces(pool: Pool, job: Job) -> AsyncIterator[tuple[bytes, int]]:
-    as_of = job.selection.as_of.isoformat()
-    encoder = make_encoder(
-        job.format, job.data_set.columns, {"export": job.data_set.name, "as_of": as_of, **job.data_set.about}
-    )
-    pages = read_pages(pool, job.data_set.projections[job.format], job.selection, rows=job.page_rows)
+    data_set, as_of = job.data_set, job.selection.as_of.isoformat()
+    encoder = make_encoder(job.format, data_set.columns, {"export": data_set.name, "as_of": as_of, **data_set.about})
+    rows = data_set.page_rows(job.page_rows)
+    pages = read_pages(pool, data_set.projections[job.format], job.selection, rows=rows)
     return encoded(pages, encoder)
 
 

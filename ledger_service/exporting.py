@@ -71,6 +71,12 @@ class DataSet:
     projections: Mapping[ExportFormat, Projection]
     #: What its Parquet files say of themselves.
     about: Mapping[str, str] = field(default_factory=dict)
+    #: A row takes the memory of so many of the usage log.
+    row_width: int = 1
+
+    def page_rows(self, rows: int) -> int:
+        """Of this data set, where a page of the usage log has so many."""
+        return max(1, rows // self.row_width)
 
 
 USAGE_LOG: Final = DataSet(
@@ -106,6 +112,7 @@ FOCUS: Final = DataSet(
     FOCUS_COLUMNS,
     dict.fromkeys((ExportFormat.CSV, ExportFormat.PARQUET), Projection("focus", "csv")),
     {"focus_version": VERSION},
+    row_width=3,
 )
 
 
@@ -186,7 +193,8 @@ class Exports:
         if span.until is not None:
             headers[NEXT_CURSOR] = encode(digest, selection, span.until)
         data_set = wanted.data_set
-        pages = read_pages(self._pool, data_set.projections[wanted.format], selection, span, self._page_rows)
+        rows = data_set.page_rows(self._page_rows)
+        pages = read_pages(self._pool, data_set.projections[wanted.format], selection, span, rows)
         first = await anext(pages)
         about = {"export": data_set.name, "as_of": headers[EXPORT_AS_OF], **data_set.about}
         encoder = make_encoder(wanted.format, data_set.columns, about, header=wanted.after is None)
