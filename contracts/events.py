@@ -84,6 +84,8 @@ Moment = Annotated[
     Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
     BeforeValidator(_from_rfc3339),
 ]
+#: The same, turned to UTC: equal moments are written alike.
+UtcMoment = Annotated[Moment, AfterValidator(lambda moment: moment.astimezone(UTC))]
 Quantity = Annotated[int, Field(ge=1, le=QUANTITY_MAX)]
 ByteCount = Annotated[int, Field(ge=0, le=INT8_MAX)]
 

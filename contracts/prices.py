@@ -1,12 +1,11 @@
 """The price catalogue: what a unit of a provider's model costs, by its attributes, from when on."""
 
 import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Annotated, Final, Self
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from contracts.events import QUANTITY_MAX
+from contracts.events import QUANTITY_MAX, UtcMoment
 from contracts.identifiers import TYPE_PATTERN, ModelName, Name, OperationType
 from contracts.money import CostNanos, TotalNanos
 from contracts.problems import field_path
@@ -31,10 +30,7 @@ ATTRIBUTES_MAX: Final = 20
 VARIANTS_MAX: Final = 200
 CHOICES_MAX: Final = 100
 ATTRIBUTE_NUMBER_MAX: Final = 10**9
-_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
-_MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:.*", re.ASCII)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 AttributeName = Annotated[str, StringConstraints(pattern=TYPE_PATTERN)]
@@ -138,13 +134,6 @@ class Variant(_Body):
     price: CostNanos
 
 
-def _moment(value: object) -> object:
-    # Unix numbers and bare dates would be taken too.
-    if isinstance(value, datetime) or (isinstance(value, str) and _MOMENT.fullmatch(value)):
-        return value
-    raise PydanticCustomError("moment", "not a time with its offset such as 2026-11-01T00:00:00Z")
-
-
 def _day(value: object) -> object:
     if isinstance(value, str) and _DATE.fullmatch(value):
         return value
@@ -153,13 +142,6 @@ def _day(value: object) -> object:
     raise PydanticCustomError("date_iso", "not a date such as 2026-11-01")
 
 
-#: A time of this and the next century, in UTC.
-Moment = Annotated[
-    AwareDatetime,
-    Field(ge=_EARLIEST, lt=_LATEST),
-    BeforeValidator(_moment),
-    AfterValidator(lambda moment: moment.astimezone(UTC)),
-]
 _Day = Annotated[date, BeforeValidator(_day)]
 
 
@@ -167,8 +149,8 @@ class Price(_Body):
     """What one unit of ``quantity`` costs from ``valid_from`` on, until ``valid_until`` or the next version."""
 
     unit: AttributeName = "image"
-    valid_from: Moment
-    valid_until: Annotated[Moment | None, AfterValidator(after_valid_from)] = None
+    valid_from: UtcMoment
+    valid_until: Annotated[UtcMoment | None, AfterValidator(after_valid_from)] = None
     variants: Annotated[list[Variant], Field(min_length=1, max_length=VARIANTS_MAX)]
     #: Where the price stands, the day on which somebody looked, and of when what stands there is.
     source: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
@@ -233,7 +215,7 @@ class RateQuery(PriceKey):
 
     quantity: Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)] = 1
     attributes: Attributes | None = None
-    at: Moment | None = None
+    at: UtcMoment | None = None
 
 
 class RatedVariant(Variant):

@@ -4,9 +4,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from contracts.events import UtcMoment
 from contracts.identifiers import ModelName, OperationType
 from contracts.money import CostNanos
-from contracts.prices import Moment
 
 #: Of one account, or of those for all.
 RESALE_PRICES_MAX: Final = 10_000
@@ -17,7 +17,7 @@ class ResalePrice(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    valid_from: Moment
+    valid_from: UtcMoment
     unit_price: CostNanos
     reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
 

@@ -8,11 +8,10 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from contracts.events import FreeText
+from contracts.events import FreeText, UtcMoment
 from contracts.exports import EXPORT_AS_OF, EXPORT_CURSOR, MEDIA_TYPES, NEXT_CURSOR, ROWS_ESTIMATE, ExportFormat
 from contracts.focus import VERSION
 from contracts.identifiers import ModelName, Name, OperationType
-from contracts.prices import Moment
 from contracts.problems import broken_rule
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, reading
@@ -46,12 +45,14 @@ class ExportResponse(StreamingResponse):
 
 
 def selected(
-    start: Annotated[Moment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
-    end: Annotated[Moment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
-    recorded_from: Annotated[Moment | None, Query(description="recorded_at, inclusive")] = None,
-    recorded_to: Annotated[Moment | None, Query(description="recorded_at, exclusive")] = None,
-    counted_from: Annotated[Moment | None, Query(description="counted_at: which windows of limits, inclusive")] = None,
-    counted_to: Annotated[Moment | None, Query(description="counted_at, exclusive")] = None,
+    start: Annotated[UtcMoment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
+    end: Annotated[UtcMoment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
+    recorded_from: Annotated[UtcMoment | None, Query(description="recorded_at, inclusive")] = None,
+    recorded_to: Annotated[UtcMoment | None, Query(description="recorded_at, exclusive")] = None,
+    counted_from: Annotated[
+        UtcMoment | None, Query(description="counted_at: which windows of limits, inclusive")
+    ] = None,
+    counted_to: Annotated[UtcMoment | None, Query(description="counted_at, exclusive")] = None,
     operation: Annotated[list[OperationType] | None, Several] = None,
     provider: Annotated[list[Name] | None, Several] = None,
     model: Annotated[list[ModelName] | None, Several] = None,

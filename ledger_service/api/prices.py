@@ -7,9 +7,9 @@ from typing import Annotated, Final
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from contracts.events import UtcMoment
 from contracts.identifiers import ModelName, Name, OperationType
 from contracts.prices import (
-    Moment,
     Price,
     PriceHistory,
     PriceKey,
@@ -34,7 +34,7 @@ router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["prices"])
 
 PRICE_BYTES_MAX: Final = 1024 * 1024
 Wired = Annotated[Services, Depends(services)]
-Now = Annotated[Moment | None, Query(description="in force at that time")]
+Now = Annotated[UtcMoment | None, Query(description="in force at that time")]
 
 
 @router.put("/prices/{provider}/{operation}/{model:path}", openapi_extra=json_body(Price))

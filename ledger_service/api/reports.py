@@ -5,8 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from contracts.events import UtcMoment
 from contracts.identifiers import Name
-from contracts.prices import Moment
 from contracts.problems import INVALID_REQUEST, FieldError, ProblemError
 from contracts.reports import EstimateReport
 from ledger_service.api.access import LedgerRoute
@@ -24,8 +24,8 @@ async def report_estimates(
     wired: Wired,
     demand: Demanded,
     response: Response,
-    start: Annotated[Moment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
-    end: Annotated[Moment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
+    start: Annotated[UtcMoment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
+    end: Annotated[UtcMoment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
     account_id: Name | None = None,
 ) -> EstimateReport:
     """How far off holds are: what checks held as cost beside what was settled, by provider, model and operation.

@@ -11,8 +11,8 @@ import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
 
+from contracts.events import UtcMoment
 from contracts.exit_codes import ExitCode
-from contracts.prices import Moment
 from contracts.problems import FieldError, ProblemError, field_errors
 from contracts.version import VERSION
 from ledger_service.config import Settings
@@ -21,7 +21,7 @@ from ledger_service.store.pool import UNAVAILABLE, Connection, open_pool
 
 #: For tables that are piped, where there is no screen whose width counts.
 _PIPED_WIDTH: Final = 200
-_MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
+_MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(UtcMoment)
 
 OUT_OF_REACH: Final[tuple[type[Exception], ...]] = (
     *UNAVAILABLE,
