@@ -8,13 +8,13 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from contracts.events import FreeText, UtcMoment
 from contracts.exports import EXPORT_AS_OF, EXPORT_CURSOR, MEDIA_TYPES, NEXT_CURSOR, ROWS_ESTIMATE, ExportFormat
 from contracts.focus import VERSION
-from contracts.identifiers import ModelName, Name, OperationType
+from contracts.identifiers import Name
 from contracts.problems import broken_rule
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, reading
+from ledger_service.api.usage_filters import Chosen
 from ledger_service.export_cursors import last_row
 from ledger_service.exporting import FOCUS, USAGE_LOG, DataSet, Export, Wanted
 from ledger_service.services import Services, services
@@ -24,7 +24,6 @@ from ledger_service.store.usage import UsageLogFilter
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/exports", tags=["exports"])
 
 Wired = Annotated[Services, Depends(services)]
-Several = Query(max_length=1000, description="several times: any of them")
 #: Of one part, a file by itself.
 ROWS_MAX: Final = 10_000_000
 
@@ -44,39 +43,6 @@ class ExportResponse(StreamingResponse):
             await self._export.close()
 
 
-def selected(
-    start: Annotated[UtcMoment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
-    end: Annotated[UtcMoment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
-    recorded_from: Annotated[UtcMoment | None, Query(description="recorded_at, inclusive")] = None,
-    recorded_to: Annotated[UtcMoment | None, Query(description="recorded_at, exclusive")] = None,
-    counted_from: Annotated[
-        UtcMoment | None, Query(description="counted_at: which windows of limits, inclusive")
-    ] = None,
-    counted_to: Annotated[UtcMoment | None, Query(description="counted_at, exclusive")] = None,
-    operation: Annotated[list[OperationType] | None, Several] = None,
-    provider: Annotated[list[Name] | None, Several] = None,
-    model: Annotated[list[ModelName] | None, Several] = None,
-    user_id: Name | None = None,
-    project_id: Name | None = None,
-    api_key_id: Name | None = None,
-    outcome: Literal["completed", "failed", "adjustment"] | None = None,
-    endpoint: FreeText | None = None,
-) -> UsageLogFilter:
-    """Which rows; raises ProblemError where a range ends before it begins."""
-    for name, begins, ends in (
-        ("to", start, end),
-        ("recorded_to", recorded_from, recorded_to),
-        ("counted_to", counted_from, counted_to),
-    ):
-        if begins is not None and ends is not None and begins >= ends:
-            raise broken_rule(f"query.{name}", "period", "the range ends before it begins")
-    return UsageLogFilter(
-        start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome,
-        endpoint, recorded_from, recorded_to,
-    )  # fmt: skip
-
-
-Selected = Annotated[UsageLogFilter, Depends(selected)]
 Cursor = Annotated[
     str | None,
     Query(max_length=400, description=f"{EXPORT_CURSOR} of an interrupted download, or {NEXT_CURSOR} of a part"),
@@ -117,7 +83,7 @@ _RESPONSES: Final[dict[int | str, dict[str, object]]] = {
 async def export_usage_log(
     wired: Wired,
     demand: Demanded,
-    chosen: Selected,
+    chosen: Chosen,
     wanted: Annotated[ExportFormat, Query(alias="format")],
     account_id: Name | None = None,
     cursor: Cursor = None,
@@ -143,7 +109,7 @@ class FocusFormat(StrEnum):
 async def export_focus(
     wired: Wired,
     demand: Demanded,
-    chosen: Selected,
+    chosen: Chosen,
     wanted: Annotated[FocusFormat, Query(alias="format")] = FocusFormat.PARQUET,
     _: Annotated[Literal["1.2"], Query(alias="version", description="of the specification")] = VERSION,
     account_id: Name | None = None,

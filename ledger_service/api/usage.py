@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from contracts.events import FreeText, Moment
-from contracts.identifiers import ModelName, Name, OperationType
+from contracts.events import Moment
+from contracts.identifiers import Name
 from contracts.periods import first_day
 from contracts.problems import NOT_FOUND, ProblemError
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, at_once, reading
+from ledger_service.api.usage_filters import Chosen
 from ledger_service.domain.counters import Balance, CounterKey
 from ledger_service.domain.decide import Claim, claims_of_account, limit_state, standing
 from ledger_service.services import Services, services
@@ -21,7 +22,6 @@ from ledger_service.store.archives import refuse_archived, usage_log_begins
 from ledger_service.store.terms import TermsCache, read_terms
 from ledger_service.store.usage import (
     Present,
-    UsageLogFilter,
     read_present,
     read_summary,
     read_usage_log,
@@ -32,7 +32,6 @@ from ledger_service.usage_views import Json, decode_cursor, json_response, usage
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/accounts/{account_id}", tags=["usage"])
 
 Wired = Annotated[Services, Depends(services)]
-Several = Query(max_length=1000, description="several times: any of them")
 Month = Annotated[str, Query(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="a month in UTC: 2026-11")]
 
 
@@ -119,20 +118,7 @@ async def list_usage_log(
     account_id: Name,
     wired: Wired,
     demand: Demanded,
-    start: Annotated[Moment | None, Query(alias="from", description="occurred_at, inclusive")] = None,
-    end: Annotated[Moment | None, Query(alias="to", description="occurred_at, exclusive")] = None,
-    counted_from: Annotated[Moment | None, Query(description="counted_at: which windows of limits, inclusive")] = None,
-    counted_to: Annotated[Moment | None, Query(description="counted_at, exclusive")] = None,
-    operation: Annotated[list[OperationType] | None, Several] = None,
-    provider: Annotated[list[Name] | None, Several] = None,
-    model: Annotated[list[ModelName] | None, Several] = None,
-    user_id: Name | None = None,
-    project_id: Name | None = None,
-    api_key_id: Name | None = None,
-    outcome: Literal["completed", "failed", "adjustment"] | None = None,
-    endpoint: FreeText | None = None,
-    recorded_from: Annotated[Moment | None, Query(description="recorded_at, inclusive")] = None,
-    recorded_to: Annotated[Moment | None, Query(description="recorded_at, exclusive")] = None,
+    chosen: Chosen,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
@@ -143,13 +129,9 @@ async def list_usage_log(
     was recorded after the end of the month (UTC) in which it occurred; ``lag_seconds``: how long after it occurred.
     Where there is ``archived_before``, months before that one are in archives: of them, only what came late is here.
     """
-    chosen = UsageLogFilter(
-        start, end, counted_from, counted_to, operation, provider, model, user_id, project_id, api_key_id, outcome,
-        endpoint, recorded_from, recorded_to,
-    )  # fmt: skip
     after = decode_cursor(cursor) if cursor else None
     async with reading(wired, demand) as read:
-        begins, since = await usage_log_begins(read.connection), start or counted_from
+        begins, since = await usage_log_begins(read.connection), chosen.start or chosen.counted_start
         if since is not None:
             await refuse_archived(read.connection, since, "the usage log")
         rows = await read_usage_log(read.known, account_id, chosen, after, limit)

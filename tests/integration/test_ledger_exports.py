@@ -295,6 +295,14 @@ async def test_bad_input_is_named(ledger: Ledger) -> None:
         await refused(ledger, "query.after", cursor=cursor, after=wrong)
 
 
+async def test_a_cursor_is_of_the_same_export_however_its_moments_are_spelt(ledger: Ledger) -> None:
+    await ledger.send(completed(time=at("2026-11-05")))
+    begun = await export(ledger, **{"from": "2026-11-01T00:00:00Z"})
+    query = {"from": "2026-11-01T01:00:00+01:00", "cursor": begun.headers[EXPORT_CURSOR]}
+    assert lines(await export(ledger, **query)) == lines(begun) != []
+    await refused(ledger, "query.cursor", **{**query, "from": "2026-11-01T01:00:00Z"})
+
+
 @pytest.mark.parametrize(
     "name", ["account_id", "user_id", "project_id", "api_key_id", "provider", "model", "operation"]
 )

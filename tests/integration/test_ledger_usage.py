@@ -259,7 +259,7 @@ async def test_a_cursor_that_is_none_of_ours_is_refused(ledger: Ledger, cursor: 
 @pytest.mark.parametrize(
     "query",
     [{"from": "2026-11-01"}, {"from": "2026-11-01T00:00:00"}, {"outcome": "lost"}, {"limit": "0"}, {"limit": "1001"},
-     {"user_id": "a\nb"}],
+     {"user_id": "a\nb"}, {"to": "2026-11-01T00:00:00Z", "from": "2026-11-01T01:00:00+01:00"}],
     ids=str,
 )  # fmt: skip
 async def test_a_filter_of_the_wrong_shape_is_refused_and_named(ledger: Ledger, query: dict[str, str]) -> None:
