@@ -24,13 +24,12 @@ from contracts.exports import (
     ExportFormat,
 )
 from contracts.focus import FOCUS_COLUMNS, VERSION
-from contracts.problems import OVERLOADED, ProblemError, broken_rule
+from contracts.problems import OVERLOADED, ProblemError
 from ledger_service.export_cursors import decode, digest_of, encode
 from ledger_service.export_formats import Encoder, make_encoder
 from ledger_service.store.archives import refuse_archived
 from ledger_service.store.exports import (
     ALL,
-    FutureError,
     Key,
     Page,
     Projection,
@@ -41,6 +40,7 @@ from ledger_service.store.exports import (
     read_page,
     settled_moment,
 )
+from ledger_service.store.moments import FutureError, UnsettledError, unsettled_problem
 from ledger_service.store.pool import TRANSIENT, Connection, Pool
 from ledger_service.store.usage import UsageLogFilter
 
@@ -207,10 +207,8 @@ class Exports:
 async def _settled(connection: Connection, as_of: datetime | None) -> datetime:
     try:
         return await settled_moment(connection, as_of)
-    except FutureError:
-        raise broken_rule("query.as_of", "past", "what will be known then is not known yet") from None
-    except TimeoutError:
-        raise ProblemError(OVERLOADED, "something is being recorded that does not end: there is no snapshot") from None
+    except (FutureError, UnsettledError) as error:
+        raise unsettled_problem(error) from None
 
 
 class Export:

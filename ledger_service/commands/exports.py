@@ -31,13 +31,13 @@ from ledger_service.export_files import (
 from ledger_service.exporting import FOCUS, PAGES_AHEAD, USAGE_LOG, DataSet
 from ledger_service.store.archives import refuse_archived
 from ledger_service.store.exports import (
-    FutureError,
     Selection,
     estimate_rows,
     open_pool,
     read_days,
     settled_moment,
 )
+from ledger_service.store.moments import FutureError, UnsettledError
 from ledger_service.store.pool import Connection, Pool
 from ledger_service.store.usage import UsageLogFilter
 
@@ -193,7 +193,7 @@ class _Task:
             raise stop(error.problem.detail) from None
         except FutureError:
             raise typer.BadParameter("--as-of is later than the database's clock") from None
-        except TimeoutError:
+        except UnsettledError:
             raise stop(
                 "something is being recorded that does not end", "Try again, or give an earlier --as-of."
             ) from None

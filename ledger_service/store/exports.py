@@ -1,6 +1,5 @@
 """Reads of the usage log from end to end, in stretches of bounded size, as PostgreSQL writes them for `copy`."""
 
-import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -25,7 +24,6 @@ _STATEMENTS: Final = {**SQL, **focus.SQL}
 SETTLE_SECONDS_MAX: Final = 10.0
 #: Less than for other reads, as a snapshot of now is what most exports are of: writers write at once.
 READS_ONLY_AFTER_SECONDS: Final = 5.0
-_SETTLE_POLL_SECONDS: Final = 0.02
 #: A page is found by its keys, whatever the tables' statistics say, and comes in their order: another index and a sort
 #: take three times as long. Each is planned for its own values.
 _SERVER_SETTINGS: Final = {
@@ -40,10 +38,6 @@ _SERVER_SETTINGS: Final = {
     "plan_cache_mode": "force_custom_plan",
     **SILENT_CLIENTS,
 }
-
-
-class FutureError(Exception):
-    """A moment that is not over yet has no snapshot."""
 
 
 class Key(NamedTuple):
@@ -103,19 +97,13 @@ async def open_pool(database_url: str, connections_max: int, billing_account_id:
 async def settled_moment(connection: "Connection", as_of: datetime | None = None) -> datetime:
     """A moment, ``as_of`` or now, up to which nothing more will be recorded: waits for transactions that began before.
 
-    Raises TimeoutError where one does not end, and FutureError.
+    Raises as moments.settle() does.
     """
-    async with asyncio.timeout(SETTLE_SECONDS_MAX):
-        while True:
-            [row] = await connection.fetch(moments.SQL["unsettled"], as_of, READS_ONLY_AFTER_SECONDS)
-            now: datetime = row["now"]
-            if as_of is None:
-                as_of = now
-            elif as_of > now:
-                raise FutureError
-            elif now - as_of >= moments.SETTLING and not row["transactions"]:
-                return as_of
-            await asyncio.sleep(_SETTLE_POLL_SECONDS)
+
+    async def look(moment: datetime | None) -> asyncpg.Record:
+        return await moments.unsettled(connection, moment, READS_ONLY_AFTER_SECONDS)
+
+    return await moments.settle(look, as_of, moments.Patience(SETTLE_SECONDS_MAX))
 
 
 async def find_window_end(connection: "Connection", selection: Selection, span: Span, rows: int) -> Key | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -54,7 +54,23 @@ def snapshot_of(row: "asyncpg.Record") -> Snapshot:
     return Snapshot(int(row["xmin"]) - 1, row["read_at"])
 
 
-class _Patience:
+class FutureError(Exception):
+    """A moment that is yet to come; ``now`` is the database's."""
+
+    def __init__(self, now: datetime) -> None:
+        super().__init__(f"the database's clock says {_text(now)}")
+        self.now = now
+
+
+class UnsettledError(Exception):
+    """Transactions that began by then have not ended."""
+
+    def __init__(self, as_of: datetime, transactions: int) -> None:
+        super().__init__(f"{transactions} transactions run")
+        self.as_of, self.transactions = as_of, transactions
+
+
+class Patience:
     """Waits in growing steps until its time is over."""
 
     def __init__(self, seconds: float) -> None:
@@ -78,7 +94,7 @@ async def snapshot(pool: "Pool", demand: Demand) -> "AsyncIterator[tuple[Connect
     No connection is kept while it waits. Raises ProblemError: position_unknown at once; position_not_reached and
     moment_unsettled when the time is over; invalid_request where ``as_of`` is yet to come.
     """
-    patience = _Patience(demand.wait_seconds)
+    patience = Patience(demand.wait_seconds)
     if demand.as_of is not None:
         await _settle(pool, demand.as_of, patience)
     wanted = None if demand.min_position is None else str(demand.min_position)
@@ -102,20 +118,50 @@ async def snapshot(pool: "Pool", demand: Demand) -> "AsyncIterator[tuple[Connect
             raise ProblemError(POSITION_NOT_REACHED, detail, position=str(seen.position), min_position=wanted)
 
 
-async def _settle(pool: "Pool", as_of: datetime, patience: _Patience) -> None:
-    """Waits until whatever is committed from now on was recorded after this moment."""
-    while True:
+async def _settle(pool: "Pool", as_of: datetime, patience: Patience) -> None:
+    async def look(moment: datetime | None) -> "asyncpg.Record":
         async with pool.acquire() as connection:
-            [row] = await connection.fetch(SQL["unsettled"], as_of, READS_ONLY_AFTER_SECONDS)
-        if as_of > row["now"]:
-            raise broken_rule(
-                "query.as_of", "future", f"it is yet to come: the ledger's clock says {_text(row['now'])}"
-            )
-        if row["now"] - as_of >= SETTLING and not row["transactions"]:
-            return
+            return await unsettled(connection, moment, READS_ONLY_AFTER_SECONDS)
+
+    try:
+        await settle(look, as_of, patience)
+    except (FutureError, UnsettledError) as error:
+        raise unsettled_problem(error) from None
+
+
+async def unsettled(
+    connection: "Connection", as_of: datetime | None, reads_only_after_seconds: float
+) -> "asyncpg.Record":
+    """The database's time, and how many ``transactions`` may still record something as of the moment."""
+    [row] = await connection.fetch(SQL["unsettled"], as_of, reads_only_after_seconds)
+    return row
+
+
+async def settle(
+    look: "Callable[[datetime | None], Awaitable[asyncpg.Record]]", as_of: datetime | None, patience: Patience
+) -> datetime:
+    """The moment, by default the first that is looked at, once whatever is committed from now on was recorded after it.
+    ``look`` is `unsettled`. Raises FutureError, and UnsettledError when the time is over."""
+    while True:
+        row = await look(as_of)
+        now: datetime = row["now"]
+        if as_of is None:
+            as_of = now
+        elif as_of > now:
+            raise FutureError(now)
+        elif now - as_of >= SETTLING and not row["transactions"]:
+            return as_of
         if not await patience.wait():
-            detail = f"what is recorded until {_text(as_of)} is not final yet: {row['transactions']} transactions run"
-            raise ProblemError(MOMENT_UNSETTLED, detail, as_of=_text(as_of))
+            raise UnsettledError(as_of, row["transactions"])
+
+
+def unsettled_problem(error: FutureError | UnsettledError) -> ProblemError:
+    """What a reader over HTTP is told."""
+    if isinstance(error, FutureError):
+        return broken_rule("query.as_of", "future", f"it is yet to come: the ledger's clock says {_text(error.now)}")
+    as_of = _text(error.as_of)
+    detail = f"what is recorded until {as_of} is not final yet: {error.transactions} transactions run"
+    return ProblemError(MOMENT_UNSETTLED, detail, as_of=as_of)
 
 
 def _text(moment: datetime) -> str:
