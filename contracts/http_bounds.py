@@ -6,7 +6,7 @@ without one must not fall to a slow or endless client.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -27,6 +27,9 @@ from contracts.problems import (
 )
 
 log = structlog.get_logger()
+
+#: In the state of a request that has no end of its own: what to call once the server stops, so that it ends.
+AT_SHUTDOWN: Final = "usage_ledger.at_shutdown"
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,15 @@ class _BoundedProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def shutdown(self) -> None:
+        """What uvicorn calls for each connection once the server stops: it waits for answers that have begun."""
+        super().shutdown()
+        cycle: RequestResponseCycle | None = self.cycle  # there is none before the first request
+        if cycle is not None and not cycle.response_complete:
+            end: Callable[[], None] | None = cycle.scope["state"].get(AT_SHUTDOWN)
+            if end is not None:
+                end()
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls where the parser, or a callback above, gives up."""

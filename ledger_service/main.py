@@ -40,6 +40,7 @@ from ledger_service.api import (
     leases,
     limits,
     metrics,
+    operations,
     periods,
     prices,
     reports,
@@ -65,6 +66,7 @@ from ledger_service.ingest import Ingest
 from ledger_service.leases import Leases
 from ledger_service.limit_checks import LimitChecks
 from ledger_service.line_streams import Backtests, Repricings
+from ledger_service.live import Live
 from ledger_service.logs import configure_logs
 from ledger_service.metrics import Metrics
 from ledger_service.pages import PAGES, SITE
@@ -103,7 +105,7 @@ _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.
 _ROUTES: Final = (
     checks, leases, events, accounts, limits, credit_grants, prices, resale_prices, usage, analytics, exports, seals,
     backtests, reports, dead_letters, adjustments, repricings, periods, statements, changes, tokens, status, sources,
-    health, metrics,
+    operations, health, metrics,
 )  # fmt: skip
 
 Opened = TypeVar("Opened")
@@ -186,6 +188,8 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     )
     await serve_calls(connection_to_nats, calls, stack)
     freshness = Freshness(connection_to_nats)
+    live = Live(reads)
+    stack.callback(live.stop)
     await ingest.start()
     stack.push_async_callback(ingest.give_back)
     _run(
@@ -197,6 +201,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         ingest.confirm_active(settings.confirm_interval_seconds),
         stream_gaps.watch(settings.confirm_interval_seconds),
         freshness.watch(),
+        live.run(),
         expire_holds(background, settings.expiry_interval_seconds, told.holds_expired),
     )
     chain = await _start_sealing(settings, connection_to_nats, stack, told)
@@ -215,6 +220,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         terms=TermsCache(is_exact=True),
         prices=CatalogueCache(),
         metrics=told,
+        live=live,
         nats=connection_to_nats,
         freshness=freshness,
         seals=chain,

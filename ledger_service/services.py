@@ -11,6 +11,7 @@ from ledger_service.calls import Calls
 from ledger_service.event_intake import EventIntake
 from ledger_service.exporting import Exports
 from ledger_service.line_streams import Backtests, Repricings
+from ledger_service.live import Live
 from ledger_service.metrics import Metrics
 from ledger_service.sealing import SealChain
 from ledger_service.service_tokens import ServiceTokens
@@ -39,6 +40,7 @@ class Services:
     terms: TermsCache
     prices: CatalogueCache
     metrics: Metrics
+    live: Live
     nats: Client
     freshness: Freshness
     #: None: the log is not sealed.

@@ -59,6 +59,7 @@ OWN: Final[Own] = {
     ("GET", "/v1/seals/{size}"): (NOT_FOUND,),
     ("GET", "/v1/seals:consistency"): (NOT_FOUND,),
     ("GET", "/v1/usage-log/{operation_id}/proof"): (NOT_FOUND, NOT_SEALED_YET),
+    ("GET", "/v1/operations:stream"): (OVERLOADED,),
     ("GET", _LETTER): (NOT_FOUND,),
     ("POST", f"{_LETTER}:redrive"): (NOT_FOUND, CONFLICT, OPERATION_CONFLICT, DEAD_LETTER_CLOSED),
     ("POST", f"{_LETTER}:discard"): (NOT_FOUND, DEAD_LETTER_CLOSED),

@@ -9,12 +9,13 @@ from typing import Final
 from contracts.web import signing_in
 from contracts.web.pages import Page
 from contracts.web.rendering import Site
-from ledger_service.pages import dead_letters, overview, seals, sources, status, usage
+from ledger_service.pages import dead_letters, live, overview, seals, sources, status, usage
 
 #: In the order of the menu.
 PAGES: Final[tuple[Page, ...]] = (
     overview.PAGE,
     usage.PAGE,
+    live.PAGE,
     status.PAGE,
     *dead_letters.PAGES,
     sources.PAGE,

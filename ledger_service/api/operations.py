@@ -1,0 +1,100 @@
+"""Operations as they happen: the latest, and a stream of what comes."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from contracts.http_bounds import AT_SHUTDOWN
+from contracts.identifiers import Name, OperationType
+from contracts.live import Happening, RecentOperations
+from contracts.problems import broken_rule
+from ledger_service.api.access import LedgerRoute
+from ledger_service.live import STREAM_SECONDS_MAX, TYPES, Listener, Live, Watched, live_operations
+from ledger_service.services import Services, services
+from ledger_service.store.live import BEGINNING, Place, newest_place, read_recent
+
+router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["operations"])
+
+EVENT_STREAM: Final = "text/event-stream"
+#: So many rows of the log are looked at: what is older stands in the usage log.
+LOOKED_AT_MAX: Final = 1_000
+_PLACE: Final = r"^[0-9]{1,19}-[0-9]{1,18}$"
+_INT8_MAX: Final = 2**63 - 1
+
+Wired = Annotated[Services, Depends(services)]
+Several = Query(max_length=100, description="several times: any of them")
+
+
+async def watched(
+    account_id: Name | None = None,
+    operation: Annotated[list[OperationType] | None, Several] = None,
+    provider: Annotated[list[Name] | None, Several] = None,
+    what: Annotated[list[Happening] | None, Several] = None,
+) -> Watched:
+    """FastAPI dependency: what somebody wants to see."""
+    return Watched(account_id, frozenset(operation or ()), frozenset(provider or ()), frozenset(what or ()))
+
+
+Chosen = Annotated[Watched, Depends(watched)]
+
+
+@router.get("/operations:recent")
+async def read_recent_operations(
+    wired: Wired, chosen: Chosen, limit: Annotated[int, Query(ge=1, le=500)] = 50
+) -> RecentOperations:
+    """What happened last: requests, outcomes and denials, newest first, as far as it is among the log's newest rows.
+
+    For all that ever happened there is the usage log; for what happens from now on, `GET /v1/operations:stream`, with
+    ``last_id`` as its ``after``.
+    """
+    async with wired.reads.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        rows = await read_recent(connection, TYPES, LOOKED_AT_MAX, chosen.account_id)
+        newest = await newest_place(connection)
+    items = [one for one in live_operations(rows) if chosen.takes(one)]
+    return RecentOperations(items=items[:limit], last_id=None if newest == BEGINNING else str(newest))
+
+
+@router.get("/operations:stream", response_model=None, responses={200: {"content": {EVENT_STREAM: {}}}})
+async def stream_operations(
+    request: Request,
+    wired: Wired,
+    chosen: Chosen,
+    after: Annotated[str | None, Query(pattern=_PLACE, description="an id that came before: goes on after it")] = None,
+    seconds: Annotated[float, Query(gt=0, le=STREAM_SECONDS_MAX, description="when it ends")] = STREAM_SECONDS_MAX,
+    last_event_id: Annotated[str | None, Header(description="the same, as browsers send it", max_length=100)] = None,
+) -> StreamingResponse:
+    """Server-sent events: ``operation``, with what happened, and ``skipped``, where too much happened to tell it all.
+
+    Each has its place in the log as its id; whoever comes again with it (``Last-Event-ID``) gets what came meanwhile,
+    up to a bound. A stream ends after some minutes, and where its reader does not keep up: come again. Comments are
+    sent while nothing happens.
+    """
+    live = wired.live
+    listener = await live.join(chosen, _place("header.last-event-id", last_event_id) or _place("query.after", after))
+    request.scope["state"][AT_SHUTDOWN] = listener.end
+    return _Stream(live, listener, seconds)
+
+
+class _Stream(StreamingResponse):
+    """Leaves, however it ends: also where its reader is gone before it begins."""
+
+    def __init__(self, live: Live, listener: Listener, seconds: float) -> None:
+        super().__init__(live.stream(listener, seconds), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
+        self._live, self._listener = live, listener
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._live.leave(self._listener)
+
+
+def _place(field: str, text: str | None) -> Place | None:
+    if not text:
+        return None
+    transaction_id, _, position = text.partition("-")
+    if not all(part.isascii() and part.isdigit() and int(part) <= _INT8_MAX for part in (transaction_id, position)):
+        raise broken_rule(field, "place", "not an id of this stream")
+    return Place(int(transaction_id), int(position))
