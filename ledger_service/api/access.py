@@ -76,6 +76,7 @@ RULES: Final[Rules] = {
     ("GET", "/v1/seals:consistency"): _SEALS,
     ("GET", "/v1/usage-log/{operation_id}/proof"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     ("GET", "/v1/operations:recent"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
+    ("GET", "/v1/operations:in-doubt"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     ("GET", "/v1/operations:stream"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     # How the ledger itself stands.
     ("GET", "/v1/status"): _RUNS,

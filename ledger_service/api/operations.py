@@ -1,6 +1,7 @@
 """Operations as they happen: the latest, and a stream of what comes."""
 
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
@@ -8,18 +9,26 @@ from starlette.types import Receive, Scope, Send
 
 from contracts.http_bounds import AT_SHUTDOWN
 from contracts.identifiers import Name, OperationType
+from contracts.in_doubt import Doubt, DoubtfulOperation, DoubtfulOperations
 from contracts.live import Happening, RecentOperations
+from contracts.money import format_nanos
 from contracts.problems import broken_rule
+from contracts.provider_calls import read_calls
 from ledger_service.api.access import LedgerRoute
 from ledger_service.live import STREAM_SECONDS_MAX, TYPES, Listener, Live, Watched, live_operations
 from ledger_service.services import Services, services
+from ledger_service.store.in_doubt import read_doubtful
 from ledger_service.store.live import BEGINNING, Place, newest_place, read_recent
+from ledger_service.usage_views import decode_cursor, encode_cursor
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["operations"])
 
 EVENT_STREAM: Final = "text/event-stream"
 #: So many rows of the log are looked at: what is older stands in the usage log.
 LOOKED_AT_MAX: Final = 1_000
+#: Most operations take seconds; what is open after that is worth a look.
+DOUBT_SECONDS: Final = 900.0
+_AS_STORED: Final = ("account_id", "user_id", "operation", "provider", "model", "began_at", "ended_at", "message")
 _PLACE: Final = r"^[0-9]{1,19}-[0-9]{1,18}$"
 _INT8_MAX: Final = 2**63 - 1
 
@@ -89,6 +98,41 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._live.leave(self._listener)
+
+
+@router.get("/operations:in-doubt")
+async def read_operations_in_doubt(
+    wired: Wired,
+    doubt: Doubt,
+    account_id: Name | None = None,
+    older_than_seconds: Annotated[
+        float, Query(ge=0, le=366 * 86_400, description="of open ones: admitted so long ago")
+    ] = DOUBT_SECONDS,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> DoubtfulOperations:
+    """Operations of which the ledger does not know what they came to. For each kind another thing is to be done:
+
+    ``outcome_unknown``: their provider may have billed them. They stand at what was held; `ledger reconcile` compares
+    them with its invoice, and a correction takes them out of this list. ``open``: they still run, or their producer is
+    gone: its ``GET /v1/in-doubt`` says. ``expired``: no outcome came in time, and nothing is held for them any more; an
+    outcome that still comes counts.
+    """
+    after = decode_cursor(cursor) if cursor else None
+    async with wired.reads.acquire() as connection:
+        rows = await read_doubtful(connection, doubt, account_id, limit, after, older_than_seconds)
+    items = [
+        DoubtfulOperation(
+            doubt=doubt,
+            cost=format_nanos(row["cost_nanos"]),
+            operation_id=UUID(bytes=row["operation_id"].bytes),
+            job_ids=[job for call in read_calls(row["calls"]) for job in call.job_ids],
+            **{name: row[name] for name in _AS_STORED},
+        )
+        for row in rows
+    ]
+    more = encode_cursor(items[-1].ended_at, items[-1].operation_id) if len(items) == limit else None
+    return DoubtfulOperations(items=items, next_cursor=more)
 
 
 def _place(field: str, text: str | None) -> Place | None:

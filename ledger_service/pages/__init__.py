@@ -9,7 +9,7 @@ from typing import Final
 from contracts.web import signing_in
 from contracts.web.pages import Page
 from contracts.web.rendering import Site
-from ledger_service.pages import dead_letters, live, overview, seals, sources, status, usage
+from ledger_service.pages import dead_letters, in_doubt, live, overview, seals, sources, status, usage
 
 #: In the order of the menu.
 PAGES: Final[tuple[Page, ...]] = (
@@ -17,6 +17,7 @@ PAGES: Final[tuple[Page, ...]] = (
     usage.PAGE,
     live.PAGE,
     status.PAGE,
+    in_doubt.PAGE,
     *dead_letters.PAGES,
     sources.PAGE,
     seals.PAGE,

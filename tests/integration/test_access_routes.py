@@ -182,6 +182,7 @@ LEDGER = {
     ("GET", "/v1/seals:consistency"): Route(READ_OR_ADMIN, "nobody", at("/v1/seals:consistency?from=1&to=2")),
     ("GET", "/v1/usage-log/{operation_id}/proof"): Route(READ, "own", at("/v1/usage-log/{held}/proof"), elsewhere=404),
     ("GET", "/v1/status"): Route("usage:read-all admin", "all", at("/v1/status")),
+    ("GET", "/v1/operations:in-doubt"): Route(READ, "own", at("/v1/operations:in-doubt?doubt=open&account_id={id}")),
     ("GET", "/v1/operations:recent"): Route(READ, "own", at("/v1/operations:recent?account_id={id}")),
     ("GET", "/v1/operations:stream"): Route(READ, "own", at("/v1/operations:stream?account_id={id}&seconds=0.01")),
     ("GET", "/v1/sources"): Route("usage:read-all admin", "all", at("/v1/sources")),

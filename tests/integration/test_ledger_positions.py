@@ -25,6 +25,7 @@ HEADERS = {"ledger-position", "ledger-read-at", "ledger-lag-seconds"}
 OF_NO_MOMENT = {
     "/v1/dead-letters": "what is not in the log",
     "/v1/dead-letters/{dead_letter_id}": "what is not in the log",
+    "/v1/operations:in-doubt": "what is in doubt now",
     "/v1/operations:recent": "what happened last",
     "/v1/operations:stream": "what happens from now on",
     "/v1/seals": "a seal is of a size of the log, which it names",

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import httpx
@@ -28,7 +29,9 @@ STREAM = "/v1/operations:stream"
 
 
 @asynccontextmanager
-async def streaming(http: httpx.AsyncClient, headers: dict[str, str] | None = None, **asked: object):
+async def streaming(
+    http: httpx.AsyncClient, headers: dict[str, str] | None = None, **asked: Any
+) -> AsyncIterator[AsyncIterator[tuple[str, str, Body]]]:
     """A stream, as an iterator over its events: ``(event, id, data)``."""
     async with http.stream("GET", STREAM, params=asked, headers=headers or {}, timeout=10) as answer:
         assert answer.status_code == 200, await answer.aread()

@@ -6,13 +6,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
 from contracts.access.bearer import SESSION_COOKIE
 from ledger_service.pages.sources import judged
 from ledger_service.pages.status import BOUNDS, figures_of, overall
-from tests.builders import ACCOUNT, Body, at, completed
+from ledger_service.store.in_doubt import SQL
+from tests.builders import ACCOUNT, Body, adjustment, at, check, completed, failed, limit
 from tests.conftest import StartLedger
 from tests.pages.test_pages import SAME_SITE, made
 from tests.servers import Ledger, eventually
@@ -144,6 +146,78 @@ async def test_all_that_are_selected_are_dealt_with_and_no_others(person: httpx.
     left = (await ledger.http.get("/v1/dead-letters")).json()["items"]
     assert [one["account_id"] for one in left] == [ACCOUNT]
     assert "there is nothing to do" in (await person.get("/dead-letters/selected?account_id=globex")).text
+
+
+# --- in doubt ---
+
+
+async def test_what_is_in_doubt_is_listed_with_its_job_until_it_is_corrected(
+    person: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    assert "Every outcome is known" in (await person.get("/in-doubt")).text
+    calls = [{"provider": "wavespeed", "model": "m", "job_ids": ["job-7"], "cost": "0.25"}]
+    why = {"code": "outcome_unknown", "message": "the process ended"}
+    doubtful = failed(cost="0.25", provider="wavespeed", error=why, metadata={"provider_calls": calls})
+    await ledger.send(doubtful, failed(cost="0.04"), failed(account_id="globex", cost="9", error=why))
+    asked = {"doubt": "outcome_unknown", "account_id": ACCOUNT}
+    [one] = (await ledger.http.get("/v1/operations:in-doubt", params=asked)).json()["items"]
+    assert (one["cost"], one["job_ids"], one["message"]) == ("0.250000000", ["job-7"], "the process ended")
+    page = (await person.get("/in-doubt")).text
+    assert ("job-7" in page, "2, $9.25" in page) == (True, True)
+    assert (await ledger.http.post("/v1/adjustments", json=adjustment("void", doubtful))).is_success
+    assert (await ledger.http.get("/v1/operations:in-doubt", params=asked)).json()["items"] == []
+
+
+async def test_open_and_expired_holds_are_listed_a_page_at_a_time(
+    person: httpx.AsyncClient, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await ledger.set_up(limit())
+    checks = [check(estimated_cost="0.04") for _ in range(3)]
+    for one in checks:
+        await ledger.check(one)
+    assert "No hold has been open" in (await person.get("/in-doubt")).text
+    asked: dict[str, Any] = {"doubt": "open", "older_than_seconds": 0, "limit": 2}
+    first = (await ledger.http.get("/v1/operations:in-doubt", params=asked)).json()
+    rest = (await ledger.http.get("/v1/operations:in-doubt", params={**asked, "cursor": first["next_cursor"]})).json()
+    seen = [one["operation_id"] for one in (*first["items"], *rest["items"])]
+    assert sorted(seen) == sorted(one["operation_id"] for one in checks)
+    assert rest["next_cursor"] is None
+    assert "3, $0.12" in (await person.get("/in-doubt?minutes=0")).text
+    await database.execute("update decisions set expires_at = now() - interval '1 s' where operation_id = $1", seen[0])
+
+    async def expired() -> bool:
+        found = await ledger.http.get("/v1/operations:in-doubt", params={"doubt": "expired"})
+        return [one["operation_id"] for one in found.json()["items"]] == [seen[0]]
+
+    await eventually(expired, "the hold is expired")
+    await ledger.send(completed(next(one for one in checks if one["operation_id"] == seen[0]), cost="0.04"))
+    assert not await expired()
+
+
+async def test_what_is_in_doubt_of_others_is_not_a_bound_tokens(ledger: Ledger) -> None:
+    await ledger.send(failed(cost="0.25", user_id="theirs", error={"code": "outcome_unknown", "message": "?"}))
+    token = await made(ledger, scopes=["usage:read"], account_id="globex")
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: token}) as client:
+        page = await client.get(f"/in-doubt?account_id={ACCOUNT}")
+        wrong = await client.get("/in-doubt?minutes=soon")
+    assert (page.status_code, "theirs" in page.text) == (200, False)
+    assert (wrong.status_code, 'value="soon" aria-invalid="true"' in wrong.text) == (422, True)
+
+
+@pytest.mark.parametrize("doubt", ["outcome_unknown", "open", "expired"])
+async def test_lists_of_doubt_come_from_an_index(doubt: str, database: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await database.execute("set enable_seqscan = off")
+    await database.execute("set plan_cache_mode = force_generic_plan")
+    types = "text, bigint, timestamptz, uuid" + (", float8" if doubt == "open" else "")
+    await database.execute(f"prepare listed ({types}) as {SQL[doubt]}")
+    plan = "\n".join(
+        row[0]
+        for row in await database.fetch(
+            f"explain execute listed (null, 10, null, null{', 900' if doubt == 'open' else ''})"
+        )
+    )
+    index = {"outcome_unknown": "usage_log_in_doubt", "open": "decisions_expiring", "expired": "decisions_expired"}
+    assert index[doubt] in plan
 
 
 # --- sources and seals ---
