@@ -52,6 +52,7 @@ from ledger_service.api import (
     status,
     tokens,
     usage,
+    usage_entries,
 )
 from ledger_service.api.access import RULES
 from ledger_service.api.bodies import body_bytes_max
@@ -103,10 +104,34 @@ GC_ALLOCATIONS: Final = 50_000
 _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
 
 _ROUTES: Final = (
-    checks, leases, events, accounts, limits, credit_grants, prices, resale_prices, usage, analytics, exports, seals,
-    backtests, reports, dead_letters, adjustments, repricings, periods, statements, changes, tokens, status, sources,
-    operations, health, metrics,
-)  # fmt: skip
+    checks,
+    leases,
+    events,
+    accounts,
+    limits,
+    credit_grants,
+    prices,
+    resale_prices,
+    usage,
+    usage_entries,
+    analytics,
+    exports,
+    seals,
+    backtests,
+    reports,
+    dead_letters,
+    adjustments,
+    repricings,
+    periods,
+    statements,
+    changes,
+    tokens,
+    status,
+    sources,
+    operations,
+    health,
+    metrics,
+)
 
 Opened = TypeVar("Opened")
 

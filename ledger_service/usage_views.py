@@ -15,6 +15,8 @@ from ledger_service.domain.usage import SummaryCell, Totals, totals_by, totals_o
 if TYPE_CHECKING:
     import asyncpg
 
+    from ledger_service.store.usage import Entry
+
 Json = dict[str, Any]  # a JSON object on its way to orjson
 
 
@@ -83,6 +85,16 @@ def _usage_log_item(row: "asyncpg.Record") -> Json:
         amounts = {"calls": calls, "units": row["quantity"], "failures": failures}
         item["adjustment"] = {**orjson.loads(adjustment), **amounts}
     return item
+
+
+def entry_view(entry: "Entry") -> Json:
+    """One entry with its corrections and events."""
+    return {
+        "entry": _usage_log_item(entry.row),
+        "comes_to": _totals(entry.amounts),
+        "corrections": [_usage_log_item(row) for row in entry.corrections],
+        "events": [{**row, "body": orjson.loads(row["body"])} for row in entry.events],
+    }
 
 
 def is_late(occurred_at: datetime, recorded_at: datetime) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -187,6 +188,11 @@ def duration(seconds: float | None) -> str:
     return " ".join(parts[:2])
 
 
+def json_text(document: object) -> str:
+    """A document as people read it: indented."""
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+
+
 def with_cursor(query: Mapping[str, str], cursor: str) -> str:
     """An address's parameters, for the next page of the same list."""
     return urlencode({**query, "cursor": cursor})
@@ -197,5 +203,6 @@ FILTERS: Final[Mapping[str, Callable[..., str]]] = {
     "count": count,
     "moment": moment,
     "duration": duration,
+    "json": json_text,
     "with_cursor": with_cursor,
 }

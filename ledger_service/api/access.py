@@ -31,6 +31,7 @@ RULES: Final[Rules] = {
     ("GET", "/v1/accounts/{account_id}/alerts"): _READ,
     ("GET", "/v1/accounts/{account_id}/statements/{period}"): _READ,
     ("GET", "/v1/usage"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
+    ("GET", "/v1/usage-log/{operation_id}"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     ("GET", "/v1/usage/dimensions"): needs(About.NOBODY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     ("POST", "/v1/limits:backtest"): needs(About.BODY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     ("GET", "/v1/exports/usage-log"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),

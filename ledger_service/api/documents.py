@@ -39,6 +39,7 @@ OWN: Final[Own] = {
     ("GET", "/v1/plans/{plan_id}"): (NOT_FOUND,),
     ("GET", _ACCOUNT): (NOT_FOUND,),
     ("GET", f"{_ACCOUNT}/usage"): (NOT_FOUND,),
+    ("GET", "/v1/usage-log/{operation_id}"): (NOT_FOUND,),
     ("GET", "/v1/usage"): (NOT_FOUND, QUERY_TOO_LARGE, OVERLOADED, PERIOD_ARCHIVED),
     ("DELETE", f"{_ACCOUNT}/limits/{{limit_id}}"): (NOT_FOUND,),
     ("DELETE", f"{_ACCOUNT}/credit-grants/{{grant_id}}"): (NOT_FOUND,),

@@ -9,7 +9,19 @@ from typing import Final
 from contracts.web import signing_in
 from contracts.web.pages import Page
 from contracts.web.rendering import Site
-from ledger_service.pages import dead_letters, in_doubt, live, overview, seals, sources, status, usage
+from ledger_service.pages import (
+    dead_letters,
+    in_doubt,
+    live,
+    operation,
+    overview,
+    seals,
+    sources,
+    statements,
+    status,
+    usage,
+    usage_log,
+)
 
 #: In the order of the menu.
 PAGES: Final[tuple[Page, ...]] = (
@@ -21,6 +33,9 @@ PAGES: Final[tuple[Page, ...]] = (
     *dead_letters.PAGES,
     sources.PAGE,
     seals.PAGE,
+    usage_log.PAGE,
+    operation.PAGE,
+    statements.PAGE,
     *signing_in.PAGES,
 )
 

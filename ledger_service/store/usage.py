@@ -1,6 +1,6 @@
 """Reads of the usage log and the usage summary."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from ledger_service.domain.counters import ACCOUNT_SCOPE_KEY, Balance, CounterKey
 from ledger_service.domain.periods import END_OF_TIME
-from ledger_service.domain.usage import SummaryCell
+from ledger_service.domain.usage import SummaryCell, Totals
 from ledger_service.store.moments import Snapshot, snapshot_of
 from ledger_service.store.queries import load
 
@@ -21,6 +21,8 @@ SQL: Final = load(__name__)
 
 _CELLS: Final = ("operations", "providers", "models", "calls", "units", "costs_nanos", "failures")
 _COUNTERS: Final = ("period_ends", "period_starts", "counter_ids", "settled", "held")
+#: Corrections of one operation that are listed; all of them count.
+CORRECTIONS_MAX: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +99,29 @@ async def read_usage_log(
         chosen.providers, chosen.models, chosen.user_id, chosen.project_id, chosen.api_key_id, chosen.outcome,
         occurred_at, operation_id, rows_max, chosen.endpoint, chosen.recorded_start, chosen.recorded_end,
     )  # fmt: skip
+
+
+async def find_accounts(connection: "Connection", operation_id: UUID) -> list[str]:
+    """Whose limit checks had this operation_id: two at most."""
+    return [row["account_id"] for row in await connection.fetch(SQL["accounts_of"], operation_id)]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the usage log, its corrections in the order in which they were recorded, and the events of all of them,
+    its decision's first. ``amounts``: what it comes to."""
+
+    row: "asyncpg.Record"
+    corrections: "Sequence[asyncpg.Record]"
+    events: "Sequence[asyncpg.Record]"
+    amounts: Totals
+
+
+async def read_entry(connection: "Connection", account_id: str, operation_id: UUID) -> Entry | None:
+    """None where the account's usage log has no such operation, or adjustment."""
+    rows = await connection.fetch(SQL["entry"], account_id, operation_id, CORRECTIONS_MAX)
+    if not rows or rows[0]["operation_id"] != operation_id:
+        return None
+    sums = await connection.fetchrow(SQL["entry_amounts"], account_id, operation_id)
+    events = await connection.fetch(SQL["events_of"], account_id, operation_id, [row["event_id"] for row in rows])
+    return Entry(rows[0], rows[1:], events, Totals(*(sums or ())))

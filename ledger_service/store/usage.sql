@@ -97,3 +97,56 @@ where account_id = $1
   and ($13::timestamptz is null or (occurred_at, operation_id) < ($13, $14::uuid))
 order by occurred_at desc, operation_id desc
 limit $15
+
+-- name: accounts_of
+select distinct account_id from decisions where operation_id = $1 order by account_id limit 2
+
+-- name: entry
+-- An operation's, or an adjustment's; then what corrects it, $3 of those at most.
+select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
+       requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, counted_at, recorded_at, duration_ms,
+       status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message,
+       metadata::text as metadata, adjusted_calls, adjusted_failures, adjustment::text as adjustment, booked_period
+from (
+    select true as is_first, u.*
+    from event_log e
+    cross join lateral (
+        select * from usage_log u
+        where u.account_id = $1 and u.occurred_at = e.occurred_at and u.operation_id = $2
+        offset 0
+    ) u
+    where e.account_id = $1 and e.operation_id = $2 and e.terminal
+    union all
+    (select false, u.* from usage_log u where u.account_id = $1 and u.corrects = $2 order by u.recorded_at limit $3)
+) found
+order by is_first desc, recorded_at, operation_id
+
+-- name: entry_amounts
+-- What it comes to, with all that corrects it.
+select coalesce(sum(counted_calls(outcome, adjusted_calls)), 0)::bigint as calls,
+       coalesce(sum(counted_units(outcome, quantity)), 0)::bigint as units,
+       coalesce(sum(cost_nanos), 0)::bigint as cost_nanos,
+       coalesce(sum(counted_failures(outcome, adjusted_failures)), 0)::bigint as failures
+from (
+    select u.*
+    from event_log e
+    cross join lateral (
+        select * from usage_log u
+        where u.account_id = $1 and u.occurred_at = e.occurred_at and u.operation_id = $2
+        offset 0
+    ) u
+    where e.account_id = $1 and e.operation_id = $2 and e.terminal
+    union all
+    select u.* from usage_log u where u.account_id = $1 and u.corrects = $2
+) found
+
+-- name: events_of
+-- The decision's, and those named.
+select e.event_id, e.type, e.source, e.source_sequence, e.occurred_at, e.recorded_at, e.position, e.body::text as body
+from (
+    select event_id from decisions where account_id = $1 and operation_id = $2
+    union
+    select unnest($3::uuid[])
+) k
+cross join lateral (select * from event_log e where e.account_id = $1 and e.event_id = k.event_id offset 0) e
+order by e.recorded_at, e.position

@@ -118,6 +118,7 @@ LEDGER = {
     ),
     ("GET", "/v1/reports/estimates"): Route(READ, "own", at("/v1/reports/estimates?account_id={id}")),
     ("GET", "/v1/usage"): Route(READ, "own", at("/v1/usage?from=2026-11-01&account_id={id}")),
+    ("GET", "/v1/usage-log/{operation_id}"): Route(READ, "own", at("/v1/usage-log/{held}"), elsewhere=404),
     ("GET", "/v1/usage/dimensions"): Route(READ, "nobody", at("/v1/usage/dimensions")),
     ("GET", "/v1/exports/usage-log"): Route(READ, "own", at("/v1/exports/usage-log?format=csv&account_id={id}")),
     ("GET", "/v1/exports/focus"): Route(READ, "own", at("/v1/exports/focus?format=csv&account_id={id}")),

@@ -1,0 +1,120 @@
+"""An account's usage log, row by row, and the same as a file of any size."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from contracts.operations import OPERATION_TYPES
+from contracts.problem_advice import ADVICE
+from contracts.web.own_api import ApiProblem, path_of, query_of
+from contracts.web.pages import Page, Shown, View, Visit
+from ledger_service.pages.groups import READERS, SPEND
+from ledger_service.pages.problems import fields_of
+
+#: Of the API's own parameters, those that this page takes as they are.
+_SEVERAL: Final = ("operation", "provider", "model")
+_ONE: Final = ("user_id", "project_id", "api_key_id", "outcome", "endpoint")
+_MOMENTS: Final = ("counted_from", "counted_to", "recorded_from", "recorded_to")
+#: Of them, those that are folded away until somebody wants them.
+_SPECIAL: Final = ("project_id", "api_key_id", "endpoint", *_MOMENTS)
+_DAY: Final = timedelta(days=1)
+_ROWS: Final = 100
+#: What is offered as a file: label, data set, format.
+_FILES: Final = (
+    ("CSV", "usage-log", "csv"),
+    ("JSON Lines", "usage-log", "jsonl"),
+    ("Parquet", "usage-log", "parquet"),
+    ("FOCUS as CSV", "focus", "csv"),
+    ("FOCUS as Parquet", "focus", "parquet"),
+)
+
+Asked = Mapping[str, str | Sequence[str] | None]
+
+
+async def _show(visit: Visit) -> Shown:
+    asked = read_asked(visit)
+    account_id = visit.account_id
+    files = query_of({**asked, "account_id": account_id})
+    told = {
+        "asked": asked,
+        "account_id": account_id,
+        "days": _days(asked),
+        "operations": OPERATION_TYPES,
+        "is_special": any(asked.get(name) for name in _SPECIAL),
+        "files": [(label, f"/v1/exports/{name}?format={form}&{files}".rstrip("&")) for label, name, form in _FILES],
+        "first": f"/usage-log?{files}" if visit.asked("cursor") else None,
+        "rows": [],
+        "more": None,
+        "archived_before": None,
+        "invalid": frozenset[str](),
+    }
+    if account_id is None:
+        return View("usage_log.html", told)
+    paging = {"cursor": visit.asked("cursor"), "limit": visit.asked("limit") or _ROWS}
+    try:
+        path = path_of("/v1/accounts/{account_id}/usage-log", account_id=account_id)
+        page = (await visit.api.get(path, {**asked, **paging})).json
+    except ApiProblem as error:
+        found = error.problem
+        if found.status in (401, 403, 503):
+            raise
+        wrong = {"problem": found, "advice": ADVICE.get(found.code, ""), "invalid": fields_of(found, {"to": "until"})}
+        return View("usage_log.html", {**told, **wrong}, found.status)
+    told |= {"rows": page["items"], "archived_before": page.get("archived_before")}
+    if page["next_cursor"]:
+        told["more"] = query_of({**asked, "account_id": account_id, "cursor": page["next_cursor"]})
+    return View("usage_log.html", told)
+
+
+def read_asked(visit: Visit) -> Asked:
+    """What the address asks for, in the API's own parameters. ``from``, ``to`` and ``until`` (a day that is included)
+    may be dates, of UTC."""
+    until = visit.asked("until")
+    last = _date(until)
+    end = visit.asked("to") or (f"{last + _DAY}" if last else until)
+    return {
+        "from": _moment(visit.asked("from")),
+        "to": _moment(end),
+        **{name: _split(visit.query.getlist(name)) for name in _SEVERAL},
+        **{name: visit.asked(name) for name in _ONE},
+        **{name: _moment(visit.asked(name)) for name in _MOMENTS},
+    }
+
+
+def _days(asked: Asked) -> dict[str, tuple[str, str, str]]:
+    """For the form: field → name, kind of input, value: days, where a range is of whole ones (UTC), else moments."""
+    start, end = str(asked["from"] or ""), str(asked["to"] or "")
+    first, after = _midnight(start), _midnight(end)
+    last = after - _DAY if after else None
+    return {
+        "from": ("from", "date", f"{first or ''}") if first or not start else ("from", "text", start),
+        "until": ("until", "date", f"{last or ''}") if last or not end else ("to", "text", end),
+    }
+
+
+def _midnight(moment: str) -> date | None:
+    """The day that begins at a moment."""
+    try:
+        read = datetime.fromisoformat(moment).astimezone(UTC)
+    except ValueError:
+        return None
+    return read.date() if read == datetime(read.year, read.month, read.day, tzinfo=UTC) else None
+
+
+def _moment(written: str) -> str:
+    """A date is the beginning of that day in UTC; what is neither is for the API to refuse."""
+    return f"{written}T00:00:00Z" if _date(written) else written
+
+
+def _date(written: str) -> date | None:
+    try:
+        return date.fromisoformat(written)
+    except ValueError:
+        return None
+
+
+def _split(listed: Sequence[str]) -> list[str]:
+    return [name for text in listed for one in text.split(",") if (name := one.strip())]
+
+
+PAGE = Page("/usage-log", "Usage log", _show, menu="Usage log", group=SPEND, scopes=READERS)
