@@ -34,3 +34,9 @@ class PeriodClosing(BaseModel):
     reason: str
     closed_at: datetime
     event_id: UUID
+
+
+class PeriodClosings(BaseModel):
+    """What closed months of an account, by month; those for all accounts are among them."""
+
+    closings: list[PeriodClosing]

@@ -21,6 +21,7 @@ ADVICE: Final[Mapping[str, str]] = MappingProxyType(
         "headers_too_large": "Send fewer or shorter headers; usually it is cookies.",
         "request_timeout": "Send the whole request without pauses; look at the network in between.",
         "conflict": "The id belongs to another request: take a new one, or send what was sent first.",
+        "version_changed": "Read it again, and decide anew whether your change still fits.",
         "operation_conflict": "Do not repeat: the operation's outcome stands. What differs is a correction.",
         "operation_finished": "Nothing is held any more; read the decision to see how it ended.",
         "operation_in_progress": "Repeat with the same key; the answer is the first request's.",

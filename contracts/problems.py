@@ -44,6 +44,7 @@ TOO_LARGE: Final = ProblemType("too_large", 413, "The body is too large")
 HEADERS_TOO_LARGE: Final = ProblemType("headers_too_large", 431, "The headers are too large")
 REQUEST_TIMEOUT: Final = ProblemType("request_timeout", 408, "The request did not arrive in time")
 CONFLICT: Final = ProblemType("conflict", 409, "The same id came before with another body")
+VERSION_CHANGED: Final = ProblemType("version_changed", 409, "Somebody changed it meanwhile")
 OPERATION_CONFLICT: Final = ProblemType("operation_conflict", 409, "The operation has another outcome already")
 OPERATION_FINISHED: Final = ProblemType("operation_finished", 409, "The operation is finished already")
 OPERATION_IN_PROGRESS: Final = ProblemType(

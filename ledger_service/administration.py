@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from contracts.identifiers import uuid7
 from contracts.limits import Account, AccountStored, Plan, PlanStored
+from contracts.problems import VERSION_CHANGED, ProblemError
 from ledger_service.authorship import author_now
 from ledger_service.domain.ledger_events import ACCOUNT_CHANGED, NO_ACCOUNT, PLAN_CHANGED, ledger_event
 from ledger_service.store.accounts import lock_accounts, put_account, put_plan
@@ -13,10 +14,16 @@ from ledger_service.store.event_log import append_one
 from ledger_service.store.pool import Connection
 
 
-async def change_plan(connection: Connection, plan_id: str, plan: Plan) -> PlanStored:
-    """Creates a plan or its next version; holds that are open stay as they are."""
+async def change_plan(connection: Connection, plan_id: str, plan: Plan, if_version: int | None = None) -> PlanStored:
+    """Creates a plan or its next version; holds that are open stay as they are.
+
+    ``if_version``: only where that is the version it has, 0 = none yet; else raises ProblemError (version_changed).
+    """
     async with connection.transaction():
         stored = await put_plan(connection, plan_id, plan)
+        if if_version is not None and stored.version != if_version + 1:
+            message = f"plan {plan_id} has the version {stored.version - 1} by now, and not {if_version}"
+            raise ProblemError(VERSION_CHANGED, message)
         await log_change(connection, PLAN_CHANGED, NO_ACCOUNT, stored)
     return stored
 

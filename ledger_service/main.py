@@ -34,6 +34,7 @@ from ledger_service.api import (
     checks,
     credit_grants,
     dead_letters,
+    denials,
     events,
     exports,
     health,
@@ -48,6 +49,7 @@ from ledger_service.api import (
     resale_prices,
     seals,
     sources,
+    standings,
     statements,
     status,
     tokens,
@@ -70,6 +72,7 @@ from ledger_service.line_streams import Backtests, Repricings
 from ledger_service.live import Live
 from ledger_service.logs import configure_logs
 from ledger_service.metrics import Metrics
+from ledger_service.nearest_limits import Nearest
 from ledger_service.pages import PAGES, SITE
 from ledger_service.reservations import Reservations
 from ledger_service.rpc import serve_calls
@@ -124,6 +127,8 @@ _ROUTES: Final = (
     repricings,
     periods,
     statements,
+    standings,
+    denials,
     changes,
     tokens,
     status,
@@ -231,6 +236,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     )
     chain = await _start_sealing(settings, connection_to_nats, stack, told)
     told.watch(freshness, lambda: connection_to_nats.is_connected, None if chain is None else chain.origin)
+    terms = TermsCache(is_exact=True)
     return Services(
         reads=reads,
         writes=background,
@@ -242,7 +248,8 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         backtests=Backtests(url),
         repricings=Repricings(url),
         exports=Exports(exporting, settings.export_page_rows),
-        terms=TermsCache(is_exact=True),
+        terms=terms,
+        nearest=Nearest(reads, terms, settings.default_plan_id),
         prices=CatalogueCache(),
         metrics=told,
         live=live,

@@ -13,6 +13,7 @@ from ledger_service.exporting import Exports
 from ledger_service.line_streams import Backtests, Repricings
 from ledger_service.live import Live
 from ledger_service.metrics import Metrics
+from ledger_service.nearest_limits import Nearest
 from ledger_service.sealing import SealChain
 from ledger_service.service_tokens import ServiceTokens
 from ledger_service.store.pool import Pool
@@ -38,6 +39,7 @@ class Services:
     repricings: Repricings
     exports: Exports
     terms: TermsCache
+    nearest: Nearest
     prices: CatalogueCache
     metrics: Metrics
     live: Live

@@ -20,6 +20,7 @@ from contracts.problems import (
     RESERVATION_CLOSED,
     STORE_UNAVAILABLE,
     UNSUPPORTED_MEDIA_TYPE,
+    VERSION_CHANGED,
 )
 
 EVERYWHERE: Final = (*ACCESS_PROBLEMS, STORE_UNAVAILABLE)
@@ -37,9 +38,11 @@ OWN: Final[Own] = {
     ("POST", "/v1/events"): (UNSUPPORTED_MEDIA_TYPE, CONFLICT, OPERATION_CONFLICT, OVERLOADED),
     ("GET", "/v1/decisions/{operation_id}"): (NOT_FOUND,),
     ("GET", "/v1/plans/{plan_id}"): (NOT_FOUND,),
+    ("PUT", "/v1/plans/{plan_id}"): (VERSION_CHANGED,),
     ("GET", _ACCOUNT): (NOT_FOUND,),
     ("GET", f"{_ACCOUNT}/usage"): (NOT_FOUND,),
     ("GET", "/v1/usage-log/{operation_id}"): (NOT_FOUND,),
+    ("GET", f"{_ACCOUNT}/limits:standing"): (NOT_FOUND,),
     ("GET", "/v1/usage"): (NOT_FOUND, QUERY_TOO_LARGE, OVERLOADED, PERIOD_ARCHIVED),
     ("DELETE", f"{_ACCOUNT}/limits/{{limit_id}}"): (NOT_FOUND,),
     ("DELETE", f"{_ACCOUNT}/credit-grants/{{grant_id}}"): (NOT_FOUND,),

@@ -1,22 +1,24 @@
 """Periods that close."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from contracts.identifiers import Name
-from contracts.periods import ClosePeriod, Month, PeriodClosing
+from contracts.periods import ClosePeriod, Month, PeriodClosing, PeriodClosings
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.adjustments import author_of
 from ledger_service.api.bodies import json_body, read_model
-from ledger_service.api.moments import writing
+from ledger_service.api.moments import Demanded, reading, writing
 from ledger_service.calls import CHECK_BYTES_MAX
 from ledger_service.closing import close_period
 from ledger_service.services import Services, services
+from ledger_service.store.periods import list_closings
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["periods"])
 
 Wired = Annotated[Services, Depends(services)]
+_CLOSINGS_MAX: Final = 1000
 
 
 @router.put("/periods/{period}:close", openapi_extra=json_body(ClosePeriod))
@@ -35,6 +37,15 @@ async def close_for_account(
 ) -> PeriodClosing:
     """The same for one account."""
     return await _close(wired, account_id, period, request, response)
+
+
+@router.get("/accounts/{account_id}/periods")
+async def read_closings(account_id: Name, wired: Wired, demand: Demanded, response: Response) -> PeriodClosings:
+    """What closed months of the account, the 1,000 earliest. A closing closes all months before it too."""
+    async with reading(wired, demand) as read:
+        closings = await list_closings(read.known, account_id, _CLOSINGS_MAX)
+    read.tell(response)
+    return PeriodClosings(closings=closings)
 
 
 async def _close(

@@ -120,15 +120,23 @@ def _of_override(override: Override) -> Applied:
 
 def limits_of_account(terms: Terms, now: datetime) -> list[Applied]:
     """All limits on the account as a whole that hold now, whatever they select."""
-    holding = {
-        override.limit.limit_id: override
-        for override in terms.overrides
-        if override.limit.scope is Scope.ACCOUNT and override.valid_from <= now < override.valid_until
-    }
+    return limits_on(Scope.ACCOUNT, None, terms, now)
+
+
+def limits_on(scope: Scope, caller: str | None, terms: Terms, now: datetime) -> list[Applied]:
+    """All limits of a scope that hold now for a user, project or key, or (None) for the account, whatever they select:
+    the plan's in its order, then those that overrides add."""
+    holding: dict[str, Override] = {}
+    for override in terms.overrides:
+        is_theirs = override.limit.scope is scope and override.scope_id in (None, caller)
+        if is_theirs and override.valid_from <= now < override.valid_until:
+            before = holding.get(override.limit.limit_id)
+            if before is None or before.scope_id is None:
+                holding[override.limit.limit_id] = override
     chosen = [
         _of_override(holding.pop(limit.limit_id)) if limit.limit_id in holding else _of_plan(limit)
         for limit in (terms.plan.limits if terms.plan else ())
-        if limit.scope is Scope.ACCOUNT
+        if limit.scope is scope
     ]
     return chosen + [_of_override(override) for override in holding.values()]
 

@@ -29,7 +29,8 @@ select d.account_id, d.operation_id, d.event_id, d.request_digest,
        case when d.allowed then
            case when e.position > o.effect_position then o.took_effect_at
                 else coalesce(e.ended_at, o.took_effect_at) end
-       end as closed_at
+       end as closed_at,
+       d.denial_code, d.denial_limit_id
 from checks d
 left join ends e on e.account_id = d.account_id and e.operation_id = d.operation_id
 left join last_extensions x on x.account_id = d.account_id and x.operation_id = d.operation_id

@@ -20,7 +20,8 @@ select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_
        d.response_bytes, d.endpoint, d.error, with_nul(d.metadata) as metadata,
        substring(sha256(convert_to(d."check"::text, 'UTF8')) for 16) as request_digest,
        coalesce(d.expires_at, ((d.decision).reservation).expires_at) as expires_at, d.calls as adjusted_calls,
-       d.failures as adjusted_failures, d.counted_at, d.adjustment
+       d.failures as adjusted_failures, d.counted_at, d.adjustment, ((d.decision).denial).code as denial_code,
+       ((d.decision).denial).limit_id as denial_limit_id
 from (
     select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_at, e.recorded_at,
            e.transaction_id, e.position, (e.b).leaseid, (e.b).data,
@@ -86,7 +87,7 @@ left join closed_months a on a.account_id = '' and a.month = own_period(o.occurr
 select account_id, operation_id, event_id, type = 'ledger.reservation.placed.v1' as allowed, request_digest, user_id,
        project_id, api_key_id, operation, provider, model, coalesce(calls, 1) as calls, quantity,
        coalesce(cost_nanos, 0) as cost_nanos, occurred_at as decided_at, expires_at, calls is not null as is_lease,
-       position
+       denial_code, denial_limit_id, position
 from facts
 where type in ('ledger.reservation.placed.v1', 'ledger.check.denied.v1')
 

@@ -111,6 +111,7 @@ select d.account_id, d.operation_id, d.event_id, d.request_digest,
                select from event_log o
                where o.account_id = d.account_id and o.operation_id = d.operation_id and o.terminal
            ) then d.closed_at
-       end as closed_at
+       end as closed_at,
+       d.denial_code, d.denial_limit_id
 from decisions d
 where d.decided_at <= $1::timestamptz

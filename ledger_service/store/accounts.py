@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
+from contracts.administration import PlanListed
 from contracts.limits import Account, AccountStored, Plan, PlanStored
 from ledger_service.store.queries import load
 
@@ -45,6 +46,11 @@ async def find_account(connection: "Connection", account_id: str) -> "asyncpg.Re
     return await connection.fetchrow(SQL["find_account"], account_id)
 
 
+async def list_accounts(connection: "Connection", prefix: str, after: str, rows_max: int) -> "list[asyncpg.Record]":
+    """Accounts whose name begins so, after the one of this name, in the order of their names."""
+    return await connection.fetch(SQL["page"], prefix, after, rows_max)
+
+
 async def put_plan(connection: "Connection", plan_id: str, plan: Plan) -> PlanStored:
     """Creates a plan or its next version."""
     version = await connection.fetchval(SQL["put_plan"], plan_id, plan.model_dump_json())
@@ -57,6 +63,16 @@ async def find_plan(connection: "Connection", plan_id: str) -> PlanStored | None
         return None
     plan = Plan.model_validate_json(row["body"])
     return PlanStored.model_construct(plan_id=plan_id, version=row["version"], **dict(plan))
+
+
+async def list_plans(connection: "Connection", after: str, rows_max: int) -> list[PlanListed]:
+    """Plans after the one of this name, in the order of their names, each with how many accounts it has."""
+    plans = []
+    for row in await connection.fetch(SQL["plans_page"], after, rows_max):
+        kept = {"plan_id": row["plan_id"], "version": row["version"], "accounts": row["accounts"]}
+        plan = Plan.model_validate_json(row["body"])
+        plans.append(PlanListed.model_construct(**kept, recorded_at=row["recorded_at"], **dict(plan)))
+    return plans
 
 
 async def change_limits(connection: "Connection", account_id: str) -> int:

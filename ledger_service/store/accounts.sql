@@ -32,3 +32,20 @@ select plan_id, version, body::text as body from plans where plan_id = $1
 insert into accounts as a (account_id, limits_version) values ($1, 1)
 on conflict (account_id) do update set limits_version = a.limits_version + 1
 returning limits_version
+
+-- name: page
+-- Accounts whose name begins with $1, after the one called $2. The bounds are what the key is searched by: names are in
+-- the order of their code points.
+select account_id, plan_id, time_zone, billing_anchor, version
+from accounts
+where account_id >= $1 and account_id > $2 and account_id < $1 || chr(1114111) and starts_with(account_id, $1)
+order by account_id
+limit $3
+
+-- name: plans_page
+select p.plan_id, p.version, p.body::text as body, p.recorded_at, coalesce(a.accounts, 0) as accounts
+from plans p
+left join (select plan_id, count(*) as accounts from accounts group by plan_id) a on a.plan_id = p.plan_id
+where p.plan_id > $1
+order by p.plan_id
+limit $2

@@ -20,11 +20,17 @@ logged as (
 kept as (
     insert into decisions
         (account_id, operation_id, event_id, request_digest, state, user_id, project_id, api_key_id, operation,
-         provider, model, calls, quantity, estimated_cost_nanos, decided_at, expires_at, is_lease)
+         provider, model, calls, quantity, estimated_cost_nanos, decided_at, expires_at, is_lease, denial_code,
+         denial_limit_id)
     select account_id, operation_id, event_id, request_digest,
            case when expires_at is null then 'denied' else 'held' end, user_id, project_id, api_key_id, operation,
-           provider, model, calls, quantity, estimated_cost_nanos, $1, expires_at, is_lease
+           provider, model, calls, quantity, estimated_cost_nanos, $1, expires_at, is_lease, denial ->> 'code',
+           denial ->> 'limit_id'
     from decided
+    cross join lateral (
+        select case when expires_at is null
+                    then without_nul(body::json) -> 'data' -> 'decision' -> 'denial' end as denial
+    ) n
 )
 update counters c
 set held = c.held + p.amount

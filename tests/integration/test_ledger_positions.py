@@ -37,6 +37,7 @@ OF_NO_MOMENT = {
     "/v1/sources": "which numbers came until now",
     "/v1/status": "how the ledger itself stands, now",
     "/v1/tokens": "who may call now",
+    "/v1/limits:nearest": "of a moment some seconds ago, which it names",
 }
 
 

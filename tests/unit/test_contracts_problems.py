@@ -37,6 +37,7 @@ PINNED: dict[str, tuple[str, int, int | None]] = {
     "request_timeout": ("urn:usage-ledger:problem:request-timeout", 408, None),
     "too_large": ("urn:usage-ledger:problem:too-large", 413, None),
     "conflict": ("urn:usage-ledger:problem:conflict", 409, None),
+    "version_changed": ("urn:usage-ledger:problem:version-changed", 409, None),
     "operation_conflict": ("urn:usage-ledger:problem:operation-conflict", 409, None),
     "operation_finished": ("urn:usage-ledger:problem:operation-finished", 409, None),
     "operation_in_progress": ("urn:usage-ledger:problem:operation-in-progress", 409, 1),

@@ -1,0 +1,120 @@
+"""Denials and why: single ones, and how many."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from contracts.denials import DenialCount, DenialCounts, DeniedAccount, DeniedCheck, DeniedChecks
+from contracts.events import Moment
+from contracts.identifiers import Name, OperationType
+from contracts.problems import broken_rule
+from ledger_service.api.access import LedgerRoute
+from ledger_service.api.moments import Demanded, reading
+from ledger_service.services import Services, services
+from ledger_service.store.denials import DenialFilter, count_by_account, count_denials, list_denials
+
+router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["limit checks"])
+
+Wired = Annotated[Services, Depends(services)]
+From = Annotated[Moment | None, Query(alias="from", description="decided_at, inclusive; default: 24 hours before to")]
+To = Annotated[Moment | None, Query(alias="to", description="exclusive; default: now")]
+#: Counted at once at most: long enough for a month by days.
+_INTERVALS_MAX: Final = 800
+_ROWS_MAX: Final = 20_000
+_ACCOUNTS_MAX: Final = 20
+_DAY: Final = timedelta(hours=24)
+
+
+class DenialInterval(StrEnum):
+    """Of UTC."""
+
+    HOUR = "hour"
+    DAY = "day"
+
+    @property
+    def seconds(self) -> int:
+        return 3600 if self is DenialInterval.HOUR else 86_400
+
+
+@router.get("/denials")
+async def read_denials(
+    wired: Wired,
+    demand: Demanded,
+    response: Response,
+    start: From = None,
+    end: To = None,
+    account_id: Name | None = None,
+    code: Annotated[list[Name] | None, Query(max_length=100, description="several times: any of them")] = None,
+    limit_id: Name | None = None,
+    user_id: Name | None = None,
+    operation: OperationType | None = None,
+    cursor: Annotated[str | None, Query(max_length=400)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> DeniedChecks:
+    """Limit checks that were denied, newest first: what was asked, and why not. `GET /v1/decisions/{operation_id}`
+    explains each."""
+    after = _read_cursor(cursor) if cursor else None
+    async with reading(wired, demand) as read:
+        since, until = _times(start, end, read.now)
+        chosen = DenialFilter(since, until, code, limit_id, user_id, operation)
+        rows = await list_denials(read.known, account_id, chosen, after, limit)
+    read.tell(response)
+    items = [DeniedCheck.model_validate(dict(row)) for row in rows]
+    return DeniedChecks(items=items, next_cursor=_cursor(items[-1]) if len(items) == limit else None)
+
+
+@router.get("/denials:counts")
+async def read_denial_counts(
+    wired: Wired,
+    demand: Demanded,
+    response: Response,
+    start: From = None,
+    end: To = None,
+    interval: DenialInterval = DenialInterval.HOUR,
+    account_id: Name | None = None,
+) -> DenialCounts:
+    """How many checks were denied in each hour or day of UTC, by code and limit; without ``account_id`` also in which
+    accounts most were. Whole intervals: ``from`` is taken back to the beginning of its own."""
+    async with reading(wired, demand) as read:
+        since, until = _times(start, end, read.now)
+        since = since.replace(minute=0, second=0, microsecond=0)
+        since = since.replace(hour=0) if interval is DenialInterval.DAY else since
+        if (until - since).total_seconds() > _INTERVALS_MAX * interval.seconds:
+            raise broken_rule("query.from", "too_long", f"at most {_INTERVALS_MAX} intervals of one {interval}")
+        rows = await count_denials(read.known, account_id, since, until, interval.seconds, _ROWS_MAX)
+        by_account = await count_by_account(read.known, since, until, _ACCOUNTS_MAX) if account_id is None else []
+    read.tell(response)
+    return DenialCounts(
+        start=since,
+        end=until,
+        interval=interval,
+        rows=[DenialCount.model_validate(dict(row)) for row in rows],
+        accounts=[DeniedAccount.model_validate(dict(row)) for row in by_account],
+    )
+
+
+def _times(start: datetime | None, end: datetime | None, now: datetime) -> tuple[datetime, datetime]:
+    until = (end or now + timedelta(microseconds=1)).astimezone(UTC)
+    since = (start or until - _DAY).astimezone(UTC)
+    if since >= until:
+        raise broken_rule("query.to", "window_order", "to is later than from")
+    return since, until
+
+
+def _cursor(last: DeniedCheck) -> str:
+    """Opaque to callers: where the page ended."""
+    text = f"{last.decided_at.isoformat()}|{last.account_id}|{last.operation_id}"
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, str, UUID]:
+    try:
+        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        moment, account_id, operation_id = text.split("|")
+        return datetime.fromisoformat(moment).astimezone(UTC), account_id, UUID(operation_id)
+    except (ValueError, OverflowError):
+        raise broken_rule("query.cursor", "cursor", "not a cursor of an earlier page") from None
