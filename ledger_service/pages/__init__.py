@@ -11,8 +11,12 @@ from contracts.web.pages import Page
 from contracts.web.rendering import Site
 from ledger_service.pages import (
     dead_letters,
+    decisions,
+    denials,
     in_doubt,
+    limits,
     live,
+    near_limits,
     operation,
     overview,
     seals,
@@ -36,6 +40,10 @@ PAGES: Final[tuple[Page, ...]] = (
     usage_log.PAGE,
     operation.PAGE,
     statements.PAGE,
+    limits.PAGE,
+    near_limits.PAGE,
+    denials.PAGE,
+    decisions.PAGE,
     *signing_in.PAGES,
 )
 

@@ -10,4 +10,6 @@ RUNNING: Final = "Running it"
 
 #: Whoever may read usage: of the token's own account, or of all.
 READERS: Final = frozenset({Scope.USAGE_READ, Scope.USAGE_READ_ALL})
+#: Of all accounts alone.
+ALL_READERS: Final = frozenset({Scope.USAGE_READ_ALL, Scope.ADMIN})
 ADMINS: Final = frozenset({Scope.ADMIN})
