@@ -4,6 +4,7 @@ Through the whole application, but no socket: rules, limits, problems and figure
 API meets, so a page cannot show what its visitor may not see, nor another number than the API has.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
@@ -97,11 +98,12 @@ def path_of(template: str, **names: str) -> str:
 
 async def _exchange(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, dict[str, str], bytes]:
     unread = [body]
-    status, headers, parts = 0, {}, list[bytes]()
+    status, headers, parts, answered = 0, {}, list[bytes](), asyncio.Event()
 
     async def receive() -> Message:
         if unread:
             return {"type": "http.request", "body": unread.pop(), "more_body": False}
+        await answered.wait()  # the page stays until it has all: answers that come in pieces listen for that
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
@@ -111,6 +113,8 @@ async def _exchange(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, dict[
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
         else:
             parts.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                answered.set()
 
     try:
         await app(scope, receive, send)

@@ -19,6 +19,7 @@ from ledger_service.pages import (
     near_limits,
     operation,
     overview,
+    plans,
     seals,
     sources,
     statements,
@@ -44,6 +45,7 @@ PAGES: Final[tuple[Page, ...]] = (
     near_limits.PAGE,
     denials.PAGE,
     decisions.PAGE,
+    *plans.PAGES,
     *signing_in.PAGES,
 )
 
