@@ -10,6 +10,7 @@ from contracts.web import signing_in
 from contracts.web.pages import Page
 from contracts.web.rendering import Site
 from ledger_service.pages import (
+    accounts,
     dead_letters,
     decisions,
     denials,
@@ -46,6 +47,7 @@ PAGES: Final[tuple[Page, ...]] = (
     denials.PAGE,
     decisions.PAGE,
     *plans.PAGES,
+    *accounts.PAGES,
     *signing_in.PAGES,
 )
 
