@@ -1,13 +1,10 @@
 """Results behind URLs that a provider gives: fetched from hosts that are allowed, and from the public network only.
 
-A URL in an answer is foreign input. Its host has to be on a list; its name is resolved here, every address that it has
-must be a public one, and the connection goes to the address that was checked, so that a name which changes its mind in
-between (DNS rebinding) leads nowhere. A redirect is a new URL, checked alike.
+A URL in an answer is foreign input. Its host has to be on a list, and to lead to the public network
+(contracts.public_hosts). A redirect is a new URL, checked alike.
 """
 
 import asyncio
-import ipaddress
-import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -15,6 +12,7 @@ from typing import Final
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from contracts.public_hosts import NoAddressError, PrivateAddressError, address_of, at_address, is_among
 from image_service.providers.attempt import Attempt
 
 TRIES_MAX: Final = 4
@@ -82,13 +80,8 @@ class Downloads:
     async def _fetch(self, url: str, attempt: Attempt) -> Path | str:
         """The file, or where the host redirects to."""
         parsed = self.check(url)
-        address = await self._address(parsed)
-        request = self._client.build_request(
-            "GET",
-            parsed.copy_with(host=address),
-            headers={"Host": parsed.netloc.decode("ascii"), "Accept-Encoding": "identity"},
-            extensions={"sni_hostname": parsed.host},
-        )
+        request = self._client.build_request("GET", **at_address(parsed, await self._address(parsed)))
+        request.headers["Accept-Encoding"] = "identity"
         path = attempt.spool()
         received = 0
         try:
@@ -124,7 +117,7 @@ class Downloads:
             raise BadResultUrlError("the provider's answer has no URL of a result")
         if parsed.userinfo:
             raise BadResultUrlError("the URL of the result carries a user")
-        if self._is_insecure(parsed):
+        if is_among(parsed, self._insecure_hosts):
             return parsed
         if parsed.scheme != "https" or parsed.port is not None:
             raise BadResultUrlError(f"results are fetched over https on its own port only, not from {parsed.host}")
@@ -134,42 +127,17 @@ class Downloads:
             )
         return parsed
 
-    def _is_insecure(self, url: httpx.URL) -> bool:
-        return url.host in self._insecure_hosts or url.netloc.decode("ascii") in self._insecure_hosts
-
     async def _address(self, url: httpx.URL) -> str:
         """The address to connect to, every one of the host's being allowed. Raises BadResultUrlError, _AgainError."""
-        port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise _AgainError(f"{url.host} has no address at the moment") from error
-        addresses = [str(entry[4][0]) for entry in found]
-        if not self._is_insecure(url) and not all(is_public(address) for address in addresses):
-            raise BadResultUrlError(f"{url.host} leads into a private network")
-        return addresses[0]
+            return await address_of(url, private=is_among(url, self._insecure_hosts))
+        except NoAddressError as error:
+            raise _AgainError(str(error)) from error
+        except PrivateAddressError as error:
+            raise BadResultUrlError(str(error)) from error
 
 
 def _fits(host: str, allowed: str) -> bool:
     if allowed.startswith("*."):
         return host.endswith(allowed[1:])
     return host == allowed
-
-
-def is_public(address: str) -> bool:
-    """Whether this IP address is one of the public network: not loopback, private, link-local (and with it a cloud's
-    metadata), shared, reserved, or one of those wrapped into IPv6."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(parsed, ipaddress.IPv6Address):
-        wrapped = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo or (None, None))[1]
-        if wrapped is not None:
-            return is_public(str(wrapped))
-        if parsed in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
-    return parsed.is_global and not parsed.is_multicast
-
-
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")

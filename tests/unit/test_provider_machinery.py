@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from contracts.public_hosts import is_public
 from deploy.emulators import glb, mp4
 from image_service.config import Settings
 from image_service.images import Bounds
@@ -22,7 +23,7 @@ from image_service.providers.deliverables import (
     image_of_size,
     mp4_from,
 )
-from image_service.providers.downloads import BadResultUrlError, Downloads, is_public
+from image_service.providers.downloads import BadResultUrlError, Downloads
 from image_service.providers.http import Pace, retry_after_seconds
 from image_service.providers.jobs import at_once
 from tests.attempts import attempt_of

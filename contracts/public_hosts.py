@@ -1,0 +1,83 @@
+"""Connections to addresses that others name: to the public network only.
+
+A name is resolved here, every address that it has must be a public one, and the connection is to go to the address that
+was checked, so that a name which changes its mind in between (DNS rebinding) leads nowhere::
+
+    address = await public_address(url)
+    request = client.build_request("POST", **at_address(url, address), …)
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Collection
+from typing import Any, Final
+
+import httpx
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class PrivateAddressError(Exception):
+    """The host leads into a private network."""
+
+
+class NoAddressError(Exception):
+    """The host has no address at the moment."""
+
+
+def is_public(address: str) -> bool:
+    """Whether this IP address is one of the public network: not loopback, private, link-local (and with it a cloud's
+    metadata), shared, reserved, or one of those wrapped into IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        wrapped = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo or (None, None))[1]
+        if wrapped is not None:
+            return is_public(str(wrapped))
+        if parsed in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
+    return parsed.is_global and not parsed.is_multicast
+
+
+def is_address(host: str) -> bool:
+    """Whether the host is an IP address, and no name."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def is_among(url: httpx.URL, hosts: Collection[str]) -> bool:
+    """Whether the URL's host is one of these: names or addresses, with or without a port, in lower case."""
+    return url.host in hosts or url.netloc.decode("ascii") in hosts
+
+
+async def address_of(url: httpx.URL, *, private: bool = False) -> str:
+    """The address to connect to: the host's first, all of them being public, unless it may be a ``private`` one.
+
+    Raises PrivateAddressError, NoAddressError.
+    """
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise NoAddressError(f"{url.host} has no address at the moment") from error
+    addresses = [str(entry[4][0]) for entry in found]
+    if not private and not all(is_public(address) for address in addresses):
+        raise PrivateAddressError(f"{url.host} leads into a private network")
+    return addresses[0]
+
+
+# Any: httpx's own types for these arguments
+def at_address(url: httpx.URL, address: str) -> dict[str, Any]:
+    """What httpx's ``build_request`` takes to reach this address and nothing else: names in the Host header, and the
+    one that the certificate has to be for, stay the URL's. ``headers`` are to be added to."""
+    return {
+        "url": url.copy_with(host=address),
+        "headers": {"Host": url.netloc.decode("ascii")},
+        "extensions": {"sni_hostname": url.host},
+    }
