@@ -11,6 +11,11 @@ RECORDED: Final = "usage.v1.recorded"
 #: JetStream, ledger → whoever keeps watch: the signed checkpoints of the log, as text.
 SEALS_STREAM: Final = "SEALS"
 SEALS: Final = "ledger.v1.seals"
+#: JetStream, ledger → whoever wants to know: what happened, as webhooks are told it. A subject for each type.
+NOTIFICATIONS_STREAM: Final = "NOTIFICATIONS"
+NOTIFICATIONS: Final = "ledger.v1.notifications"
+#: Of notifications: the account that they are about, where that is one.
+ACCOUNT_HEADER: Final = "Ledger-Account"
 #: NATS request-reply: limit checks, and the holds that they placed.
 SERVICE_NAME: Final = "ledger"
 LIMITS_CHECK: Final = "ledger.v1.limits.check"
@@ -31,6 +36,11 @@ def subject_of(event_type: str) -> str:
     """``usage.operation.completed.v1`` → ``usage.v1.operation.completed``; any version goes to the same subject."""
     kind = event_type.removeprefix(_TYPE_PREFIX).split(".", 1)[0]
     return f"usage.v1.operation.{kind}"
+
+
+def notification_subject(notification_type: str) -> str:
+    """``limit.threshold_reached`` → ``ledger.v1.notifications.limit.threshold_reached``."""
+    return f"{NOTIFICATIONS}.{notification_type}"
 
 
 #: On what the ledger says that it committed: the log position it committed that as, for readers to demand

@@ -18,6 +18,7 @@ from contracts.subjects import LEDGER_INBOX
 from contracts.tracing_settings import TracingSettings
 from ledger_service.database_url import verified
 from ledger_service.domain.checkpoints import ORIGIN_PATTERN
+from ledger_service.domain.webhooks import RETRY_SECONDS
 
 LEASE_GRACE_SECONDS_DEFAULT: Final = 86_400
 DIMENSION_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
@@ -111,6 +112,23 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     archive_folder: Path | None = None
     #: How many months stay, where `ledger archive` is not told before which they go.
     archive_keep_months: int | None = Field(default=None, ge=2)
+
+    #: Hosts that webhooks may go to over http and in private networks, as JSON: names or addresses, or name:port.
+    webhook_insecure_hosts: list[str] = []
+    #: An endpoint that has not answered by then is tried again later.
+    webhook_timeout_seconds: float = Field(default=15.0, gt=0, le=60)
+    #: Before the second, third … try of a delivery, as JSON; after the last, later ones of its account go on.
+    webhook_retry_seconds: list[Annotated[float, Field(gt=0)]] = Field(default=list(RETRY_SECONDS), max_length=50)
+    #: An endpoint that took nothing for so long is disabled.
+    webhook_disable_seconds: float = Field(default=5 * 86_400, gt=0)
+    #: For how long deliveries are kept once they are over.
+    webhook_keep_seconds: float = Field(default=30 * 86_400, gt=0)
+    #: Sent at once by this process, to all endpoints together.
+    webhooks_in_flight_max: int = Field(default=32, ge=1, le=1000)
+    #: How often it is looked for something to tell, and for what is due to be sent.
+    webhook_interval_seconds: float = Field(default=0.5, gt=0)
+    #: Numbers of a source that are missing for so long, though later ones came, are told as a hole.
+    hole_seconds: float = Field(default=300.0, ge=0)
 
     #: Of the streams that `ledger migrate` makes: on so many NATS servers.
     stream_replicas: int = Field(default=1, ge=1, le=5)

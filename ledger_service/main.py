@@ -55,6 +55,7 @@ from ledger_service.api import (
     tokens,
     usage,
     usage_entries,
+    webhooks,
 )
 from ledger_service.api.access import RULES
 from ledger_service.api.bodies import body_bytes_max
@@ -63,6 +64,7 @@ from ledger_service.api.moments import HEADERS
 from ledger_service.calls import STORE_ERRORS, Calls, store_unavailable
 from ledger_service.config import Settings
 from ledger_service.database_url import is_safe
+from ledger_service.domain.webhooks import Policy
 from ledger_service.event_intake import EventIntake
 from ledger_service.exporting import EXPORTS_MAX, PAGES_AHEAD, Exports
 from ledger_service.ingest import Ingest
@@ -91,9 +93,13 @@ from ledger_service.store.privileges import may_rewrite
 from ledger_service.store.terms import TermsCache
 from ledger_service.stream import check_seals_stream, check_stream, connect_nats
 from ledger_service.stream_gaps import StreamGaps
+from ledger_service.webhook_targets import Sender, Targets
 from ledger_service.workers.expiry import expire_holds
 from ledger_service.workers.freshness import Freshness
+from ledger_service.workers.holes import find_holes
+from ledger_service.workers.notifications import Announcer
 from ledger_service.workers.sealer import Sealer
+from ledger_service.workers.webhooks import Deliverer, follow, purge
 
 log = structlog.get_logger()
 
@@ -131,6 +137,7 @@ _ROUTES: Final = (
     denials,
     changes,
     tokens,
+    webhooks,
     status,
     sources,
     operations,
@@ -234,6 +241,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         live.run(),
         expire_holds(background, settings.expiry_interval_seconds, told.holds_expired),
     )
+    targets = await _start_telling(settings, connection_to_nats, stack, told)
     chain = await _start_sealing(settings, connection_to_nats, stack, told)
     told.watch(freshness, lambda: connection_to_nats.is_connected, None if chain is None else chain.origin)
     terms = TermsCache(is_exact=True)
@@ -255,9 +263,32 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         live=live,
         nats=connection_to_nats,
         freshness=freshness,
+        targets=targets,
         seals=chain,
         default_plan_id=settings.default_plan_id,
     )
+
+
+async def _start_telling(
+    settings: Settings, connection_to_nats: Client, stack: AsyncExitStack, told: Metrics
+) -> Targets:
+    """What happened goes to webhooks and on NATS."""
+    url, seconds = settings.database_url, settings.webhook_interval_seconds
+    pool = await _open(stack, "database", lambda: open_pool(url, 2, "webhooks"))
+    targets = Targets(settings.webhook_insecure_hosts)
+    sender = Sender(targets, settings.webhook_timeout_seconds)
+    stack.push_async_callback(sender.close)
+    policy = Policy(tuple(settings.webhook_retry_seconds), settings.webhook_disable_seconds)
+    deliverer = Deliverer(pool, sender, policy, settings.webhooks_in_flight_max, told.webhook_tried)
+    _run(
+        stack,
+        find_holes(pool, settings.confirm_interval_seconds, settings.hole_seconds),
+        follow(pool, seconds),
+        Announcer(pool, connection_to_nats).run(seconds),
+        deliverer.run(seconds),
+        purge(pool, settings.webhook_keep_seconds),
+    )
+    return targets
 
 
 async def _start_sealing(

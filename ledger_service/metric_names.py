@@ -106,9 +106,25 @@ SEAL_LAG_SECONDS: Final = Metric(
     "How long ago the oldest row without a seal was recorded; 0: all are sealed. Only where the log is sealed.",
 )
 
+WEBHOOK_REQUESTS: Final = Metric(
+    "ledger_webhook_deliveries_total",
+    "counter",
+    "Requests to webhooks: delivered, failed (tried again later), given_up (the last), disabled (and its endpoint).",
+    ("outcome",),
+)
+WEBHOOK_LAG: Final = Metric(
+    "ledger_webhook_lag_seconds",
+    "gauge",
+    "For how long the oldest delivery waits, of endpoints that are not disabled; 0: nothing waits.",
+)
+WEBHOOKS_DISABLED: Final = Metric(
+    "ledger_webhooks_disabled", "gauge", "Endpoints that answered 410, or took nothing for days: nothing is sent there."
+)
+
 METRICS: Final = (
     BUILD_INFO,
     CHECK_SECONDS, CHECK_BATCH, DECISIONS, DENIALS, CHECK_ERRORS, INGESTED, INGEST_SECONDS, INGEST_BATCH, DEAD_LETTERS,
     HOLDS_EXPIRED, SEALS_DIVERGED, INGEST_LAG_EVENTS, INGEST_LAG_SECONDS, NATS_CONNECTED, LETTERS_OPEN,
     LETTERS_OPEN_BY_CODE, HORIZON_AGE, HOLDS_OPEN, HOLDS_OVERDUE, MISSING_EVENTS, SEAL_LAG_EVENTS, SEAL_LAG_SECONDS,
+    WEBHOOK_REQUESTS, WEBHOOK_LAG, WEBHOOKS_DISABLED,
 )  # fmt: skip

@@ -15,6 +15,7 @@ from ledger_service.looks import Looks
 from ledger_service.store.dead_letters import count_open_by_code
 from ledger_service.store.figures import read_standing, read_unsealed
 from ledger_service.store.pool import TRANSIENT, Connection, Pool
+from ledger_service.store.webhooks import read_figures
 from ledger_service.workers.freshness import Freshness
 
 log = structlog.get_logger()
@@ -34,6 +35,7 @@ class Metrics:
         self.checks = CheckMetrics()
         self.ingest = IngestMetrics()
         self._holds_expired = Tally(names.HOLDS_EXPIRED)
+        self._webhooks = Tally(names.WEBHOOK_REQUESTS, ("delivered",), ("failed",), ("given_up",), ("disabled",))
         self._seals_diverged = False
         self._origin: str | None = None
         self._freshness: Freshness | None = None
@@ -46,13 +48,16 @@ class Metrics:
     def holds_expired(self, holds: int) -> None:
         self._holds_expired.add(amount=holds)
 
+    def webhook_tried(self, outcome: str) -> None:
+        self._webhooks.add(outcome)
+
     def watch(self, freshness: Freshness, nats_connected: Callable[[], bool], origin: str | None) -> None:
         """From then on told of these, too; ``origin`` of the chain of seals, None: the log is not sealed."""
         self._freshness, self._nats_connected, self._origin = freshness, nats_connected, origin
 
     async def exposition(self) -> bytes:
         """The text that Prometheus scrapes. What cannot be read from the database now is not in it."""
-        counted = (*self.checks.instruments, *self.ingest.instruments, self._holds_expired)
+        counted = (*self.checks.instruments, *self.ingest.instruments, self._holds_expired, self._webhooks)
         return write(counted, await self.readings())
 
     async def readings(self) -> dict[Metric, Reading]:
@@ -137,6 +142,7 @@ class _FromDatabase:
                 self._readings = {
                     **await self._letters(),
                     **await self._standing(),
+                    **await self._webhooks(),
                     **(await self._unsealed(origin) if origin is not None else {}),
                 }
             return self._readings
@@ -162,6 +168,12 @@ class _FromDatabase:
             names.HOLDS_OVERDUE: found.holds_overdue_seconds,
             names.MISSING_EVENTS: found.missing_events,
         }
+
+    async def _webhooks(self) -> dict[Metric, Reading]:
+        found = await self._bounded(read_figures)
+        if found is None:
+            return {}
+        return {names.WEBHOOKS_DISABLED: found.disabled, names.WEBHOOK_LAG: found.lag_seconds}
 
     async def _unsealed(self, origin: str) -> dict[Metric, Reading]:
         found = await self._bounded(lambda connection: read_unsealed(connection, origin))

@@ -19,6 +19,7 @@ from ledger_service.service_tokens import ServiceTokens
 from ledger_service.store.pool import Pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.terms import TermsCache
+from ledger_service.webhook_targets import Targets
 from ledger_service.workers.freshness import Freshness
 
 
@@ -45,6 +46,8 @@ class Services:
     live: Live
     nats: Client
     freshness: Freshness
+    #: Where webhooks may be sent.
+    targets: Targets
     #: None: the log is not sealed.
     seals: SealChain | None
     default_plan_id: str | None

@@ -19,7 +19,15 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError
 
 from contracts.access.nats_access import NatsAccess, close_client
-from contracts.subjects import INGEST_CONSUMER, SEALS, SEALS_STREAM, STREAM, STREAM_SUBJECTS
+from contracts.subjects import (
+    INGEST_CONSUMER,
+    NOTIFICATIONS,
+    NOTIFICATIONS_STREAM,
+    SEALS,
+    SEALS_STREAM,
+    STREAM,
+    STREAM_SUBJECTS,
+)
 from ledger_service.domain.doctor.facts import Difference
 
 log = structlog.get_logger()
@@ -34,6 +42,8 @@ DUPLICATE_WINDOW_SECONDS: Final = 120
 #: What a ledger reads back when it starts, and will not do without.
 STREAM_SETTINGS: Final = ("retention", "discard", "storage", "deny_delete", "deny_purge", "max_age")
 CONSUMER_SETTINGS: Final = ("deliver_policy", "ack_policy", "ack_wait", "max_deliver", "max_ack_pending")
+NOTIFICATIONS_SECONDS_MAX: Final = 7 * 86_400
+NOTIFICATIONS_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 class StreamConfigError(Exception):
@@ -53,6 +63,21 @@ def stream_config(replicas: int, name: str = STREAM, subjects: Sequence[str] = S
         deny_delete=True,
         deny_purge=True,
         max_age=0,
+    )
+
+
+def notifications_config(replicas: int) -> StreamConfig:
+    """What was told, for readers that were away: the oldest go first, as the log and the webhooks have them too."""
+    return StreamConfig(
+        name=NOTIFICATIONS_STREAM,
+        subjects=[f"{NOTIFICATIONS}.>"],
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.OLD,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        duplicate_window=DUPLICATE_WINDOW_SECONDS,
+        max_age=NOTIFICATIONS_SECONDS_MAX,
+        max_bytes=NOTIFICATIONS_BYTES_MAX,
     )
 
 
@@ -90,7 +115,11 @@ async def create_stream(connection: Client, replicas: int) -> None:
     """Creates or updates the streams and the ingest consumer. For the deploy identity; see check_stream."""
     _check_server(connection)
     jetstream = connection.jetstream()
-    for wanted in (stream_config(replicas), stream_config(replicas, SEALS_STREAM, [SEALS])):
+    for wanted in (
+        stream_config(replicas),
+        stream_config(replicas, SEALS_STREAM, [SEALS]),
+        notifications_config(replicas),
+    ):
         try:
             await jetstream.stream_info(str(wanted.name))
             await jetstream.update_stream(wanted)

@@ -36,7 +36,7 @@ import uvicorn
 from nats.js.errors import NotFoundError
 
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
-from contracts.subjects import SEALS_STREAM, STREAM
+from contracts.subjects import NOTIFICATIONS_STREAM, SEALS_STREAM, STREAM
 from deploy.local.postgres import NOT_DURABLE, TEXT_OPTIONS
 from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceProcess
@@ -69,7 +69,11 @@ WAIT_SECONDS: Final = 20.0
 TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 POLL_SECONDS: Final = 0.01
 #: Quick where production is patient, so that tests need not wait.
-QUICK: Final[Mapping[str, object]] = {"expiry_interval_seconds": 0.05, "confirm_interval_seconds": 0.2}
+QUICK: Final[Mapping[str, object]] = {
+    "expiry_interval_seconds": 0.05,
+    "confirm_interval_seconds": 0.2,
+    "webhook_interval_seconds": 0.05,
+}
 
 Result = TypeVar("Result")
 
@@ -265,7 +269,7 @@ async def remove_stream(url: str) -> None:
     """Deletes whole streams with their consumers: an administrator may, whatever their messages are protected from."""
     connection = await nats.connect(url, connect_timeout=5)
     try:
-        for name in (STREAM, SEALS_STREAM):
+        for name in (STREAM, SEALS_STREAM, NOTIFICATIONS_STREAM):
             with suppress(NotFoundError):
                 await connection.jetstream().delete_stream(name)
     finally:

@@ -32,6 +32,7 @@ UNITS: Final = (
     ("connections_per_address_max", "connections"),
     ("_rows", "rows"),
     ("_batch_max", "checks"),
+    ("webhooks_in_flight_max", "deliveries"),
     ("_in_flight_max", "operations"),
     ("_writers", "writers"),
     ("_threads", "threads"),

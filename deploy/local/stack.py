@@ -199,13 +199,14 @@ class Stack:
         return external
 
     def _ledger_environment(self, folder: DataFolder, nats_user: str) -> dict[str, str]:
-        # Outside of the database, which seals are there to watch; whoever has a better place names it.
-        seals = {
+        # Seals outside of the database, which they are there to watch; whoever has a better place names it.
+        defaults = {
             "LEDGER_SEALS_KEY_FILE": str(folder.path / "seals" / "key.pem"),
             "LEDGER_SEALS_FILE": str(folder.path / "seals" / "checkpoints"),
+            "LEDGER_WEBHOOK_INSECURE_HOSTS": '["127.0.0.1", "localhost"]',  # receivers on this machine
         }
         return {
-            **{name: value for name, value in seals.items() if name not in os.environ},
+            **{name: value for name, value in defaults.items() if name not in os.environ},
             **self._options.environment,
             "LEDGER_DATABASE_URL": self._service_url(folder),
             "LEDGER_NATS_URL": self._nats_url(nats_user, self._options.external.ledger_nats_url),

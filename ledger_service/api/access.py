@@ -17,6 +17,9 @@ _RUNS: Final = needs(About.EVERYBODY, Scope.USAGE_READ_ALL, Scope.ADMIN)
 _PRICES: Final = needs(About.NOBODY, Scope.LIMITS_CHECK, Scope.USAGE_READ, Scope.USAGE_READ_ALL, Scope.ADMIN)
 _SEALS: Final = needs(About.NOBODY, Scope.USAGE_READ, Scope.USAGE_READ_ALL, Scope.ADMIN)
 
+_WEBHOOK: Final = "/v1/webhooks/{webhook_id}"
+_OWN_WEBHOOK: Final = "/v1/accounts/{account_id}/webhooks/{webhook_id}"
+
 RULES: Final[Rules] = {
     ("POST", "/v1/limit-checks"): _CHECK,
     ("POST", "/v1/limit-checks:batch"): _CHECK,
@@ -90,6 +93,27 @@ RULES: Final[Rules] = {
     # How the ledger itself stands.
     ("GET", "/v1/status"): _RUNS,
     ("GET", "/v1/sources"): _RUNS,
+    # Webhooks: an account's own tell what is about it.
+    ("GET", "/v1/webhooks"): _CHANGE_ALL,
+    ("PUT", _WEBHOOK): _CHANGE_ALL,
+    ("GET", _WEBHOOK): _CHANGE_ALL,
+    ("DELETE", _WEBHOOK): _CHANGE_ALL,
+    ("POST", f"{_WEBHOOK}:rotate-secret"): _CHANGE_ALL,
+    ("POST", f"{_WEBHOOK}:test"): _CHANGE_ALL,
+    ("POST", f"{_WEBHOOK}:redeliver"): _CHANGE_ALL,
+    ("GET", f"{_WEBHOOK}/deliveries"): _CHANGE_ALL,
+    ("GET", f"{_WEBHOOK}/deliveries/{{message_id}}"): _CHANGE_ALL,
+    ("POST", f"{_WEBHOOK}/deliveries/{{message_id}}:redeliver"): _CHANGE_ALL,
+    ("GET", "/v1/accounts/{account_id}/webhooks"): _CHANGE,
+    ("PUT", _OWN_WEBHOOK): _CHANGE,
+    ("GET", _OWN_WEBHOOK): _CHANGE,
+    ("DELETE", _OWN_WEBHOOK): _CHANGE,
+    ("POST", f"{_OWN_WEBHOOK}:rotate-secret"): _CHANGE,
+    ("POST", f"{_OWN_WEBHOOK}:test"): _CHANGE,
+    ("POST", f"{_OWN_WEBHOOK}:redeliver"): _CHANGE,
+    ("GET", f"{_OWN_WEBHOOK}/deliveries"): _CHANGE,
+    ("GET", f"{_OWN_WEBHOOK}/deliveries/{{message_id}}"): _CHANGE,
+    ("POST", f"{_OWN_WEBHOOK}/deliveries/{{message_id}}:redeliver"): _CHANGE,
     # Tokens: whoever may make them may do everything.
     ("GET", "/v1/tokens"): _CHANGE_ALL,
     ("POST", "/v1/tokens"): _CHANGE_ALL,

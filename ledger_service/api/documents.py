@@ -64,6 +64,17 @@ OWN: Final[Own] = {
     ("GET", "/v1/seals:consistency"): (NOT_FOUND,),
     ("GET", "/v1/usage-log/{operation_id}/proof"): (NOT_FOUND, NOT_SEALED_YET),
     ("GET", "/v1/operations:stream"): (OVERLOADED,),
+    **{
+        (method, f"{prefix}/webhooks/{{webhook_id}}{rest}"): (NOT_FOUND,)
+        for prefix in ("/v1", _ACCOUNT)
+        for method, rest in (
+            *((method, "") for method in ("GET", "DELETE")),
+            *(("POST", f":{act}") for act in ("rotate-secret", "test", "redeliver")),
+            *(("GET", rest) for rest in ("/deliveries", "/deliveries/{message_id}")),
+            ("POST", "/deliveries/{message_id}:redeliver"),
+        )
+    },
+    ("PUT", f"{_ACCOUNT}/webhooks/{{webhook_id}}"): (NOT_FOUND,),
     ("GET", _LETTER): (NOT_FOUND,),
     ("POST", f"{_LETTER}:redrive"): (NOT_FOUND, CONFLICT, OPERATION_CONFLICT, DEAD_LETTER_CLOSED),
     ("POST", f"{_LETTER}:discard"): (NOT_FOUND, DEAD_LETTER_CLOSED),

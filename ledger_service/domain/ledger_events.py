@@ -26,6 +26,10 @@ DEAD_LETTER_REDRIVEN: Final = "ledger.dead_letter.redriven.v1"
 DEAD_LETTER_DISCARDED: Final = "ledger.dead_letter.discarded.v1"
 TOKEN_MADE: Final = "ledger.service_token.made.v1"  # noqa: S105  an event's name
 TOKEN_REVOKED: Final = "ledger.service_token.revoked.v1"  # noqa: S105  as above
+WEBHOOK_CHANGED: Final = "ledger.webhook.changed.v1"
+WEBHOOK_REMOVED: Final = "ledger.webhook.removed.v1"
+WEBHOOK_DISABLED: Final = "ledger.webhook.disabled.v1"
+WEBHOOK_SECRET_ROTATED: Final = "ledger.webhook.secret_rotated.v1"  # noqa: S105  an event's name
 #: Somebody's doing, each with its author: see domain.authors.
 ADMINISTRATIVE: Final = (
     ACCOUNT_CHANGED,
@@ -41,6 +45,10 @@ ADMINISTRATIVE: Final = (
     DEAD_LETTER_DISCARDED,
     TOKEN_MADE,
     TOKEN_REVOKED,
+    WEBHOOK_CHANGED,
+    WEBHOOK_REMOVED,
+    WEBHOOK_DISABLED,
+    WEBHOOK_SECRET_ROTATED,
 )
 #: Of plans and other things that belong to no account.
 NO_ACCOUNT: Final = ""

@@ -18,6 +18,7 @@ from ledger_service.projections import (
     usage_hourly_all,
     usage_log,
     usage_summary,
+    webhooks,
 )
 from ledger_service.projections.projection import Projection
 
@@ -38,6 +39,7 @@ PROJECTIONS: Final[tuple[Projection, ...]] = (
     accounts.PROJECTION,
     plans.PROJECTION,
     prices.PROJECTION,
+    webhooks.PROJECTION,
     sources.PROJECTION,
 )
 
@@ -55,5 +57,12 @@ NO_PROJECTIONS: Final = {
     "stream_marks": "how far the stream is in the log, for a database that is put back to an earlier state",
     "usage_archives": "which months of the usage log are in files",
     "stream_gaps": "what was read again after that",
+    "source_holes": "which missing numbers of sources were found, and told",
+    "notification_cursors": "how far the log, the letters and the holes were told",
+    "webhook_secrets": "secrets",
+    "webhook_states": "how deliveries go",
+    "webhook_lanes": "what is sent next",
+    "webhook_deliveries": "what was told to whom, kept for a while",
+    "webhook_attempts": "what receivers answered",
     "schema_migrations": "the schema",
 }

@@ -26,7 +26,7 @@ _PAST: Final = {
     "decisions": _SQL["decisions"],
     **{
         name: _BY_NAME[name].rebuild_sql
-        for name in ("limit_overrides", "credit_grants", "resale_prices", "plans", "prices")
+        for name in ("limit_overrides", "credit_grants", "resale_prices", "plans", "prices", "webhooks")
     },
 }
 #: Tables that nothing is known of but how they are now.

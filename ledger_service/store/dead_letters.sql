@@ -9,7 +9,9 @@ order by k.digest
 on conflict (digest) do update set
     origin = excluded.origin, subject = excluded.subject, account_id = excluded.account_id, code = excluded.code,
     detail = excluded.detail, errors = excluded.errors, received_count = d.received_count + excluded.received_count,
-    last_received_at = now(), state = 'open', closed_at = null
+    last_received_at = now(), state = 'open', closed_at = null,
+    opened_in = case d.state when 'open' then d.opened_in else pg_current_xact_id() end,
+    opened_at = case d.state when 'open' then d.opened_at else now() end
 
 -- name: page
 -- Newest first, before the letter $1 where one is given.

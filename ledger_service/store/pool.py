@@ -77,8 +77,8 @@ async def nothing_to_reset(_: object) -> None:
     """Our transactions leave nothing behind; the default reset would cost each of them a round trip."""
 
 
-async def open_pool(database_url: str, connections_max: int) -> Pool:
-    """For reads and administration."""
+async def open_pool(database_url: str, connections_max: int, role: str = "reads") -> Pool:
+    """For reads and administration, and for workers that seldom do something."""
     return await asyncpg.create_pool(
         database_url,
         min_size=1,
@@ -87,7 +87,7 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         reset=nothing_to_reset,
         server_settings={
-            "application_name": "ledger-reads",
+            "application_name": f"ledger-{role}",
             **_INDEX_LOOKUPS_ONLY,
             **SILENT_CLIENTS,
             **known_to_sessions(),

@@ -61,6 +61,8 @@ DAYS = {"from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z", "limits": 
 REPRICE = {"from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z", "reason": "no reason"}
 CLOSE = {"reason": "no reason"}
 BECAUSE = {"author": "tests", "reason": "no reason"}
+WEBHOOK = {"url": "https://hooks.example.com/w", "types": ["period.closed"]}
+NOBODYS = "01920000-0000-7000-8000-000000000000"
 OVERRIDE = {"meter": "calls", "window": "day", "maximum": 9}
 
 
@@ -195,6 +197,25 @@ LEDGER = {
     ("GET", "/v1/operations:recent"): Route(READ, "own", at("/v1/operations:recent?account_id={id}")),
     ("GET", "/v1/operations:stream"): Route(READ, "own", at("/v1/operations:stream?account_id={id}&seconds=0.01")),
     ("GET", "/v1/sources"): Route("usage:read-all admin", "all", at("/v1/sources")),
+    **{
+        (method, f"{prefix}/webhooks{path}"): Route("admin", kind, at(f"{called}/webhooks{address}", **body))
+        for prefix, called, kind in (
+            ("/v1", "/v1", "all"),
+            ("/v1/accounts/{account_id}", "/v1/accounts/{id}", "own"),
+        )
+        for method, path, address, body in (
+            ("GET", "", "", {}),
+            ("PUT", "/{webhook_id}", "/w", {"json": WEBHOOK}),
+            ("GET", "/{webhook_id}", "/w", {}),
+            ("DELETE", "/{webhook_id}", "/none", {}),
+            ("POST", "/{webhook_id}:rotate-secret", "/w:rotate-secret", {"json": {}}),
+            ("POST", "/{webhook_id}:test", "/w:test", {}),
+            ("POST", "/{webhook_id}:redeliver", "/w:redeliver", {"json": {"from": "2026-01-01T00:00:00Z"}}),
+            ("GET", "/{webhook_id}/deliveries", "/w/deliveries", {}),
+            ("GET", "/{webhook_id}/deliveries/{message_id}", f"/w/deliveries/{NOBODYS}", {}),
+            ("POST", "/{webhook_id}/deliveries/{message_id}:redeliver", f"/w/deliveries/{NOBODYS}:redeliver", {}),
+        )
+    },
     ("GET", "/v1/tokens"): Route("admin", "all", at("/v1/tokens")),
     ("POST", "/v1/tokens"): Route(
         "admin", "all", at("/v1/tokens", json=lambda _: {"name": new_id(), "scopes": ["admin"]})

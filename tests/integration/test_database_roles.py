@@ -21,7 +21,7 @@ from tests.servers import PASSWORDS, Ledger, as_role, as_service
 Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 #: Keys that tokens and leases are made with, and what tokens are known by.
-SECRET = {"signing_keys", "service_tokens"}
+SECRET = {"signing_keys", "service_tokens", "webhook_secrets"}
 CHANGES = (
     "insert into {} overriding system value select * from {}",
     "delete from {}",

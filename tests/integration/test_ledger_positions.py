@@ -38,6 +38,16 @@ OF_NO_MOMENT = {
     "/v1/status": "how the ledger itself stands, now",
     "/v1/tokens": "who may call now",
     "/v1/limits:nearest": "of a moment some seconds ago, which it names",
+    **{
+        f"{prefix}/webhooks{rest}": "how deliveries go now; what was put, and when, is in /v1/changes"
+        for prefix in ("/v1", "/v1/accounts/{account_id}")
+        for rest in (
+            "",
+            "/{webhook_id}",
+            "/{webhook_id}/deliveries",
+            "/{webhook_id}/deliveries/{message_id}",
+        )
+    },
 }
 
 
@@ -63,6 +73,8 @@ async def test_every_write_tells_a_position_that_its_reader_can_demand(ledger: L
         ("POST", "/v1/adjustments", adjustment("void", event)),
         ("PUT", f"/v1/accounts/{ACCOUNT}/periods/2026-09:close", {"reason": "the books"}),
         ("PUT", "/v1/periods/2026-08:close", {"reason": "the books"}),
+        ("PUT", "/v1/webhooks/w", {"url": "https://hooks.example.com/w", "types": ["period.closed"]}),
+        ("DELETE", "/v1/webhooks/w", None),
     ]
     last = 0
     for method, url, body in writes:

@@ -28,6 +28,8 @@ ABOUT_NO_ACCOUNT = {
     "stream_gaps",
     "usage_hourly_all",
     "usage_archives",
+    "source_holes",
+    "notification_cursors",
 }
 QUERIES = dict(every_query())
 #: What verification.compose() puts before the queries of a rebuild.
