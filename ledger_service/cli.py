@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "tokens": "tokens:app",
     "unarchive": "archives:unarchive",
     "verify": "rebuilds:verify",
+    "webhooks": "webhooks:app",
 }
 
 app = typer.Typer(
