@@ -32,21 +32,26 @@ from contracts.limits import (
     Plan,
 )
 from contracts.money import TotalNanos
+from contracts.notifications import KINDS
+from contracts.notifications.kind import Kind
 from contracts.prices import Price
 from contracts.problems import Problem
 from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
 from contracts.subjects import (
+    ACCOUNT_HEADER,
     LEASES_PLACE,
     LEASES_RETURN,
     LIMITS_CHECK,
     LIMITS_CHECK_BATCH,
     MSG_ID_HEADER,
+    NOTIFICATIONS_STREAM,
     RECORDED,
     RESERVATIONS_EXTEND,
     RESERVATIONS_RELEASE,
     SERVICE_NAME,
     STREAM,
     STREAM_SUBJECTS,
+    notification_subject,
     subject_of,
 )
 from contracts.tracing import TRACEPARENT
@@ -129,6 +134,10 @@ _BODIES: Final = (
 )
 
 
+#: What notifications say, each under the name of its subject.
+_NOTIFIED: Final = {kind.name: _Body(f"notification.{kind.name}", kind.data, "serialization") for kind in KINDS}
+
+
 def _events() -> list[_Body]:
     return [_Body(event_type, model, "validation") for event_type, model in EVENT_MODELS.items()]
 
@@ -168,7 +177,7 @@ def _amounts_by_meter(properties: dict[str, JsonSchemaValue]) -> JsonObject:
 
 def generate() -> dict[str, str]:
     """Every generated file's name and text. The same contracts always give the same bytes."""
-    files = {f"{body.name}.json": _text(_json_schema(body)) for body in (*_events(), *_BODIES)}
+    files = {f"{body.name}.json": _text(_json_schema(body)) for body in (*_events(), *_BODIES, *_NOTIFIED.values())}
     return {**files, ASYNCAPI_FILE: _text(asyncapi())}
 
 
@@ -181,14 +190,16 @@ def asyncapi() -> JsonObject:
     """The AsyncAPI document, as the ledger sees it: it receives events and checks, and sends confirmations."""
     events, others = _events(), (*_OF_CALLS, _RECORDED_RANGES)
     references, definitions = models_json_schema(
-        [(body.model, body.mode) for body in (*events, *others)], ref_template=_COMPONENT, schema_generator=_Schema
+        [(body.model, body.mode) for body in (*events, *others, *_NOTIFIED.values())],
+        ref_template=_COMPONENT,
+        schema_generator=_Schema,
     )
     return {
         "asyncapi": ASYNCAPI_VERSION,
         "info": {
             "title": "Usage ledger on NATS",
             "version": CONTRACTS_VERSION,
-            "description": "Usage events, their confirmation, limit checks, reservations and leases.",
+            "description": "Usage events, their confirmation, limit checks, reservations, leases and notifications.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": _JSON,
@@ -198,6 +209,10 @@ def asyncapi() -> JsonObject:
             "messages": {
                 **{body.name: _event_message(body, references[body.model, body.mode]) for body in events},
                 **{body.name: _message(body, references[body.model, body.mode]) for body in others},
+                **{
+                    body.name: _notification(kind, body, references[body.model, body.mode])
+                    for kind, body in zip(KINDS, _NOTIFIED.values(), strict=True)
+                },
             },
             "schemas": _draft_07(definitions["$defs"]),
         },
@@ -218,6 +233,12 @@ def _channels() -> JsonObject:
     return {
         **stream,
         RECORDED: _channel(RECORDED, [_RECORDED_RANGES.name], "Core NATS: what is committed of a source."),
+        **{
+            notification_subject(name): _channel(
+                notification_subject(name), [body.name], f"In the JetStream stream {NOTIFICATIONS_STREAM}."
+            )
+            for name, body in _NOTIFIED.items()
+        },
         **calls,
     }
 
@@ -243,7 +264,8 @@ def _operations() -> JsonObject:
         }
         for call in _CALLS
     }
-    return {**ingest, "confirm": _operation("send", RECORDED), **calls}
+    told = {f"notify.{name}": _operation("send", notification_subject(name)) for name in _NOTIFIED}
+    return {**ingest, "confirm": _operation("send", RECORDED), **told, **calls}
 
 
 def _operation(action: str, channel: str) -> JsonObject:
@@ -258,6 +280,29 @@ def _event_message(body: _Body, payload: JsonObject) -> JsonObject:
         "name": body.name,
         "contentType": CONTENT_TYPE,
         "headers": {"type": "object", "required": [MSG_ID_HEADER], "properties": properties},
+        "payload": payload,
+    }
+
+
+def _notification(kind: Kind, body: _Body, data: JsonObject) -> JsonObject:
+    """The payload of webhooks: https://www.standardwebhooks.com."""
+    headers = {
+        MSG_ID_HEADER: {"type": "string", "description": "the webhook-id of the same", "format": "uuid"},
+        ACCOUNT_HEADER: {"type": "string", "description": "the account that it is about, where that is one"},
+    }
+    payload: JsonObject = {
+        "type": "object",
+        "required": ["type", "timestamp", "data"],
+        "properties": {
+            "type": {"const": kind.name},
+            "timestamp": {"type": "string", "format": "date-time", "description": "when it happened"},
+            "data": data,
+        },
+    }
+    return {
+        "name": body.name,
+        "contentType": _JSON,
+        "headers": {"type": "object", "required": [MSG_ID_HEADER], "properties": headers},
         "payload": payload,
     }
 

@@ -48,6 +48,7 @@ def nats_page(document: Document) -> str:
             (
                 (code(subjects.MSG_ID_HEADER), "the event's id, of every event that is published: JetStream's filter"),
                 (code(subjects.POSITION_HEADER), "of confirmations and answers: the position of the log, for readers"),
+                (code(subjects.ACCOUNT_HEADER), "of notifications: the account that they are about, where that is one"),
             ),
         ),
         "## Names\n",
@@ -56,6 +57,8 @@ def nats_page(document: Document) -> str:
             (
                 (code(subjects.STREAM), "the stream of events"),
                 (code(subjects.SEALS_STREAM), "the stream of checkpoints"),
+                (code(subjects.NOTIFICATIONS), "what the subjects of notifications begin with; then comes the type"),
+                (code(subjects.NOTIFICATIONS_STREAM), "the stream of notifications: a week of them, 256 MiB at most"),
                 (code(subjects.INGEST_CONSUMER), "the durable consumer through which the ledger takes them in"),
                 (code(subjects.SERVICE_NAME), "the NATS service that answers checks"),
                 (code(subjects.LEDGER_INBOX), "where answers to the ledger itself come to"),
@@ -64,9 +67,12 @@ def nats_page(document: Document) -> str:
         "## Messages\n",
     ]
     for name, message in document["components"]["messages"].items():
-        payload = message["payload"]["$ref"].rpartition("/")[2]
+        payload, said = message["payload"], ""
+        if "$ref" not in payload:  # a notification: its data within what all of them have
+            payload, said = payload["properties"]["data"], "`{type, timestamp, data}`, with the data "
+        payload = payload["$ref"].rpartition("/")[2]
         parts.append(f"### `{name}` {{#{_anchor(name)}}}\n")
-        parts.append(f"`{message.get('contentType', document['defaultContentType'])}`: {refer_here(payload)}\n")
+        parts.append(f"`{message.get('contentType', document['defaultContentType'])}`: {said}{refer_here(payload)}\n")
     parts += ["## Bodies\n", definitions(document["components"]["schemas"])]
     return "\n".join(parts)
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from contracts import generate
 from contracts.events import CONTENT_TYPE, EVENT_MODELS, parse_event
-from contracts.subjects import MSG_ID_HEADER, RECORDED, STREAM_SUBJECTS
+from contracts.notifications import KINDS
+from contracts.subjects import MSG_ID_HEADER, RECORDED, STREAM_SUBJECTS, notification_subject
 from ledger_service.calls import NATS_ENDPOINTS
 
 #: jsonschema is imported where it is used: it takes a second, in each worker that collects this file.
@@ -66,6 +67,7 @@ def test_every_event_version_and_every_body_has_a_schema() -> None:
     bodies |= {"limit_check", "decision", "limit_check_batch", "limit_check_batch_answer"}
     bodies |= {"reservation_ref", "reservation_extension", "reservation"}
     bodies |= {"lease_request", "lease", "lease_return", "lease_returned"}
+    bodies |= {f"notification.{kind.name}" for kind in KINDS}
     names = {path.stem for path in generate.FOLDER.glob("*.json")}
     assert names == bodies | set(EVENT_MODELS) | {"asyncapi"}
 
@@ -206,12 +208,14 @@ def test_asyncapi_has_the_members_that_version_3_requires(asyncapi: dict[str, An
 def test_asyncapi_has_every_subject(asyncapi: dict[str, Any]) -> None:
     addresses = {channel["address"] for channel in asyncapi["channels"].values()}
     calls = {endpoint.subject for endpoint in NATS_ENDPOINTS}
-    assert addresses == {*STREAM_SUBJECTS, RECORDED, *calls, None}
+    told = {notification_subject(kind.name) for kind in KINDS}
+    assert addresses == {*STREAM_SUBJECTS, RECORDED, *calls, *told, None}
     actions = {
         _resolve(asyncapi, operation["channel"]["$ref"])["address"]: operation["action"]
         for operation in asyncapi["operations"].values()
     }
-    assert actions == {**dict.fromkeys(STREAM_SUBJECTS, "receive"), RECORDED: "send", **dict.fromkeys(calls, "receive")}
+    sent, received = {RECORDED, *told}, {*STREAM_SUBJECTS, *calls}
+    assert actions == {**dict.fromkeys(received, "receive"), **dict.fromkeys(sent, "send")}
 
 
 def test_asyncapi_events_carry_their_id_as_header(asyncapi: dict[str, Any]) -> None:
