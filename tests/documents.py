@@ -33,6 +33,8 @@ RUN_ELSEWHERE: Final[Mapping[tuple[str, str], str]] = {
     (f"{GUIDES}/operations.md", "python"): "tests/integration/test_new_operation.py",
     (f"{GUIDES}/providers.md", "python"): "tests/integration/test_providers_example.py",
     (f"{GUIDES}/time-travel.md", "sh"): "tests/integration/test_time_travel_guide.py",
+    (f"{GUIDES}/webhooks.md", "python"): "tests/integration/test_webhooks_guide.py",
+    (f"{GUIDES}/webhooks.md", "sh"): "tests/integration/test_webhooks_guide.py",
 }
 
 
