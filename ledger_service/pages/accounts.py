@@ -7,7 +7,7 @@ from typing import Final
 from contracts.access.principal import Scope
 from contracts.limits import Account
 from contracts.problems import Problem, broken_rule
-from contracts.web.own_api import ApiProblem, Document, path_of
+from contracts.web.own_api import ApiProblem, Document, Parameters, path_of
 from contracts.web.pages import Action, Page, Redirect, Shown, View, Visit
 from ledger_service.pages.account_forms import ACTIONS, FORMS, override_fields, typed
 from ledger_service.pages.accounts_found import find_accounts
@@ -139,7 +139,7 @@ async def _plans(visit: Visit) -> list[str]:
 
 
 async def _changes(visit: Visit) -> list[Document]:
-    asked = {"account_id": _id_of(visit), "limit": _CHANGES}
+    asked: Parameters = {"account_id": _id_of(visit), "limit": _CHANGES}
     changes = (await visit.api.get("/v1/changes", asked)).json["items"]
     return [{**one, "kind": _KINDS.get(one["type"], one["type"]), "told": _told(one["data"])} for one in changes]
 

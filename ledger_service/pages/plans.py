@@ -6,7 +6,7 @@ import orjson
 
 from contracts.access.principal import Scope
 from contracts.problems import NOT_FOUND, Problem, ProblemError, broken_rule
-from contracts.web.own_api import ApiProblem, Document, path_of
+from contracts.web.own_api import ApiProblem, Document, Parameters, path_of
 from contracts.web.pages import Action, Page, Redirect, Shown, View, Visit
 from ledger_service.pages.backtests import DAYS, Trial, read_trial, try_out
 from ledger_service.pages.groups import ADMINS, ALL_READERS, LIMITS
@@ -149,7 +149,7 @@ async def _stored(visit: Visit) -> Document | None:
 
 async def _changes(visit: Visit) -> list[Document]:
     """Who saved it, the newest first: among the latest changes of all plans."""
-    asked = {"type": "ledger.plan.changed.v1", "limit": _CHANGES}
+    asked: Parameters = {"type": "ledger.plan.changed.v1", "limit": _CHANGES}
     changes = (await visit.api.get("/v1/changes", asked)).json["items"]
     return [one for one in changes if one["data"]["plan_id"] == _id_of(visit)][:_SHOWN_CHANGES]
 

@@ -1,3 +1,4 @@
+-- works with: 0018
 -- Webhooks: where the ledger tells what happened, what is still to be delivered there, and what came of it.
 
 -- What is told, in the order in which it was committed ----------------------------------------------------------------

@@ -1,3 +1,4 @@
+-- works with: 0018
 -- What is read of limits and denials for people: of one account's callers, and of all accounts' denials.
 
 -- Callers of an account in a period that is not over; counters are made once and updated without their key, so that it
