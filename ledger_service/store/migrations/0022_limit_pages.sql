@@ -17,6 +17,22 @@ from event_log e
 cross join lateral (select without_nul(e.body) -> 'data' -> 'decision' -> 'denial' as denial) n
 where d.state = 'denied' and e.account_id = d.account_id and e.event_id = d.event_id;
 
+-- Ledgers of 0.1.0 write none of it: the database does, whoever writes. (After the statement, which is the one that writes
+-- the event, too.)
+create function fill_denial() returns trigger language plpgsql as $$
+begin
+    update decisions d
+    set denial_code = n.denial ->> 'code', denial_limit_id = n.denial ->> 'limit_id'
+    from event_log e
+    cross join lateral (select without_nul(e.body) -> 'data' -> 'decision' -> 'denial' as denial) n
+    where d.account_id = new.account_id and d.operation_id = new.operation_id
+      and e.account_id = new.account_id and e.event_id = new.event_id;
+    return null;
+end
+$$;
+create trigger fill_denial after insert on decisions for each row
+    when (new.state = 'denied' and new.denial_code is null) execute function fill_denial();
+
 -- An account's denials, and those of all, newest first; counting them by reason reads the index alone.
 drop index decisions_denied;
 create index decisions_denied on decisions (account_id, decided_at, operation_id) include (denial_code, denial_limit_id)
