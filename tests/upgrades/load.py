@@ -60,8 +60,8 @@ class Direct:
         if not decision["allowed"]:
             return
         if number % 5 == 4:
-            await self._post(f"/v1/reservations/{asked['operation_id']}:release", b"", {})
             self.released.add(asked["operation_id"])
+            await self._post(f"/v1/reservations/{asked['operation_id']}:release", b"", {})
             return
         kind = builders.completed
         if number % 7 == 6:
@@ -183,24 +183,26 @@ async def differences(fleet: Fleet, images: Load, direct: Direct, open_holds: se
     return wrong + [f"events are missing: {dict(row)}" for row in holes]
 
 
-async def asked_again(http: httpx.AsyncClient, images: Load, direct: Direct, *, most: int) -> list[str]:
-    """Idempotency keys and limit checks of before, sent again: which of them are answered otherwise now."""
+async def asked_again(images: Load, direct: Direct, some: int = 5) -> list[str]:
+    """Idempotency keys and limit checks of before, sent again: which of them are answered otherwise now.
+
+    The first ones and the last ones, so that both versions have made some."""
     wrong = []
-    before = [one for one in images.told if one.status == 200][:most]
-    for one in before:
+    before = [one for one in images.told if one.status == 200]
+    for one in (*before[:some], *before[-some:]):
         number = int(one.user_id.removeprefix("request-"))
         url = images.image_urls[number // len(images.account_ids) % len(images.image_urls)]
         headers = {"X-Account-Id": one.account_id, "X-User-Id": one.user_id, "Idempotency-Key": one.user_id}
         body = {"prompt": "a lighthouse at dusk", "width": 32, "height": 32, "seed": number}
-        answer = await http.post(f"{url}/v1/images/generate", headers=headers, json=body)
+        answer = await images.http.post(f"{url}/v1/images/generate", headers=headers, json=body)
         said = answer.json()
         if (answer.status_code, said.get("operation_id")) != (200, one.operation_id):
             wrong.append(f"told {one}, now {answer.status_code} {answer.text[:200]}")
     still = [told for operation_id, told in direct.decisions.items() if operation_id not in direct.released]
-    for asked, decision in still[:most]:
+    for asked, decision in (*still[:some], *still[-some:]):
         again = await direct.check(asked)
         if again != decision:
             wrong.append(f"told {decision}, now {again}")
     assert before
-    assert direct.decisions
+    assert still
     return wrong
