@@ -27,9 +27,10 @@ from tests.upgrades.load import Direct, asked_again, differences, quiet
 from tests.upgrades.versions import Version, find, future, newest_release, present, released
 
 IMAGE_ACCOUNTS: Final = ("atelier", "bureau")
-DIRECT_ACCOUNTS: Final = ("cabinet", "depot")
-#: Some of them are reached, so that there are denials.
-TIGHT: Final = 60
+DIRECT_ACCOUNTS: Final = ("cabinet", "depot", "office")
+#: What calls of each may come to: the last is denied by every version.
+MAXIMA: Final = {"roomy": 10**6, "tight": 60, "shut": 0}
+PLANS: Final = {DIRECT_ACCOUNTS[1]: "tight", DIRECT_ACCOUNTS[2]: "shut"}
 REQUEST_SECONDS: Final = 30.0
 POISON: Final = b"no event at all"
 #: Events that lie in the stream when its ledger is killed.
@@ -123,7 +124,7 @@ async def customers(fleet: Fleet, clients: int = 2) -> AsyncIterator[Ordeal]:
         httpx.AsyncClient(headers=AUTHORIZED, timeout=REQUEST_SECONDS, verify=TLS, trust_env=False) as http,
         fleet.producer() as producer,
     ):
-        for name, maximum in (("roomy", 10**6), ("tight", TIGHT)):
+        for name, maximum in MAXIMA.items():
             limits = [
                 limit(maximum=maximum, window="lifetime"),
                 limit("spend", meter="cost", window="lifetime", maximum="1000"),
@@ -131,8 +132,7 @@ async def customers(fleet: Fleet, clients: int = 2) -> AsyncIterator[Ordeal]:
             answer = await http.put(f"{fleet.ledgers[0].url}/v1/plans/{name}", json=plan(*limits, name=name))
             assert answer.status_code == 200, answer.text
         for account_id in (*IMAGE_ACCOUNTS, *DIRECT_ACCOUNTS):
-            name = "tight" if account_id == DIRECT_ACCOUNTS[1] else "roomy"
-            body = builders.account(name)
+            body = builders.account(PLANS.get(account_id, "roomy"))
             answer = await http.put(f"{fleet.ledgers[0].url}/v1/accounts/{account_id}", json=body)
             assert answer.status_code == 200, answer.text
         ordeal = Ordeal(
