@@ -101,6 +101,7 @@ def databases(server_source: Source, tmp_path_factory: pytest.TempPathFactory) -
 def nats_server_url(server_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with nats_server(server_source, tmp_path_factory.mktemp("nats")) as url:
         yield url
+        run_apart(remove_stream(url))
 
 
 @pytest.fixture
@@ -118,17 +119,15 @@ def empty_database_url(databases: Databases) -> Iterator[str]:
 
 
 @pytest.fixture
-def nats_url(nats_server_url: str) -> Iterator[str]:
+def nats_url(nats_server_url: str) -> str:
     run_apart(renew_stream(nats_server_url))
-    yield nats_server_url
-    run_apart(remove_stream(nats_server_url))
+    return nats_server_url
 
 
 @pytest.fixture
-def bare_nats_url(nats_server_url: str) -> Iterator[str]:
+def bare_nats_url(nats_server_url: str) -> str:
     run_apart(remove_stream(nats_server_url))
-    yield nats_server_url
-    run_apart(remove_stream(nats_server_url))
+    return nats_server_url
 
 
 @pytest.fixture

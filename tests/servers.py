@@ -33,6 +33,7 @@ import asyncpg
 import httpx
 import nats
 import uvicorn
+from nats.aio.client import Client as NatsClient
 from nats.js.errors import NotFoundError
 
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
@@ -217,6 +218,7 @@ class Databases:
             await self._execute(f'create database "{self._template}"')
             template = _with_database(self._admin_url, self._template)
             await make_roles(template, PASSWORDS)
+            await _let_in_quickly(template)
             owner = as_role(template, OWNER)
             await migrate(owner)
             await let_serve(owner, as_service(template))
@@ -245,6 +247,17 @@ class Databases:
         await self._connection.execute(statement, timeout=STATEMENT_SECONDS)
 
 
+async def _let_in_quickly(admin_url: str) -> None:
+    """Passwords that are checked in one round of hashing: 4096 of them take longer than all else of a connection."""
+    connection = await asyncpg.connect(admin_url)
+    try:
+        await connection.execute("set scram_iterations = 1")
+        for role, password in PASSWORDS.items():
+            await connection.execute(f"alter role {role} password '{password}'")
+    finally:
+        await connection.close()
+
+
 def as_service(url: str) -> str:
     """The same database under the role that the ledger runs under, which owns nothing and only appends to the log."""
     return as_role(url, SERVICE)
@@ -267,23 +280,30 @@ def _with_database(url: str, name: str) -> str:
 
 async def remove_stream(url: str) -> None:
     """Deletes whole streams with their consumers: an administrator may, whatever their messages are protected from."""
-    connection = await nats.connect(url, connect_timeout=5)
-    try:
-        for name in (STREAM, SEALS_STREAM, NOTIFICATIONS_STREAM):
-            with suppress(NotFoundError):
-                await connection.jetstream().delete_stream(name)
-    finally:
-        await connection.close()
+    async with _connected(url) as connection:
+        await _remove_streams(connection)
 
 
 async def renew_stream(url: str) -> None:
     """Leaves an empty stream, as `ledger migrate` makes it."""
-    await remove_stream(url)
+    async with _connected(url) as connection:
+        await _remove_streams(connection)
+        await create_stream(connection, replicas=1)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[NatsClient]:
     connection = await nats.connect(url, connect_timeout=5)
     try:
-        await create_stream(connection, replicas=1)
+        yield connection
     finally:
         await connection.close()
+
+
+async def _remove_streams(connection: NatsClient) -> None:
+    for name in (STREAM, SEALS_STREAM, NOTIFICATIONS_STREAM):
+        with suppress(NotFoundError):
+            await connection.jetstream().delete_stream(name)
 
 
 def run_apart(work: Coroutine[Any, Any, Result]) -> Result:
