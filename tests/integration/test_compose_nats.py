@@ -1,12 +1,8 @@
 """deploy/compose/nats.conf on a real server, with the certificates and keys of make_secrets.py."""
 
-import asyncio
 import os
 import shutil
-import socket
-import ssl
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,18 +11,20 @@ import pytest
 from nats.aio.client import Client
 
 from contracts.access.nats_access import NatsAccess
-from contracts.subjects import LEDGER_INBOX, LIMITS_CHECK
+from contracts.subjects import LEDGER_INBOX
 from deploy.compose.make_secrets import Store, make_all
 from deploy.local.errors import MissingServerError
-from deploy.local.nats import NatsServer
 from deploy.local.ports import HOST
 from ledger_service.stream import create_stream
+from tests.nats_tls import TlsServer, check_that_each_does_its_own
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 
 
-class ComposeServer(NatsServer):
+class ComposeServer(TlsServer):
     """Runs the file itself; only paths and addresses are ours."""
+
+    certified_name = "nats"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "nats")
@@ -48,21 +46,20 @@ class ComposeServer(NatsServer):
             text = text.replace(written, real)
         return text
 
-    def probe(self) -> bool:
-        context = ssl.create_default_context(cafile=self.secrets.root / "ledger" / "ca.pem")
-        with (
-            suppress(OSError),
-            socket.create_connection((HOST, self.port), 1) as plain,
-            context.wrap_socket(plain, server_hostname="nats") as connection,
-        ):
-            return connection.recv(5) == b"INFO "
-        return False
+    @property
+    def ca_file(self) -> Path:
+        return self.secrets.root / "ledger" / "ca.pem"
 
     async def connect(self, folder: str, inbox: str = LEDGER_INBOX) -> Client:
         """As the service whose secrets these are; the server is called "nats" there."""
         own = self.secrets.root / folder
         access = NatsAccess(f"tls://{HOST}:{self.port}", own / "nats.nk", own / "ca.pem", inbox)
-        options = {**access.options(), "tls_hostname": "nats", "max_reconnect_attempts": 1, "allow_reconnect": False}
+        options = {
+            **access.options(),
+            "tls_hostname": self.certified_name,
+            "max_reconnect_attempts": 1,
+            "allow_reconnect": False,
+        }
         return await nats.connect(**options)
 
 
@@ -84,17 +81,7 @@ async def test_each_service_gets_in_with_its_key_and_may_do_what_is_its_own(serv
     await deploying.close()
     ledger = await server.connect("ledger")
     image = await server.connect("image", "_INBOX_image")
-
-    async def answer(message: object) -> None:
-        await message.respond(b"yes")  # type: ignore[attr-defined]  # nats-py's Msg
-
-    await ledger.subscribe(LIMITS_CHECK, cb=answer)
-    await ledger.flush()
-    assert (await image.request(LIMITS_CHECK, b"{}", timeout=2)).data == b"yes"
-    await image.subscribe(LIMITS_CHECK)
-    await image.flush()
-    await asyncio.sleep(0.05)
-    assert "permissions violation" in str(image.last_error).lower()
+    await check_that_each_does_its_own(ledger, image)
     await ledger.close()
     await image.close()
 

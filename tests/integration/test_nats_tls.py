@@ -3,22 +3,20 @@
 import asyncio
 import os
 import shutil
-import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import nkeys
 import pytest
 
 from contracts.access.nats_access import NatsAccess
-from contracts.subjects import LEDGER_INBOX, LIMITS_CHECK
+from contracts.subjects import LEDGER_INBOX
 from deploy.local.errors import MissingServerError
-from deploy.local.nats import NatsServer
 from deploy.local.ports import HOST
 from ledger_service.stream import connect_nats, create_stream
 from tests.certificates import certify
+from tests.nats_tls import TlsServer, check_that_each_does_its_own
 
 CONF = Path(__file__).parents[2] / "deploy" / "nats"
 
@@ -33,7 +31,7 @@ class Identity:
         self.seed_file.write_bytes(seed + b"\n")
 
 
-class ProductionServer(NatsServer):
+class ProductionServer(TlsServer):
     """Runs deploy/nats/nats.conf itself; only paths, the address and the other servers of the cluster are ours."""
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +44,7 @@ class ProductionServer(NatsServer):
         return f"tls://{HOST}:{self.port}"
 
     def access(self, name: str, inbox: str = LEDGER_INBOX) -> NatsAccess:
-        return NatsAccess(self.url, self.identities[name].seed_file, self.tls / "ca.pem", inbox)
+        return NatsAccess(self.url, self.identities[name].seed_file, self.ca_file, inbox)
 
     def configuration(self) -> str:
         shutil.copy(CONF / "permissions.conf", self.data_dir)
@@ -60,15 +58,9 @@ class ProductionServer(NatsServer):
             text = text.replace(f"$NATS_{name}_NKEY", identity.public)
         return text
 
-    def probe(self) -> bool:
-        context = ssl.create_default_context(cafile=self.tls / "ca.pem")
-        with (
-            suppress(OSError),
-            socket.create_connection((HOST, self.port), 1) as plain,
-            context.wrap_socket(plain, server_hostname=HOST) as connection,
-        ):
-            return connection.recv(5) == b"INFO "
-        return False
+    @property
+    def ca_file(self) -> Path:
+        return self.tls / "ca.pem"
 
 
 @pytest.fixture
@@ -90,17 +82,7 @@ async def test_the_configuration_for_production_serves_each_identity(server: Pro
     ledger = await connect_nats(server.access("LEDGER"), "ledger")
     image = await connect_nats(server.access("IMAGE", "_INBOX_image"), "image")
     try:
-
-        async def answer(message: object) -> None:
-            await message.respond(b"yes")  # type: ignore[attr-defined]  # nats-py's Msg
-
-        await ledger.subscribe(LIMITS_CHECK, cb=answer)
-        await ledger.flush()
-        assert (await image.request(LIMITS_CHECK, b"{}", timeout=2)).data == b"yes"
-        await image.subscribe(LIMITS_CHECK)
-        await image.flush()
-        await asyncio.sleep(0.05)
-        assert "permissions violation" in str(image.last_error).lower()
+        await check_that_each_does_its_own(ledger, image)
     finally:
         await ledger.close()
         await image.close()
