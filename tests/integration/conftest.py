@@ -4,6 +4,8 @@
 | --------------- | ---------------- | -------------------------------------------------------------------------- |
 | emulator_server | a module         | the provider emulators                                                     |
 | emulators       | a test           | the same; what the test asked of them, and their book, is forgotten then   |
+| quick_emulators | a test           | the same, quick                                                            |
+| priced          | a test           | the module's ledger, which knows the shipped list prices                   |
 | scripted_ledger | a test           | a ledger that answers by script; a module that wants no other makes it its |
 |                 |                  | ``ledger``                                                                 |
 | settings        | a test           | of an image service with the module's ``ledger``                           |
@@ -13,10 +15,13 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 
 from image_service.config import Settings
+from ledger_service.price_loading import follow_shipped
+from tests.builders import limit
 from tests.emulators import Emulators, running_emulators
 from tests.integration.image_harness import ScriptedLedger, image_service, make_settings, serving
 from tests.servers import Ledger
@@ -51,3 +56,19 @@ def settings(ledger: Ledger | ScriptedLedger, tmp_path: Path) -> Settings:
 async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     async with image_service(settings) as running:
         yield running
+
+
+@pytest.fixture
+def quick_emulators(emulators: Emulators) -> Emulators:
+    emulators.pace(queue=0.01, run=0.05)
+    return emulators
+
+
+@pytest.fixture
+async def priced(ledger: Ledger, database_url: str) -> Ledger:
+    """A ledger that knows the shipped list prices, and has room for all."""
+    connection = await asyncpg.connect(database_url)
+    await follow_shipped(connection)
+    await connection.close()
+    await ledger.set_up(limit("money", meter="cost", maximum="100"), limit("calls", maximum=1000))
+    return ledger

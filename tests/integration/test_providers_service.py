@@ -4,61 +4,19 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
-import pytest
 
 from contracts.money import format_nanos, parse_nanos
-from image_service.config import Settings
 from image_service.providers.registry import REMOTES
 from image_service.routing import Route
-from ledger_service.price_loading import follow_shipped
-from tests.builders import limit
 from tests.emulators import Emulators
-from tests.integration.image_harness import eventually, image_service, make_settings, picture, upload
+from tests.integration.image_harness import eventually, image_service, picture, upload
+from tests.integration.provider_harness import settings_for
 from tests.provider_orders import emulator_of
 from tests.servers import Ledger
 
 GENERATE = {"prompt": "a lighthouse", "width": 512, "height": 512}
 RELIGHT = {"provider": "stability", "kind": "relight", "prompt": "the sea at dusk"}
-
-
-@pytest.fixture
-def emulators(emulators: Emulators) -> Emulators:
-    emulators.pace(queue=0.01, run=0.05)
-    return emulators
-
-
-@pytest.fixture
-async def priced(ledger: Ledger, database_url: str) -> Ledger:
-    """A ledger that knows the shipped list prices."""
-    connection = await asyncpg.connect(database_url)
-    await follow_shipped(connection)
-    await connection.close()
-    await ledger.set_up(limit("money", meter="cost", maximum="100"), limit("calls", maximum=1000))
-    return ledger
-
-
-def keys_and_urls(emulators: Emulators) -> dict[str, str]:
-    """Of every provider of the registry."""
-    told = emulators.http.get(f"{emulators.server.control_url}/").json()["providers"]
-    names = {remote.key: emulator_of(remote) for remote in REMOTES}
-    keys = {key: told[name]["keys"][0] for key, name in names.items()}
-    return keys | {f"{name}_url": told[name]["url"] for name in names.values()}
-
-
-def settings_for(folder: Path, ledger: Ledger, emulators: Emulators, nats_url: str, **other: Any) -> Settings:
-    return make_settings(
-        folder,
-        ledger.url,
-        **{
-            "nats_url": nats_url,
-            **keys_and_urls(emulators),
-            "result_insecure_hosts": f"127.0.0.1:{emulators.server.cdn_port}",
-            "ledger_timeout_seconds": 10.0,
-            **other,
-        },
-    )
 
 
 async def recorded(ledger: Ledger, count: int) -> list[dict[str, Any]]:
@@ -81,9 +39,9 @@ async def edit(client: httpx.AsyncClient, **fields: str) -> httpx.Response:
 
 
 async def test_what_the_ledger_has_is_what_the_providers_billed(
-    priced: Ledger, emulators: Emulators, nats_url: str, tmp_path: Path
+    priced: Ledger, quick_emulators: Emulators, nats_url: str, tmp_path: Path
 ) -> None:
-    async with image_service(settings_for(tmp_path, priced, emulators, nats_url)) as client:
+    async with image_service(settings_for(tmp_path, priced, quick_emulators, nats_url)) as client:
         asked = await asyncio.gather(
             client.post("/v1/images/generate", json={**GENERATE, "provider": "stability", "variations": 2}),
             client.post("/v1/images/generate", json={**GENERATE, "provider": "wavespeed", "variations": 3}),
@@ -96,17 +54,17 @@ async def test_what_the_ledger_has_is_what_the_providers_billed(
         told = sum(parse_nanos(answer.json()["cost"]) for answer in asked)
         log = await recorded(priced, 4)
         assert {item["outcome"] for item in log} == {"completed"}
-    assert format_nanos(spent(log)) == format_nanos(told) == emulators.billed()["total"]
+    assert format_nanos(spent(log)) == format_nanos(told) == quick_emulators.billed()["total"]
     usage = await priced.usage()
-    assert {name: of["cost"] for name, of in usage["by_provider"].items()} == emulators.billed()["by_provider"]
+    assert {name: of["cost"] for name, of in usage["by_provider"].items()} == quick_emulators.billed()["by_provider"]
 
 
 async def test_providers_that_bill_tokens_or_megapixels_are_settled_at_what_they_billed(
-    priced: Ledger, emulators: Emulators, nats_url: str, tmp_path: Path
+    priced: Ledger, quick_emulators: Emulators, nats_url: str, tmp_path: Path
 ) -> None:
     """A blocked prompt's tokens and the unit that a refusal costs among it; names are those of the price catalogue."""
     square = {"prompt": "a lighthouse", "width": 1024, "height": 1024}
-    async with image_service(settings_for(tmp_path, priced, emulators, nats_url)) as client:
+    async with image_service(settings_for(tmp_path, priced, quick_emulators, nats_url)) as client:
         done = await asyncio.gather(
             client.post("/v1/images/generate", json={**square, "provider": "openai", "quality": "low"}),
             client.post("/v1/images/generate", json={**square, "provider": "google", "variations": 2}),
@@ -122,7 +80,7 @@ async def test_providers_that_bill_tokens_or_megapixels_are_settled_at_what_they
             )
             assert refused.json()["code"] == "operation_failed", refused.text[:300]
         log = await recorded(priced, 9)
-    book = emulators.billed()
+    book = quick_emulators.billed()
     assert format_nanos(spent(log)) == book["total"]
     by_provider = {name: of["cost"] for name, of in (await priced.usage())["by_provider"].items()}
     names = {remote.name: emulator_of(remote) for remote in REMOTES}
@@ -133,13 +91,13 @@ async def test_providers_that_bill_tokens_or_megapixels_are_settled_at_what_they
 
 
 async def test_refusals_cost_nothing_and_doubt_is_listed_at_the_hold(
-    priced: Ledger, emulators: Emulators, nats_url: str, tmp_path: Path
+    priced: Ledger, quick_emulators: Emulators, nats_url: str, tmp_path: Path
 ) -> None:
     secret = "ws-emulator-key"
-    async with image_service(settings_for(tmp_path, priced, emulators, nats_url)) as client:
-        emulators.fault("status", status=403, provider="stability")
+    async with image_service(settings_for(tmp_path, priced, quick_emulators, nats_url)) as client:
+        quick_emulators.fault("status", status=403, provider="stability")
         refused = await client.post("/v1/images/generate", json={**GENERATE, "provider": "stability"})
-        emulators.fault("close", provider="wavespeed", at="after", route="POST *")
+        quick_emulators.fault("close", provider="wavespeed", at="after", route="POST *")
         lost = await client.post("/v1/images/generate", json={**GENERATE, "provider": "wavespeed"})
         log = await recorded(priced, 2)
         for answer in (refused, lost):
@@ -148,50 +106,50 @@ async def test_refusals_cost_nothing_and_doubt_is_listed_at_the_hold(
             assert "a lighthouse" not in answer.text
     assert [(item["outcome"], item["cost"]) for item in log] == [("failed", "0.000000000"), ("failed", "0.005000000")]
     assert [item["error"]["code"] for item in log] == ["content_filtered", "outcome_unknown"]
-    assert emulators.billed()["total"] == "0.005000000"
+    assert quick_emulators.billed()["total"] == "0.005000000"
 
 
 async def test_one_that_is_overloaded_leaves_it_to_the_next_and_that_one_is_counted(
-    priced: Ledger, emulators: Emulators, nats_url: str, tmp_path: Path
+    priced: Ledger, quick_emulators: Emulators, nats_url: str, tmp_path: Path
 ) -> None:
     to = [
         {"provider": "stability", "model": "stable-image-ultra"},
         {"provider": "wavespeed", "model": "wavespeed-ai/flux-dev-ultra-fast"},
     ]
     route = Route.model_validate({"operation": "generate", "to": to})
-    emulators.fault("status", status=429, retry_after="120", provider="stability", times=10)
-    async with image_service(settings_for(tmp_path, priced, emulators, nats_url, routes=(route,))) as client:
+    quick_emulators.fault("status", status=429, retry_after="120", provider="stability", times=10)
+    async with image_service(settings_for(tmp_path, priced, quick_emulators, nats_url, routes=(route,))) as client:
         answer = await client.post("/v1/images/generate", json=GENERATE)
         assert (answer.status_code, answer.json()["provider"]) == (200, "wavespeed"), answer.text[:300]
         [item] = await recorded(priced, 1)
     assert (item["cost"], item["provider"]) == ("0.005000000", "wavespeed")
-    assert emulators.billed()["by_provider"] == {"wavespeed": "0.005000000"}
+    assert quick_emulators.billed()["by_provider"] == {"wavespeed": "0.005000000"}
 
 
 async def test_a_job_that_outlives_the_service_is_finished_by_the_next(
-    priced: Ledger, emulators: Emulators, nats_url: str, tmp_path: Path
+    priced: Ledger, quick_emulators: Emulators, nats_url: str, tmp_path: Path
 ) -> None:
-    emulators.pace(queue=0.1, run=2.5)
-    settings = settings_for(tmp_path, priced, emulators, nats_url, shutdown_seconds=0.1)
+    quick_emulators.pace(queue=0.1, run=2.5)
+    settings = settings_for(tmp_path, priced, quick_emulators, nats_url, shutdown_seconds=0.1)
     async with image_service(settings) as client:
         form = upload(picture((256, 256)), provider="wavespeed")
         answer = await client.post("/v1/images/image_to_3d", **form, headers={"Prefer": "respond-async"})
         assert answer.status_code == 202, answer.text
-        await eventually(lambda: emulators.billed()["jobs"])
+        await eventually(lambda: quick_emulators.billed()["jobs"])
         await asyncio.sleep(0.2)  # its id is kept a moment after it was billed
     assert (await priced.usage_log())["items"] == []
     async with image_service(settings) as client:
         [item] = await recorded(priced, 1)
         found = await client.get(answer.headers["location"])
         assert found.json()["status"] == "completed", found.text
-    assert (item["outcome"], item["cost"]) == ("completed", emulators.billed()["total"])
-    assert len(emulators.billed()["jobs"]) == 1
+    assert (item["outcome"], item["cost"]) == ("completed", quick_emulators.billed()["total"])
+    assert len(quick_emulators.billed()["jobs"]) == 1
 
 
 async def test_a_provider_without_a_key_says_which_setting_is_missing(
-    priced: Ledger, emulators: Emulators, nats_url: str, tmp_path: Path
+    priced: Ledger, quick_emulators: Emulators, nats_url: str, tmp_path: Path
 ) -> None:
-    settings = settings_for(tmp_path, priced, emulators, nats_url, stability_key=None)
+    settings = settings_for(tmp_path, priced, quick_emulators, nats_url, stability_key=None)
     async with image_service(settings) as client:
         answer = await client.post("/v1/images/generate", json={**GENERATE, "provider": "stability"})
         assert (answer.status_code, answer.json()["code"]) == (422, "provider_not_configured")

@@ -7,15 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
-from ledger_service.price_loading import follow_shipped
-from tests.builders import limit
 from tests.commands import ledger_command
 from tests.emulators import Emulators
 from tests.integration.image_harness import eventually, image_service
-from tests.integration.test_providers_service import settings_for
+from tests.integration.provider_harness import settings_for
 from tests.servers import Ledger
 
 SQUARE = {"width": 512, "height": 512, "provider": "wavespeed"}
@@ -26,21 +23,6 @@ read_on: 2026-11-23
 columns: {job_id: job_id, time: accepted_at, model: model, amount: amount}
 currency: USD
 """
-
-
-@pytest.fixture
-def emulators(emulators: Emulators) -> Emulators:
-    emulators.pace(queue=0.01, run=0.05)
-    return emulators
-
-
-@pytest.fixture
-async def priced(ledger: Ledger, database_url: str) -> Ledger:
-    connection = await asyncpg.connect(database_url)
-    await follow_shipped(connection)
-    await connection.close()
-    await ledger.set_up(limit("money", meter="cost", maximum="100"))
-    return ledger
 
 
 def wavespeed_invoice(path: Path, jobs: list[dict[str, Any]]) -> Path:
@@ -66,15 +48,15 @@ async def compared(database_url: str, path: Path, provider: str, mapping: str) -
 
 
 async def test_an_invoice_out_of_the_book_agrees_and_every_change_of_it_shows(
-    priced: Ledger, emulators: Emulators, nats_url: str, database_url: str, tmp_path: Path
+    priced: Ledger, quick_emulators: Emulators, nats_url: str, database_url: str, tmp_path: Path
 ) -> None:
-    async with image_service(settings_for(tmp_path, priced, emulators, nats_url)) as client:
+    async with image_service(settings_for(tmp_path, priced, quick_emulators, nats_url)) as client:
         asked = [{**SQUARE, "prompt": f"a fox {n}", "variations": n % 2 + 1} for n in range(4)]
         asked.append({**SQUARE, "prompt": "[fails] of itself"})
         asked.append({"prompt": "a boat", "width": 1024, "height": 1024, "provider": "fal", "variations": 2})
         answers = await asyncio.gather(*(client.post("/v1/images/generate", json=one) for one in asked))
         assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 502, 200]
-        emulators.fault("reset", at="after", provider="wavespeed", route="POST /api/v3/*")
+        quick_emulators.fault("reset", at="after", provider="wavespeed", route="POST /api/v3/*")
         lost = await client.post("/v1/images/generate", json={**SQUARE, "prompt": "lost"})
         assert lost.json()["error"]["code"] == "outcome_unknown"
 
@@ -82,7 +64,7 @@ async def test_an_invoice_out_of_the_book_agrees_and_every_change_of_it_shows(
             return len((await priced.usage_log())["items"]) == 7
 
         await eventually(all_are_there)
-    jobs = emulators.billed("wavespeed")["jobs"]
+    jobs = quick_emulators.billed("wavespeed")["jobs"]
     assert len(jobs) == 8
     path = tmp_path / "nov.csv"
     doubtful = ("in_doubt_found", jobs[-1]["job_id"], "0.000000000")
@@ -108,5 +90,5 @@ async def test_an_invoice_out_of_the_book_agrees_and_every_change_of_it_shows(
     with (tmp_path / "fal.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, ["job_id", "accepted_at", "model", "amount"], extrasaction="ignore")
         table.writeheader()
-        table.writerows(emulators.billed("huggingface")["jobs"])
+        table.writerows(quick_emulators.billed("huggingface")["jobs"])
     assert await compared(database_url, tmp_path / "fal.csv", "fal", str(mapping)) == []
