@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 from rich.console import Console
 
+from ledger_service.commands.doctor import EXIT_CODES
 from ledger_service.commands.doctor_screen import details, summary, table
 from ledger_service.domain.doctor.checks import CHECKS
 from ledger_service.domain.doctor.facts import (
@@ -208,6 +209,12 @@ def test_any_single_fact_may_be_unknown() -> None:
             if one.name != "reached":
                 known = facts(**{part: replace(getattr(HEALTHY, part), **{one.name: AWAY})})
                 assert worst(examine(CHECKS, known)) in (U, S, Status.OK), one.name
+
+
+def test_what_could_not_be_seen_is_not_well_to_a_script() -> None:
+    assert {status.value: code.value for status, code in EXIT_CODES.items()} == {
+        "ok": 0, "skipped": 0, "unknown": 3, "warning": 3, "failure": 1,
+    }  # fmt: skip
 
 
 def test_what_is_accepted_is_named_and_counts_no_more() -> None:
