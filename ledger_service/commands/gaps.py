@@ -89,7 +89,7 @@ def close_gap(since: Since = None, from_sequence: From = None, as_json: AsJson =
     if since is not None and from_sequence is not None:
         raise typer.BadParameter("--since and --from are two ways to say the same: give one")
     # Standard output is for the report.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     try:
         state = asyncio.run(_close(moment(since), from_sequence))
     except (MigrationError, StreamConfigError) as error:

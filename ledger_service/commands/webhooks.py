@@ -7,14 +7,15 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import typer
-from pydantic import BaseModel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from contracts.exit_codes import ExitCode
 from contracts.identifiers import uuid7
 from contracts.webhooks import Delivery, DeliveryItem, DeliveryState, Redelivery, WebhookSeen, WebhookStored
 from ledger_service.commands.database import answer_or_stop, messages, moment, output, read_options, shown, stop
+from ledger_service.commands.json_output import AsJson, AsJsonLines, write_json, write_json_lines
 from ledger_service.store.deliveries import find_delivery, list_attempts, list_deliveries
 from ledger_service.store.pool import Connection
 from ledger_service.webhook_administration import require_webhook
@@ -29,22 +30,21 @@ _COLOURS: Final = {DeliveryState.PENDING: "yellow", DeliveryState.DELIVERED: "gr
 
 Webhook = Annotated[str, typer.Argument(help="The endpoint's name.")]
 Account = Annotated[str | None, typer.Option("--account", help="One of this account; default: of those for all.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, one object a line.")]
 
 
 @app.command("list")
-def list_(account: Account = None, as_json: AsJson = False) -> None:
+def list_(account: Account = None, as_json: AsJsonLines = False) -> None:
     """Shows the endpoints and how each goes. Exit 1 where any is disabled."""
     found = answer_or_stop(lambda connection: seen_webhooks(connection, account))
     if as_json:
-        _write(found)
+        write_json_lines(found)
     elif not found:
         messages().print("no webhooks; PUT /v1/webhooks/NAME makes one: deploy/guides/webhooks.md")
     else:
         output().print(_endpoints(found))
     if any(one.disabled_at for one in found):
         messages().print("what is disabled gets nothing: mend the receiver, then PUT the webhook again")
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()
@@ -55,7 +55,7 @@ def deliveries(
     type_: Annotated[str | None, typer.Option("--type", help="Of this type, limit_check.denied for one.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="So many, newest first.")] = PAGE_ROWS,
     cursor: Annotated[int | None, typer.Option(min=0, help="Goes on where an earlier page ended.")] = None,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Shows what was sent to an endpoint, or is to be, newest first."""
 
@@ -68,7 +68,7 @@ def deliveries(
 
     items, more = answer_or_stop(read)
     if as_json:
-        _write(items)
+        write_json_lines(items)
     elif not items:
         messages().print("nothing was sent to it, or all of it is longer ago than deliveries are kept")
     else:
@@ -87,7 +87,7 @@ def show(
     """Shows one delivery: its payload, and each attempt with what was answered."""
     found = answer_or_stop(lambda connection: _one(connection, account, webhook, message))
     if as_json:
-        _write([found])
+        write_json(found)
         return
     output().print(_deliveries([found]))
     output().print(Text(found.payload))
@@ -118,7 +118,7 @@ def redeliver_(
         asked = read_options(Redelivery, {"from": since, "delivered": delivered})
         queued = answer_or_stop(lambda connection: _all_again(connection, account, webhook, asked))
     if as_json:
-        output().file.write(f'{{"queued": {queued}}}\n')
+        write_json({"queued": queued})
     else:
         messages().print(f"{queued:,} are to be sent again; `ledger webhooks deliveries {webhook}` shows how that goes")
 
@@ -144,7 +144,7 @@ def try_(
 
     found = answer_or_stop(work)
     if as_json:
-        _write([found])
+        write_json(found)
     elif not found.tries:
         raise stop(
             f"nothing was sent within {wait_seconds:g} s",
@@ -155,7 +155,7 @@ def try_(
         said = last.error or f"answered {last.status}"
         messages().print(f"{webhook}: {said} after {last.duration_ms:,} ms", markup=False)
     if found.state is not DeliveryState.DELIVERED:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 async def _one(connection: Connection, account: str | None, webhook: str, message_id: UUID) -> Delivery:
@@ -210,7 +210,3 @@ def _deliveries(items: Sequence[DeliveryItem]) -> Table:
             Text(one.state, style=_COLOURS[one.state]), str(one.attempts), shown(one.next_attempt_at),
         )  # fmt: skip
     return table
-
-
-def _write(found: Sequence[BaseModel]) -> None:
-    output().file.writelines(f"{one.model_dump_json()}\n" for one in found)

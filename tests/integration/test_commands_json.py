@@ -2,10 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from contracts.subjects import STREAM_SUBJECTS
@@ -75,13 +77,18 @@ CALLS: Final = (
     Call("seals verify --no-stream", lambda told: told[0]["holds"] is True),
     Call("verify --seals --jobs 1", lambda told: told[0]["differences"] == [] and told[0]["seals"]["holds"] is True),
     Call("rebuild --jobs 1", lambda told: told[0]["left"] == {}),
+    Call("webhooks list", lambda told: told == []),
     Call("close-gap", lambda told: told[0]["holes"] == []),
     Call("doctor", lambda told: told[0]["status"] == "failure", 1),
 )  # fmt: skip
-#: Whose files take more to make: by the test that reads their JSON.
+#: Whose files, or receivers, take more to make: by the test that reads their JSON.
 ELSEWHERE: Final = {
     "ledger reconcile": "tests/integration/test_reconcile.py",
     "ledger import-alwrity": "tests/integration/test_import_alwrity.py",
+    "ledger webhooks deliveries": "tests/integration/test_webhook_processes.py",
+    "ledger webhooks redeliver": "tests/integration/test_webhook_processes.py",
+    "ledger webhooks show": "tests/integration/test_webhook_processes.py",
+    "ledger webhooks test": "tests/integration/test_webhook_processes.py",
 }
 
 
@@ -89,6 +96,14 @@ def test_every_command_is_called_here_or_elsewhere() -> None:
     ledger = {name for name in commands() if name.startswith("ledger ")}
     called = {name for name in ledger for call in CALLS if f"ledger {call.words} ".startswith(f"{name} ")}
     assert ledger - called == set(ELSEWHERE)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Commands send logs elsewhere, for the rest of their process."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 async def test_standard_output_is_json_and_nothing_else(

@@ -215,8 +215,10 @@ async def test_the_command_shows_tries_and_sends_again(
     assert "limit_check.denied" in (await command("deliveries", "main"))[1]
     assert "answer 200" in (await command("show", "main", message))[1]
 
-    assert (await command("test", "main"))[0] == 0
-    assert await command("redeliver", "main", message, "--json") == (0, '{"queued": 1}\n')
+    assert json.loads((await command("show", "main", message, "--json"))[1])["message_id"] == message
+    code, printed = await command("test", "main", "--json")
+    assert (code, json.loads(printed)["state"]) == (0, "delivered")
+    assert await command("redeliver", "main", message, "--json") == (0, '{"queued":1}\n')
     await eventually(lambda: receiver.ids().count(message) == 2, "it is sent again")
     code, printed = await command("redeliver", "main", "--from", "2026-01-01", "--delivered", "--json")
     assert (code, json.loads(printed)["queued"] <= 1) == (0, True)
