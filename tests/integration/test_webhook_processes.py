@@ -10,8 +10,9 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import nats
 import pytest
-from nats.aio.client import Client as NatsClient
+import pytest_asyncio
 
 from contracts.subjects import ACCOUNT_HEADER, MSG_ID_HEADER, NOTIFICATIONS_STREAM
 from ledger_service.store.deliveries import purge
@@ -19,7 +20,20 @@ from tests.builders import ACCOUNT, Body, check, limit, new_id
 from tests.commands import ledger_command
 from tests.conftest import StartLedger
 from tests.receivers import HANG, Receiver, receiving
-from tests.servers import Client, Ledger, LedgerProcess, as_service, eventually, serving
+from tests.servers import (
+    Client,
+    Databases,
+    Ledger,
+    LedgerProcess,
+    as_service,
+    eventually,
+    remove_stream,
+    renew_stream,
+    serving,
+)
+
+#: The first test has its own ledgers; those of the others start after it, and stop at the end.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SETTINGS: dict[str, Any] = {
     "webhook_insecure_hosts": ["127.0.0.1"],
@@ -28,18 +42,56 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair_database_url(databases: Databases) -> AsyncIterator[str]:
+    url = databases.clone()
+    yield url
+    databases.drop(url)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair_nats_url(nats_server_url: str) -> AsyncIterator[str]:
+    await renew_stream(nats_server_url)
+    yield nats_server_url
+    await remove_stream(nats_server_url)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair(pair_database_url: str, pair_nats_url: str) -> AsyncIterator[list[Ledger]]:
+    """Two ledgers side by side, for all tests but the first."""
+    async with AsyncExitStack() as stack:
+        wanted = {"database_url": as_service(pair_database_url), "nats_url": pair_nats_url, **SETTINGS}
+        running = [await stack.enter_async_context(serving(**wanted)) for _ in range(2)]
+        await running[0].put_plan(limit(maximum=0))
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def ledgers(pair: list[Ledger]) -> AsyncIterator[list[Ledger]]:
+    yield pair
+    for one in (await pair[0].http.get("/v1/webhooks")).json()["items"]:
+        await pair[0].http.delete(f"/v1/webhooks/{one['webhook_id']}")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def account(pair: list[Ledger]) -> str:
+    """One of the test's own."""
+    name = f"a-{new_id()}"
+    await pair[0].put_account(name)
+    return name
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def receiver() -> AsyncIterator[Receiver]:
     async with receiving() as running:
         yield running
 
 
-@pytest.fixture
-async def ledgers(database_url: str, nats_url: str) -> AsyncIterator[list[Ledger]]:
-    """Two of them, side by side."""
-    async with AsyncExitStack() as stack:
-        wanted = {"database_url": as_service(database_url), "nats_url": nats_url, **SETTINGS}
-        yield [await stack.enter_async_context(serving(**wanted)) for _ in range(2)]
+@pytest_asyncio.fixture(loop_scope="module")
+async def pair_database(pair_database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(pair_database_url)
+    yield connection
+    await connection.close()
 
 
 async def put(ledger: Client, receiver: Receiver, name: str = "main", **fields: Any) -> Body:
@@ -50,37 +102,37 @@ async def put(ledger: Client, receiver: Receiver, name: str = "main", **fields: 
     return found
 
 
-async def deny(ledger: Client, account_id: str = ACCOUNT) -> str:
+async def deny(ledger: Client, account_id: str) -> str:
     asked = check(account_id=account_id)
     assert not (await ledger.check(asked))["allowed"]
     return str(asked["operation_id"])
 
 
+@pytest.mark.asyncio(loop_scope="function")
 async def test_a_ledger_killed_in_the_middle_of_a_delivery_loses_none(
-    ledger_process: Callable[..., LedgerProcess], start_ledger: StartLedger, receiver: Receiver
+    ledger_process: Callable[..., LedgerProcess], start_ledger: StartLedger
 ) -> None:
     settings = {name: json.dumps(value) for name, value in SETTINGS.items()}
     process = ledger_process(**settings)
-    receiver.otherwise = HANG
-    async with process.client() as ledger:
-        await ledger.set_up(limit(maximum=0))
-        await put(ledger, receiver)
-        denied = [await deny(ledger) for _ in range(3)]
-        await eventually(lambda: receiver.requests, "the first is on its way")
-        process.end(signal.SIGKILL)
-    receiver.otherwise = 200
-    receiver.requests.clear()
-    await start_ledger(**SETTINGS)
-    await eventually(lambda: len(receiver.taken) == 3, "all of them arrive")
-    assert [one.data["operation_id"] for one in receiver.taken] == denied
+    async with receiving(otherwise=HANG) as receiver:
+        async with process.client() as ledger:
+            await ledger.set_up(limit(maximum=0))
+            await put(ledger, receiver)
+            denied = [await deny(ledger, ACCOUNT) for _ in range(3)]
+            await eventually(lambda: receiver.requests, "the first is on its way")
+            process.end(signal.SIGKILL)
+        receiver.otherwise = 200
+        receiver.requests.clear()
+        await start_ledger(**SETTINGS)
+        await eventually(lambda: len(receiver.taken) == 3, "all of them arrive")
+        assert [one.data["operation_id"] for one in receiver.taken] == denied
 
 
 async def test_two_ledgers_send_each_delivery_once_and_each_account_in_order(
-    ledgers: list[Ledger], receiver: Receiver, nats_client: NatsClient
+    ledgers: list[Ledger], account: str, receiver: Receiver, pair_nats_url: str
 ) -> None:
     first = ledgers[0]
-    await first.set_up(limit(maximum=0))
-    accounts = [ACCOUNT, "globex", "initech"]
+    accounts = [account, f"{account}-2", f"{account}-3"]
     for account in accounts[1:]:
         await first.put_account(account)
     await put(first, receiver)
@@ -97,6 +149,7 @@ async def test_two_ledgers_send_each_delivery_once_and_each_account_in_order(
     assert receiver.open_max <= len(accounts)
 
     # The same, byte for byte, in the stream: each once, however many ledgers there are.
+    nats_client = await nats.connect(pair_nats_url)
     jetstream = nats_client.jetstream()
     await eventually(lambda: _messages(jetstream, 24), "they are published")
     subscription = await jetstream.subscribe("ledger.v1.notifications.limit_check.denied", ordered_consumer=True)
@@ -108,6 +161,7 @@ async def test_two_ledgers_send_each_delivery_once_and_each_account_in_order(
         assert [json.loads(one.data)["data"]["operation_id"] for one in own] == denied[account]
     await asyncio.sleep(0.2)
     assert await _messages(jetstream, 24)
+    await nats_client.close()
 
 
 async def _messages(jetstream: Any, count: int) -> bool:  # Any: nats-py has the type behind a private module
@@ -115,17 +169,16 @@ async def _messages(jetstream: Any, count: int) -> bool:  # Any: nats-py has the
 
 
 async def test_what_commits_late_is_told_and_in_its_place(
-    ledgers: list[Ledger], receiver: Receiver, database: "asyncpg.Connection[asyncpg.Record]"
+    ledgers: list[Ledger], account: str, receiver: Receiver, pair_database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     """A row that is written first and committed last: whoever has read past it by then never sees it."""
     ledger = ledgers[0]
-    await ledger.set_up(limit(maximum=0))
     await put(ledger, receiver)
-    early = await deny(ledger)
+    early = await deny(ledger, account)
     await eventually(lambda: len(receiver.taken) == 1, "the first one arrives")
     slow = new_id()
-    async with database.transaction():
-        await database.execute(
+    async with pair_database.transaction():
+        await pair_database.execute(
             """
             insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
             select account_id, $2::uuid, type, $2::uuid, false, source, clock_timestamp(),
@@ -135,7 +188,7 @@ async def test_what_commits_late_is_told_and_in_its_place(
             UUID(early),
             UUID(slow),
         )
-        late = await deny(ledger)
+        late = await deny(ledger, account)
         await asyncio.sleep(0.5)
         assert len(receiver.taken) == 1, "nothing is told that something may come before"
     await eventually(lambda: len(receiver.taken) == 3, "all of them arrive")
@@ -143,11 +196,10 @@ async def test_what_commits_late_is_told_and_in_its_place(
 
 
 async def test_an_endpoint_that_hangs_keeps_few_waiting_and_others_go_on(
-    ledgers: list[Ledger], receiver: Receiver, database: "asyncpg.Connection[asyncpg.Record]"
+    ledgers: list[Ledger], account: str, receiver: Receiver, pair_database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     ledger = ledgers[0]
-    await ledger.set_up(limit(maximum=0))
-    accounts = [f"account-{number}" for number in range(16)]
+    accounts = [f"{account}-{number}" for number in range(16)]
     for account in accounts:
         await ledger.put_account(account)
     async with receiving(otherwise=HANG) as hanging:
@@ -160,7 +212,7 @@ async def test_an_endpoint_that_hangs_keeps_few_waiting_and_others_go_on(
         await eventually(lambda: len(receiver.taken) == 16, "the other endpoint has all of them", within_seconds=10)
         assert 1 <= hanging.open_max <= 8, "four of each ledger"
         # Nothing waits on a receiver with a transaction, or a lock, in its hands.
-        idle = await database.fetchval(
+        idle = await pair_database.fetchval(
             "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in tr%'"
             " and xact_start < clock_timestamp() - interval '0.6 seconds'"
         )
@@ -169,42 +221,44 @@ async def test_an_endpoint_that_hangs_keeps_few_waiting_and_others_go_on(
 
 
 async def test_what_is_over_is_forgotten_in_time(
-    ledgers: list[Ledger], receiver: Receiver, database: "asyncpg.Connection[asyncpg.Record]"
+    ledgers: list[Ledger], account: str, receiver: Receiver, pair_database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     ledger = ledgers[0]
-    await ledger.set_up(limit(maximum=0))
+    await eventually(lambda: _is_empty(pair_database), "nothing is left of earlier tests")
     await put(ledger, receiver)
-    await deny(ledger)
+    await deny(ledger, account)
     await eventually(
-        lambda: database.fetchval("select count(*) from webhook_deliveries where state = 'delivered'"), "it arrives"
+        lambda: pair_database.fetchval(
+            "select count(*) from webhook_deliveries where state = 'delivered' and account_id = $1", account
+        ),
+        "it arrives",
     )
-    assert await purge(database, 60, 100) == 0
-    assert await purge(database, 0, 100) == 1
+    assert await purge(pair_database, 60, 100) == 0
+    assert await purge(pair_database, 0, 100) == 1
     receiver.otherwise = 500
-    await deny(ledger)
-    await eventually(lambda: database.fetchval("select count(*) from webhook_attempts"), "it is tried")
+    await deny(ledger, account)
+    await eventually(lambda: pair_database.fetchval("select count(*) from webhook_attempts"), "it is tried")
     await ledger.http.delete("/v1/webhooks/main")
-    await eventually(lambda: _is_empty(database), "nothing of it is left")
+    await eventually(lambda: _is_empty(pair_database), "nothing of it is left")
 
 
-async def _is_empty(database: "asyncpg.Connection[asyncpg.Record]") -> bool:
-    await purge(database, 60, 100)
+async def _is_empty(pair_database: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    await purge(pair_database, 60, 100)
     tables = ("deliveries", "attempts", "lanes", "secrets", "states")
-    return not any([await database.fetchval(f"select count(*) from webhook_{table}") for table in tables])
+    return not any([await pair_database.fetchval(f"select count(*) from webhook_{table}") for table in tables])
 
 
 async def test_the_command_shows_tries_and_sends_again(
-    ledgers: list[Ledger], receiver: Receiver, database_url: str
+    ledgers: list[Ledger], account: str, receiver: Receiver, pair_database_url: str
 ) -> None:
     async def command(*arguments: str) -> tuple[int, str]:
-        ended = await ledger_command(database_url, "webhooks", *arguments)
+        ended = await ledger_command(pair_database_url, "webhooks", *arguments)
         return ended.exit_code, ended.stdout
 
     ledger = ledgers[0]
     assert await command("list", "--json") == (0, "")
-    await ledger.set_up(limit(maximum=0))
     made = await put(ledger, receiver)
-    await deny(ledger)
+    await deny(ledger, account)
     await eventually(lambda: receiver.taken, "it arrives")
     code, printed = await command("list", "--json")
     assert (code, json.loads(printed)["webhook_id"]) == (0, "main")
@@ -220,7 +274,7 @@ async def test_the_command_shows_tries_and_sends_again(
     assert (code, json.loads(printed)["state"]) == (0, "delivered")
     assert await command("redeliver", "main", message, "--json") == (0, '{"queued":1}\n')
     await eventually(lambda: receiver.ids().count(message) == 2, "it is sent again")
-    code, printed = await command("redeliver", "main", "--from", "2026-01-01", "--delivered", "--json")
+    code, printed = await command("redeliver", "main", "--from", made["since"], "--delivered", "--json")
     assert (code, json.loads(printed)["queued"] <= 1) == (0, True)
     assert (await command("redeliver", "main"))[0] == 2
     assert (await command("show", "main", made["endpoint_id"]))[0] == 1
@@ -229,5 +283,5 @@ async def test_the_command_shows_tries_and_sends_again(
     receiver.otherwise = 410
     assert (await command("test", "main"))[0] == 1
     assert (await command("list"))[0] == 1
-    verified = await ledger_command(database_url, "verify")
+    verified = await ledger_command(pair_database_url, "verify")
     assert verified.exit_code == 0, verified.output
