@@ -19,13 +19,14 @@ where follower = $1 and feed = $2 and (transaction_id, position) < ($3::text::xi
 
 -- name: log
 -- After ($1, $2), what is certain to have no more rows before it: every transaction up to here has ended.
-select transaction_id::text as transaction_id, position, account_id, type as event, event_id::text as name, occurred_at,
-       recorded_at, body::text as body
-from event_log
-where (operation_id is null or type = 'ledger.check.denied.v1')
-  and (transaction_id, position) > ($1::text::xid8, $2::bigint)
-  and transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-order by transaction_id, position
+-- Ordered by the numbers, and not by the text that the first column is in the answer.
+select e.transaction_id::text as transaction_id, e.position, e.account_id, e.type as event, e.event_id::text as name,
+       e.occurred_at, e.recorded_at, e.body::text as body
+from event_log e
+where (e.operation_id is null or e.type = 'ledger.check.denied.v1')
+  and (e.transaction_id, e.position) > ($1::text::xid8, $2::bigint)
+  and e.transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+order by e.transaction_id, e.position
 limit $3
 
 -- name: letters

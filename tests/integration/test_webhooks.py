@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import nats
@@ -12,6 +13,8 @@ import pytest
 import pytest_asyncio
 from standardwebhooks import Webhook
 
+from contracts.notifications.kind import Feed
+from ledger_service.store.notifications import BEGINNING, read_facts
 from tests.builders import Body, check, completed, limit, new_id
 from tests.receivers import ENDLESS, HANG, RESET, Receiver, receiving
 from tests.servers import Databases, Ledger, as_service, eventually, remove_stream, renew_stream, serving
@@ -204,6 +207,26 @@ async def test_what_was_before_an_endpoint_is_not_sent_by_itself(
     again = await ledger.http.post("/v1/webhooks/main:redeliver", json={"from": before.isoformat()})
     assert again.json() == {"queued": 1, "next_cursor": None}
     await eventually(lambda: operations(receiver) == [late, early], "the earlier one, as asked for")
+
+
+async def test_the_log_is_read_in_commit_order_a_few_rows_at_a_time(
+    ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """Transactions are numbers: 9 is before 10, and 10 before 100, also where a portion ends between them."""
+    transaction = database.transaction()
+    await transaction.start()
+    await database.executemany(
+        "insert into event_log (account_id, event_id, type, terminal, source, occurred_at, transaction_id, body)"
+        " values ('order', $1, 'ledger.account.changed.v1', false, 'ledger', now(), $2::text::xid8, '{\"data\": {}}')",
+        [(UUID(new_id()), number) for number in ("100", "9", "10", "11", "99")],
+    )
+    place, read = BEGINNING, list[int]()
+    while facts := await read_facts(database, Feed.LOG, place, 2):
+        place = facts[-1].place
+        read += [fact.place.transaction_id for fact in facts]
+    await transaction.rollback()
+    assert read[:5] == [9, 10, 11, 99, 100]
+    assert read == sorted(read)
 
 
 # --- how it is signed ---
