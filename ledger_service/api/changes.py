@@ -30,8 +30,8 @@ async def list_changes(
     cursor: Annotated[str | None, Query(max_length=20)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Changes:
-    """Changes of plans, accounts, overrides, credit, prices, tokens and dead letters, newest first, each with who made
-    it and what was stored by it."""
+    """Changes of plans, accounts, overrides, credit, prices, tokens, webhooks and dead letters, newest first, each with
+    who made it and what was stored by it."""
     unknown = sorted(set(type or ()) - set(ADMINISTRATIVE))
     if unknown:
         raise broken_rule("query.type", "enum", f"one of {', '.join(ADMINISTRATIVE)}")

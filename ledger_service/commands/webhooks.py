@@ -203,7 +203,10 @@ def _endpoints(found: Sequence[WebhookSeen]) -> Table:
 
 
 def _deliveries(items: Sequence[DeliveryItem]) -> Table:
-    table = Table("webhook-id", "type", "account", "happened", "state", "attempts", "next", header_style="bold")
+    table = Table(header_style="bold")
+    table.add_column("webhook-id", no_wrap=True, min_width=len(str(items[0].message_id)))  # whole, to be copied
+    for title in ("type", "account", "happened", "state", "attempts", "next"):
+        table.add_column(title)
     for one in items:
         table.add_row(
             str(one.message_id), one.type, one.account_id or "", shown(one.occurred_at),
