@@ -13,6 +13,7 @@ from contracts.access.errors import AccessUnavailable, Unauthenticated
 from contracts.access.jwks import IssuerKeys
 from contracts.access.jwt_rules import JwtRules
 from contracts.access.jwt_tokens import key_wanted, verify
+from contracts.access.oidc_login import OidcClient, OidcLogin
 from contracts.access.principal import ANYBODY, Principal
 from contracts.access.rates import Rates
 from contracts.access.service_tokens import is_service_token
@@ -70,6 +71,7 @@ class Authenticator:
         jwt_rules: JwtRules | None = None,
         keys: IssuerKeys | None = None,
         rates: Rates | None = None,
+        login: OidcLogin | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -77,6 +79,8 @@ class Authenticator:
         self._find_service_token, self._memory = find_service_token, memory
         self._jwt_rules, self._keys = jwt_rules, keys
         self._rates = rates
+        #: How people sign in at the issuer; None: they do not.
+        self.login = login
         self._clock, self._wall_clock = clock, wall_clock
         # Apart, so that tokens that somebody makes up push no good one out.
         self._good: dict[bytes, _Known] = {}
@@ -129,6 +133,8 @@ class Authenticator:
         for task in list(self._lookups.values()):
             task.cancel()
         await asyncio.gather(*self._lookups.values(), return_exceptions=True)
+        if self.login is not None:
+            await self.login.close()
         if self._keys is not None:
             await self._keys.close()
 
@@ -236,6 +242,7 @@ class NoAccessControl:
     """Whoever calls may do everything."""
 
     is_controlled = False
+    login = None
 
     async def authenticate(self, token: bytes, address: str = "") -> Principal:
         del token, address
@@ -257,4 +264,18 @@ def make_access(
         return NoAccessControl()
     rules = settings.jwt_rules
     keys = None if rules is None else IssuerKeys(rules.issuer, settings.oidc_jwks_url)
-    return Authenticator(find_service_token, memory, rules, keys, Rates(settings.rate_rules))
+    rates = Rates(settings.rate_rules)
+    return Authenticator(find_service_token, memory, rules, keys, rates, _login(settings, rules, keys, rates))
+
+
+def _login(settings: AccessSettings, rules: JwtRules | None, keys: IssuerKeys | None, rates: Rates) -> OidcLogin | None:
+    if rules is None or keys is None or settings.oidc_client_id is None:
+        return None
+    secret = settings.oidc_client_secret
+    client = OidcClient(
+        settings.oidc_client_id,
+        None if secret is None else secret.get_secret_value(),
+        tuple(settings.oidc_scopes),
+        settings.oidc_authorize,
+    )
+    return OidcLogin(rules, client, keys, rates)

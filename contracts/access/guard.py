@@ -5,7 +5,7 @@ that says nothing.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
@@ -27,6 +27,9 @@ from contracts.problems import (
     broken_rule,
 )
 
+if TYPE_CHECKING:
+    from contracts.access.oidc_login import OidcLogin
+
 #: Open to all in every service, whoever serves them.
 OPEN_PATHS: Final = frozenset(
     {"/livez", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
@@ -45,6 +48,8 @@ class Access(Protocol):
 
     #: False: nobody is asked for a token.
     is_controlled: bool
+    #: How people sign in at an issuer; None: with a token alone.
+    login: "OidcLogin | None"
 
     async def authenticate(self, token: bytes, address: str = "") -> Principal:
         """Raises Unauthenticated, RateLimited, AccessUnavailable, or ProblemError (overloaded)."""

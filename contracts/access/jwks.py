@@ -27,7 +27,7 @@ _DISCOVERY: Final = "/.well-known/openid-configuration"
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class _FetchError(Exception):
+class FetchError(Exception):
     """The issuer's document cannot be had, or is none."""
 
 
@@ -89,11 +89,11 @@ class IssuerKeys:
     async def _fetch(self) -> None:
         try:
             async with asyncio.timeout(FETCH_SECONDS_MAX):
-                fetched = KeySet(_keys_in(await self._document(await self._find_url())))
+                fetched = KeySet(_keys_in(await fetch(self._http, await self._find_url())))
             if not fetched:
-                raise _FetchError("no key in it is for verifying")
+                raise FetchError("no key in it is for verifying")
         # AttributeError: of a connection that was reset as soon as it was made; see contracts.access.http_connections.
-        except (_FetchError, httpx.HTTPError, TimeoutError, AttributeError) as error:
+        except (FetchError, httpx.HTTPError, TimeoutError, AttributeError) as error:
             # Those that we have stay: an attacker who silences the issuer must not shut everybody out, nor anybody in.
             reason = str(error) or type(error).__name__
             _log.warning("issuer_keys_not_fetched", issuer=self._issuer, reason=reason, keys=len(self.keys))
@@ -106,35 +106,52 @@ class IssuerKeys:
     async def _find_url(self) -> str:
         if self._jwks_url is not None:
             return self._jwks_url
-        found = await self._document(self._issuer.rstrip("/") + _DISCOVERY)
-        if found.get("issuer") != self._issuer:
-            raise _FetchError("the discovery document is another issuer's")
-        url = found.get("jwks_uri")
-        if not isinstance(url, str) or not is_safe_url(url):
-            raise _FetchError("the discovery document has no jwks_uri with https")
-        self._jwks_url = url
-        return url
+        self._jwks_url = url_in(await discover(self._http, self._issuer), "jwks_uri")
+        return self._jwks_url
 
-    async def _document(self, url: str) -> dict[str, object]:
-        async with self._http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise _FetchError(f"answered {answer.status_code}")
-            body = b""
-            async for chunk in answer.aiter_bytes():
-                body += chunk
-                if len(body) > DOCUMENT_BYTES_MAX:
-                    raise _FetchError(f"more than {DOCUMENT_BYTES_MAX} bytes")
-        try:
-            found = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise _FetchError("no JSON") from None
-        if not isinstance(found, dict):
-            raise _FetchError("no JSON object")
-        return found
+
+async def discover(http: httpx.AsyncClient, issuer: str) -> dict[str, object]:
+    """What the issuer says of itself (OpenID Connect Discovery 1.0). Raises FetchError, httpx.HTTPError."""
+    found = await fetch(http, issuer.rstrip("/") + _DISCOVERY)
+    if found.get("issuer") != issuer:
+        raise FetchError("the discovery document is another issuer's")
+    return found
+
+
+def url_in(document: dict[str, object], name: str) -> str:
+    """An address in a discovery document. Raises FetchError where it is none that is safe to ask."""
+    url = document.get(name)
+    if not isinstance(url, str) or not is_safe_url(url):
+        raise FetchError(f"the discovery document has no {name} with https")
+    return url
+
+
+async def fetch(http: httpx.AsyncClient, url: str) -> dict[str, object]:
+    """A JSON object of the issuer's. Raises FetchError, httpx.HTTPError."""
+    async with http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+        if answer.status_code != httpx.codes.OK:
+            raise FetchError(f"answered {answer.status_code}")
+        return await read_document(answer)
+
+
+async def read_document(answer: httpx.Response) -> dict[str, object]:
+    """The JSON object in a streamed answer, of a bounded size. Raises FetchError, httpx.HTTPError."""
+    body = b""
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        if len(body) > DOCUMENT_BYTES_MAX:
+            raise FetchError(f"more than {DOCUMENT_BYTES_MAX} bytes")
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise FetchError("no JSON") from None
+    if not isinstance(found, dict):
+        raise FetchError("no JSON object")
+    return found
 
 
 def _keys_in(document: dict[str, object]) -> list[Jwk]:
     keys = document.get("keys")
     if not isinstance(keys, list):
-        raise _FetchError("no JWK set")
+        raise FetchError("no JWK set")
     return keys

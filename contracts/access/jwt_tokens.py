@@ -86,8 +86,13 @@ def key_wanted(token: str, rules: JwtRules) -> tuple[str | None, str]:
 
 def verify(token: str, key: jwt.PyJWK, rules: JwtRules) -> Principal:
     """Raises Unauthenticated."""
+    return principal_of(verified_claims(token, key, rules), rules.names)
+
+
+def verified_claims(token: str, key: jwt.PyJWK, rules: JwtRules) -> dict[str, object]:
+    """What a token in time says that the issuer signed for one of the audiences. Raises Unauthenticated."""
     try:
-        claims = jwt.decode(
+        claims: dict[str, object] = jwt.decode(
             token,
             key,
             algorithms=[key.algorithm_name],
@@ -99,4 +104,4 @@ def verify(token: str, key: jwt.PyJWK, rules: JwtRules) -> Principal:
     except _UNREADABLE as error:
         # Its message may quote the token.
         raise Unauthenticated(type(error).__name__) from None
-    return principal_of(claims, rules.names)
+    return claims

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 
 from contracts.access.jwt_rules import ALGORITHMS, ALGORITHMS_DEFAULT, JwtRules
 from contracts.access.principal import ClaimNames
@@ -69,6 +69,15 @@ class AccessSettings(BaseModel):
     #: How far the issuer's clock may be from ours.
     oidc_leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
 
+    #: This service, as the issuer knows it: people then sign in at the issuer. None: with a token alone.
+    oidc_client_id: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    #: What it proves that with. None: it is a public client, by PKCE alone.
+    oidc_client_secret: SecretStr | None = None
+    #: What is asked for when somebody signs in; openid is among them.
+    oidc_scopes: Annotated[list[str], Field(min_length=1)] = ["openid"]
+    #: What else the issuer is asked with, as it needs to know whom its token is for: ``{"audience": "ledger"}``.
+    oidc_authorize: dict[str, str] = {}
+
     #: Which claims say what; of several, the first that is there.
     claim_account: _Texts = list(_NAMES.account)
     #: Who acts, within the account.
@@ -110,6 +119,12 @@ class AccessSettings(BaseModel):
             raise ValueError("oidc_issuer needs oidc_audiences: a token for another service must not open this one")
         if self.oidc_issuer is None and self.oidc_jwks_url is not None:
             raise ValueError("oidc_jwks_url needs oidc_issuer")
+        if self.oidc_issuer is None and self.oidc_client_id is not None:
+            raise ValueError("oidc_client_id needs oidc_issuer")
+        if self.oidc_client_id is None and self.oidc_client_secret is not None:
+            raise ValueError("oidc_client_secret needs oidc_client_id")
+        if "openid" not in self.oidc_scopes:
+            raise ValueError("oidc_scopes needs openid: else there is no proof of who signed in")
         return self
 
     @property

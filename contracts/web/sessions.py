@@ -17,6 +17,10 @@ from contracts.access.settings import is_loopback
 
 #: For how long a browser stays signed in, where the token does not end before.
 SESSION_SECONDS: Final = 12 * 3600
+#: Browsers keep no larger cookie (RFC 6265, 6.1: 4,096 bytes with its name and attributes), and say nothing of it.
+TOKEN_BYTES_MAX: Final = 3800
+#: What a browser keeps while somebody is at the issuer; __Host-: no other host can have set it.
+_ATTEMPT: Final = "usage_ledger_sign_in"
 _SAME_SITE: Final = frozenset({"same-origin", "none"})
 
 
@@ -41,6 +45,31 @@ def sign_in(response: Response, request: Request, token: str, seconds_left: floa
 def sign_out(response: Response, request: Request) -> None:
     """Takes the cookie back."""
     response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="lax", secure=not on_this_machine(request))
+
+
+def keep_attempt(response: Response, request: Request, value: str, seconds: int) -> None:
+    """Of a sign-in at an issuer, until the browser comes back; "" takes it away.
+
+    Lax: the issuer sends the browser back by a link of its own.
+    """
+    response.set_cookie(
+        _attempt_name(request),
+        value,
+        max_age=seconds if value else 0,
+        path="/",
+        httponly=True,
+        samesite="lax",
+        secure=not on_this_machine(request),
+    )
+
+
+def kept_attempt(request: Request) -> str:
+    """As `keep_attempt` kept it; "" where there is none."""
+    return request.cookies.get(_attempt_name(request), "")
+
+
+def _attempt_name(request: Request) -> str:
+    return _ATTEMPT if on_this_machine(request) else f"__Host-{_ATTEMPT}"
 
 
 def on_this_machine(request: Request) -> bool:

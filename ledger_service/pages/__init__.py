@@ -6,7 +6,7 @@ A page is a module here with its `Page`, a template of the same name in template
 from pathlib import Path
 from typing import Final
 
-from contracts.web import signing_in
+from contracts.web import oidc, signing_in
 from contracts.web.pages import Page
 from contracts.web.rendering import Site
 from ledger_service.pages import (
@@ -49,6 +49,7 @@ PAGES: Final[tuple[Page, ...]] = (
     *plans.PAGES,
     *accounts.PAGES,
     *signing_in.PAGES,
+    *oidc.PAGES,
 )
 
 SITE: Final = Site("Usage ledger", Path(__file__).parent)
