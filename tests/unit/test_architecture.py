@@ -119,7 +119,7 @@ def test_only_the_client_and_access_in_contracts_do_input_and_output() -> None:
         and not within(
             module.name,
             "contracts.client",
-            *(f"contracts.access.{one}" for one in ("jwks", "authenticator", "http_connections")),
+            *(f"contracts.access.{one}" for one in ("jwks", "authenticator", "oidc_login", "http_connections")),
         )
         and module.name not in ("contracts.access.nats_access", "contracts.batching", "contracts.public_hosts")
     )
