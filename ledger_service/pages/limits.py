@@ -31,7 +31,7 @@ async def _show(visit: Visit) -> Shown:
     except ApiProblem as error:
         if error.problem.status not in (404, 422) or visit.principal.account_id is not None:
             raise
-        found = await find_accounts(visit, account_id)
+        found = await find_accounts(visit, account_id if error.problem.status == 404 else "")
         return View("limits_choose.html", {"problem": error.problem, **found}, error.problem.status)
     grants = (await visit.api.get(path_of("/v1/accounts/{account_id}/credit-grants", **of))).json["grants"]
     holds = (await visit.api.get(path_of("/v1/accounts/{account_id}/holds", **of), {"limit": _HOLDS})).json
