@@ -109,7 +109,7 @@ def test_contracts_import_nothing_of_ours() -> None:
 
 def test_only_the_client_and_access_in_contracts_do_input_and_output() -> None:
     """The rest is shapes and rules, which the ledger's pure core uses too; http_problems serves both services, and
-    so does batching, which only waits."""
+    so do batching and the API of pages, which only wait."""
     io = ("asyncio", "httpx", "nats", "sqlite3", "socket", "threading", "queue", "concurrent", "fcntl", "asyncpg")
     shapes = tuple(
         module.name
@@ -121,7 +121,8 @@ def test_only_the_client_and_access_in_contracts_do_input_and_output() -> None:
             "contracts.client",
             *(f"contracts.access.{one}" for one in ("jwks", "authenticator", "oidc_login", "http_connections")),
         )
-        and module.name not in ("contracts.access.nats_access", "contracts.batching", "contracts.public_hosts")
+        and module.name not in ("contracts.access.nats_access", "contracts.public_hosts")
+        and module.name not in ("contracts.batching", "contracts.web.own_api")
     )
     assert "contracts.events" in shapes
     assert offences(shapes, lambda name: within(name, *io, "contracts.client")) == []
