@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +17,7 @@ from ledger_service.recording import Batch, record
 from ledger_service.store.pool import Pool
 from tests.builders import adjustment, completed, to_bytes
 from tests.conftest import StartLedger
+from tests.receivers import Receiver, receiving
 from tests.servers import Ledger, as_service
 from tests.unit.test_commands import commands
 
@@ -77,7 +78,11 @@ CALLS: Final = (
     Call("seals verify --no-stream", lambda told: told[0]["holds"] is True),
     Call("verify --seals --jobs 1", lambda told: told[0]["differences"] == [] and told[0]["seals"]["holds"] is True),
     Call("rebuild --jobs 1", lambda told: told[0]["left"] == {}),
-    Call("webhooks list", lambda told: told == []),
+    Call("webhooks list", lambda told: [one["webhook_id"] for one in told] == ["w"]),
+    Call("webhooks test w", lambda told: told[0]["tries"][0]["status"] == 200),
+    Call("webhooks deliveries w", lambda told: [one["state"] for one in told] == ["delivered"]),
+    Call("webhooks show w 01920000-0000-7000-8000-000000000000", lambda told: told == [], 1),
+    Call("webhooks redeliver w --from 2026-01-01", lambda told: told == [{"queued": 0}]),
     Call("close-gap", lambda told: told[0]["holes"] == []),
     Call("doctor", lambda told: told[0]["status"] == "failure", 1),
 )  # fmt: skip
@@ -85,10 +90,6 @@ CALLS: Final = (
 ELSEWHERE: Final = {
     "ledger reconcile": "tests/integration/test_reconcile.py",
     "ledger import-alwrity": "tests/integration/test_import_alwrity.py",
-    "ledger webhooks deliveries": "tests/integration/test_webhook_processes.py",
-    "ledger webhooks redeliver": "tests/integration/test_webhook_processes.py",
-    "ledger webhooks show": "tests/integration/test_webhook_processes.py",
-    "ledger webhooks test": "tests/integration/test_webhook_processes.py",
 }
 
 
@@ -106,12 +107,18 @@ def logs_as_before() -> Iterator[None]:
     structlog.configure(**before)
 
 
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as running:
+        yield running
+
+
 async def test_standard_output_is_json_and_nothing_else(
-    start_ledger: StartLedger, database_url: str, nats_url: str, writing_pool: Pool, tmp_path: Path
+    start_ledger: StartLedger, database_url: str, nats_url: str, writing_pool: Pool, tmp_path: Path, receiver: Receiver
 ) -> None:
     key = tmp_path / "key.pem"
-    ledger = await start_ledger(seals_key_file=key)
-    await with_something_in_it(ledger, writing_pool)
+    ledger = await start_ledger(seals_key_file=key, webhook_insecure_hosts=["127.0.0.1"])
+    await with_something_in_it(ledger, writing_pool, receiver)
     make_files(tmp_path)
     runner = CliRunner(
         env={
@@ -147,9 +154,11 @@ def json_values(stdout: str) -> list[Any]:  # Any: JSON
     return [json.loads(text) for text in texts]
 
 
-async def with_something_in_it(ledger: Ledger, pool: Pool) -> None:
+async def with_something_in_it(ledger: Ledger, pool: Pool, receiver: Receiver) -> None:
     await ledger.set_up()
     await ledger.send(*(completed(time="2026-08-15T12:00:00Z") for _ in range(2)))
+    webhook = {"url": receiver.url(), "types": ["limit_check.denied"]}
+    assert (await ledger.http.put("/v1/webhooks/w", json=webhook)).status_code == 200
     letters = Batch()
     for body in (to_bytes(completed(cost=0.03)), b"no event"):
         add_to_batch(letters, body, "jetstream", STREAM_SUBJECTS[1])
