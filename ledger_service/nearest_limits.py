@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     import asyncpg
 
 NEAREST_MAX: Final = 100
-#: An answer is remembered so long, and so many times as long as it took: looking takes a twentieth of a core at most.
-KEPT_SECONDS: Final = 10.0
-KEPT_TIMES: Final = 20
+#: An answer is fresh so long, and so many times as long as it took: looking takes a twentieth of a core at most.
+FRESH_SECONDS: Final = 10.0
+FRESH_TIMES: Final = 20
+OLDEST_SECONDS: Final = 60.0
 #: So many accounts with overrides or credit are gone through before others have their turn.
 _ACCOUNTS_AT_ONCE: Final = 200
 
@@ -47,19 +48,33 @@ class Nearest:
     def __init__(self, pool: Pool, terms: TermsCache, default_plan_id: str | None) -> None:
         self._pool, self._terms, self._default_plan_id = pool, terms, default_plan_id
         self._known: NearestLimits | None = None
-        self._good_until = 0.0
-        self._turn = asyncio.Lock()
+        self._looked_at = 0.0
+        self._fresh_seconds = 0.0
+        self._looking: asyncio.Task[NearestLimits] | None = None
 
-    async def read(self, after: datetime | None = None) -> NearestLimits:
-        """As it stood some seconds ago at most; not before ``after``."""
-        async with self._turn:  # whoever comes meanwhile gets the same answer
-            known = self._known
-            if known is None or time.monotonic() >= self._good_until or (after is not None and known.read_at < after):
-                began = time.monotonic()
-                self._known = known = await self._look()
-                took = time.monotonic() - began
-                self._good_until = time.monotonic() + max(KEPT_SECONDS, KEPT_TIMES * took)
+    async def read(self) -> NearestLimits:
+        """As it stood a minute ago at most. Whoever finds it older than fresh has it looked up for the next one."""
+        age_seconds = time.monotonic() - self._looked_at
+        known = self._known
+        if known is not None and age_seconds < self._fresh_seconds:
             return known
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._renew())
+            self._looking.add_done_callback(_heard)
+        if known is not None and age_seconds < max(OLDEST_SECONDS, self._fresh_seconds):
+            return known
+        # Not ended by one of those who wait for it: others do too.
+        return await asyncio.shield(self._looking)
+
+    async def _renew(self) -> NearestLimits:
+        try:
+            began = time.monotonic()
+            known = await self._look()
+            self._known, self._looked_at = known, time.monotonic()
+            self._fresh_seconds = max(FRESH_SECONDS, FRESH_TIMES * (self._looked_at - began))
+            return known
+        finally:
+            self._looking = None
 
     async def _look(self) -> NearestLimits:
         async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
@@ -101,6 +116,12 @@ class Nearest:
             near = [_near(claim.key.account_id, claim, stands) for claim, stands in found if stands.maximum > 0]
             fullest = _fullest([*fullest, *near])
         return fullest
+
+
+def _heard(looking: "asyncio.Task[NearestLimits]") -> None:
+    """Where nobody waited, nobody hears of its failure: the next one who asks looks again, and does."""
+    if not looking.cancelled():
+        looking.exception()
 
 
 def _fullest(found: Iterable[NearLimit]) -> list[NearLimit]:

@@ -35,21 +35,30 @@ join event_log e on e.account_id = d.account_id and e.event_id = d.event_id
 order by d.decided_at desc, d.account_id desc, d.operation_id desc
 
 -- name: counts
--- How many there were in each interval of $3 seconds from $1 on, by reason.
-select date_bin(make_interval(secs => $3), decided_at, $1) as period, denial_code as code, denial_limit_id as limit_id,
-       count(*) as denials
-from decisions
-where state = 'denied' and decided_at >= $1 and decided_at < $2
-group by 1, 2, 3
+-- How many there were in each interval of $3 seconds from $1 on, by reason. Interval by interval, for each has few
+-- reasons: grouped by all three at once, every denial would be sorted.
+select p.period, d.code, d.limit_id, d.denials
+from generate_series($1::timestamptz, $2::timestamptz - interval '1 microsecond', make_interval(secs => $3)) as p (period)
+cross join lateral (
+    select denial_code as code, denial_limit_id as limit_id, count(*) as denials
+    from decisions
+    where state = 'denied' and decided_at >= p.period
+      and decided_at < least(p.period + make_interval(secs => $3), $2)
+    group by 1, 2
+) d
 order by 1, 4 desc, 2, 3
 limit $4
 
 -- name: counts_of_account
-select date_bin(make_interval(secs => $3), decided_at, $1) as period, denial_code as code, denial_limit_id as limit_id,
-       count(*) as denials
-from decisions
-where state = 'denied' and account_id = $5 and decided_at >= $1 and decided_at < $2
-group by 1, 2, 3
+select p.period, d.code, d.limit_id, d.denials
+from generate_series($1::timestamptz, $2::timestamptz - interval '1 microsecond', make_interval(secs => $3)) as p (period)
+cross join lateral (
+    select denial_code as code, denial_limit_id as limit_id, count(*) as denials
+    from decisions
+    where state = 'denied' and account_id = $5 and decided_at >= p.period
+      and decided_at < least(p.period + make_interval(secs => $3), $2)
+    group by 1, 2
+) d
 order by 1, 4 desc, 2, 3
 limit $4
 
