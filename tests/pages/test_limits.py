@@ -98,6 +98,8 @@ async def test_a_browser_sees_limits_and_goes_from_a_denial_to_what_used_it_up(
         way = await person.page.get_by_role("link", name="The rows of the usage log").get_attribute("href")
         assert way is not None
         assert way.startswith(f"/usage-log?account_id={ACCOUNT}&user_id=ada&counted_from=")
+        assert await person.open(way) == 200
+        assert await person.page.locator("main tbody tr").count() == 2  # what is settled of that limit
         assert (person.errors, person.elsewhere) == ([], [])
 
 
