@@ -7,6 +7,7 @@ from contracts.problem_advice import ADVICE
 from contracts.web.own_api import ApiProblem, path_of, query_of
 from contracts.web.pages import Page, Shown, View, Visit
 from ledger_service.domain.buckets import add_months
+from ledger_service.pages.accounts_found import find_accounts
 from ledger_service.pages.groups import READERS, SPEND
 from ledger_service.pages.problems import fields_of
 
@@ -39,7 +40,7 @@ async def _show(visit: Visit) -> Shown:
         "statement": None,
     }
     if account_id is None:
-        return View("statements.html", told)
+        return View("statements.html", {**told, **await find_accounts(visit)})
     try:
         path = path_of("/v1/accounts/{account_id}/statements/{period}", account_id=account_id, period=period)
         statement = (await visit.api.get(path, {"cursor": visit.asked("cursor")})).json

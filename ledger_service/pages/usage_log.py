@@ -8,6 +8,7 @@ from contracts.operations import OPERATION_TYPES
 from contracts.problem_advice import ADVICE
 from contracts.web.own_api import ApiProblem, path_of, query_of
 from contracts.web.pages import Page, Shown, View, Visit
+from ledger_service.pages.accounts_found import find_accounts
 from ledger_service.pages.groups import READERS, SPEND
 from ledger_service.pages.problems import fields_of
 
@@ -42,6 +43,7 @@ async def _show(visit: Visit) -> Shown:
         "operations": OPERATION_TYPES,
         "is_special": any(asked.get(name) for name in _SPECIAL),
         "files": [(label, f"/v1/exports/{name}?format={form}&{files}".rstrip("&")) for label, name, form in _FILES],
+        "others": query_of(asked),
         "first": f"/usage-log?{files}" if visit.asked("cursor") else None,
         "rows": [],
         "more": None,
@@ -49,7 +51,7 @@ async def _show(visit: Visit) -> Shown:
         "invalid": frozenset[str](),
     }
     if account_id is None:
-        return View("usage_log.html", told)
+        return View("usage_log.html", {**told, **await find_accounts(visit)})
     paging = {"cursor": visit.asked("cursor"), "limit": visit.asked("limit") or _ROWS}
     try:
         path = path_of("/v1/accounts/{account_id}/usage-log", account_id=account_id)

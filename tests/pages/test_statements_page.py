@@ -19,8 +19,8 @@ async def test_a_statement_says_whether_it_is_closed_and_what_came_late(browser:
     async with visiting(browser, ledger.url) as person:
         await person.sign_in()
         await person.open("/statements")
-        assert "name one above" in await person.main()
-        await person.page.get_by_label("Account").fill(ACCOUNT)
+        assert await person.page.get_by_role("link", name=ACCOUNT, exact=True).count() == 1
+        await person.page.get_by_label("Account", exact=True).fill(ACCOUNT)
         await person.page.get_by_label("Month (UTC)").fill("2026-07")
         await person.page.get_by_role("button", name="Show").click()
         await person.page.get_by_role("heading", name=f"Statement of {ACCOUNT} for 2026-07").wait_for()
