@@ -3,6 +3,7 @@
 from decimal import Decimal
 from pathlib import Path
 
+import asyncpg
 import httpx
 from playwright.async_api import Browser
 
@@ -177,3 +178,33 @@ async def test_an_entry_is_read_as_it_was(ledger: Ledger) -> None:
     assert (then["comes_to"]["cost"], then["corrections"]) == ("0.400000000", [])
     assert [one["counted"] for one in then["limits"]] == ["0.400000000"]
     assert len(then["events"]) == 2
+    # A failure that nobody billed counts in no limit, though some cover it.
+    [failure] = [row for row in (await ledger.usage_log())["items"] if row["outcome"] == "failed"]
+    found = await ledger.http.get(f"/v1/usage-log/{failure['operation_id']}", params={"account_id": ACCOUNT})
+    assert (found.json()["comes_to"]["failures"], found.json()["limits"]) == (1, [])
+
+
+async def test_without_the_database_each_page_of_spend_says_so(ledger: Ledger, database_url: str) -> None:
+    done = await corrected(ledger)
+    own = f"account_id={ACCOUNT}"
+    paths = ("/", "/usage", f"/usage-log?{own}", f"/statements?{own}", f"/operations/{done['data']['operation_id']}")
+    connection = await asyncpg.connect(database_url)
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}, timeout=20) as client:
+        assert [(await client.get(path)).status_code for path in paths] == [200] * len(paths)
+        try:
+            name = await connection.fetchval("select current_database()")
+            await connection.execute(f'alter database "{name}" connection limit 0')
+            await connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> "
+                "pg_backend_pid()"
+            )
+            for path in paths:
+                shown = await client.get(path)
+                assert (shown.status_code, "store_unavailable" in shown.text, "<h1>" in shown.text) == (
+                    503,
+                    True,
+                    True,
+                ), path
+        finally:
+            await connection.execute(f'alter database "{name}" connection limit -1')
+            await connection.close()
