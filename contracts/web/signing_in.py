@@ -66,6 +66,8 @@ def sign_in_form(visit: Visit, wrong: str, status: int = 200, next_: str = "") -
     url = visit.request.url
     told = {
         "wrong": wrong,
+        # Not where it ended, nor where the issuer let nobody in.
+        "is_token_wrong": status == 401,
         "next": inner_path(next_ or visit.given("next") or visit.asked("next") or "/"),
         "issuer": access.login.name if access.login else None,
         # A browser drops the cookie then, and the form would come back without a word.
