@@ -15,6 +15,8 @@ from contracts.problems import LEDGER_UNAVAILABLE, ProblemError, invalid
 from image_service.calls import Caller
 from image_service.operations import OPERATIONS
 
+_LOOKER: Final = "anybody"
+
 #: An operation checks limits and spends; with act-as, on somebody else's account.
 _OPERATE: Final = needs(About.TOKEN, Scope.LIMITS_CHECK, Scope.ACT_AS)
 
@@ -23,7 +25,9 @@ _OVERSEE: Final = needs(About.EVERYBODY, Scope.ADMIN, Scope.USAGE_READ_ALL)
 
 RULES: Final[Rules] = {
     **{("POST", operation.path): _OPERATE for operation in OPERATIONS.values()},
+    ("GET", "/v1/images"): _OPERATE,
     ("GET", "/v1/in-doubt"): _OVERSEE,
+    ("GET", "/v1/operations"): _OPERATE,
     ("GET", "/v1/operations/{operation_id}"): _OPERATE,
     ("GET", "/v1/operations/{operation_id}/events"): _OPERATE,
     ("GET", "/v1/results/{operation_id}/{number}"): _OPERATE,
@@ -59,6 +63,20 @@ def caller_of(principal: Principal, headers: Mapping[str, str]) -> Caller:
     except ValidationError:
         # The value is the issuer's, not the caller's: it cannot be put right in a request.
         raise Forbidden("the token does not say in usable names who calls: see the claims of the settings") from None
+
+
+def account_of(principal: Principal, headers: Mapping[str, str], named: str | None) -> str:
+    """The account whose operations are looked at: ``named`` in the address, or as `caller_of` has it.
+
+    Raises Forbidden and ProblemError as that does.
+    """
+    if named is None:
+        return caller_of(principal, headers).account_id
+    # Who of the account looks is nothing to a look.
+    looking = {_ACCOUNT: named}
+    if Scope.ACT_AS in principal.scopes:
+        looking[_USER] = principal.user_id or _LOOKER
+    return caller_of(principal, looking).account_id
 
 
 def _of_token(principal: Principal) -> dict[str, str]:

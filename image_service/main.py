@@ -25,10 +25,12 @@ from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
 from contracts.http_tracing import TracedRequests
 from contracts.spans import export_spans
+from contracts.web.pages import page_routes
 from image_service.access import RULES, ImageRoute, ask_ledger
 from image_service.admission import Admission
 from image_service.api import ImageApi, add_operation_routes
 from image_service.attempts import Attempts, Times
+from image_service.catalogue import add_catalogue_route
 from image_service.config import Settings
 from image_service.health import add_health_routes
 from image_service.images import Bounds
@@ -39,6 +41,7 @@ from image_service.metrics import Metrics, add_metrics_route
 from image_service.operation_log import OperationLog
 from image_service.operations import OPERATIONS
 from image_service.outcomes import OutcomeStore
+from image_service.pages import PAGES, SITE
 from image_service.pricing import Pricing
 from image_service.providers.registry import Providers, build
 from image_service.recoveries import Recoveries
@@ -91,10 +94,12 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
     install_problems(app, {})
     app.add_middleware(TracedRequests)
     add_operation_routes(app, _make_api(parts), OPERATIONS)
+    add_catalogue_route(app, parts.providers)
     add_in_doubt_route(app, parts.journal, parts.ledger)
     add_result_routes(app, ResultsApi(parts.watches, parts.outcomes, parts.journal, settings.outcome_retention_seconds))
     add_health_routes(app, parts.journal, parts.ledger)
     add_metrics_route(app, parts.metrics)
+    app.router.routes.extend(page_routes(PAGES, SITE))
     require_rules(app)
     document_problems(app, ACCESS_PROBLEMS)
     document_access(app, RULES)

@@ -53,6 +53,7 @@ class Metering:
         completed: Completed | None = None
         try:
             async with self._context(call) as operation:
+                watch.decision = operation.decision
                 watch.begun.set()
                 watch.progress(None, "running")
                 delivery = await self._attempts.run(call, operation, watch)

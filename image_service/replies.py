@@ -12,6 +12,7 @@ from fastapi import Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
+from contracts.limits import Decision
 from contracts.money import format_nanos
 from contracts.problems import Problem
 from image_service.artifacts import Artifact
@@ -65,6 +66,21 @@ class StatusReply(BaseModel):
     result: Annotated[OperationReply | None, Field(description="Of a completed one; results behind URLs.")] = None
     problem: Annotated[Problem | None, Field(description="Of a failed one.")] = None
     events: Annotated[str | None, Field(description="Where its progress can be followed.")] = None
+    steps: Annotated[list[ProgressReply] | None, Field(description="How it went, of one of the last.")] = None
+    decision: Annotated[Decision | None, Field(description="What admitted it, as long as it is remembered.")] = None
+
+
+class LatestReply(BaseModel):
+    """One of the account's last operations."""
+
+    operation_id: str
+    operation: str
+    began_at: datetime
+    running: bool
+
+
+class LatestReplies(BaseModel):
+    operations: Annotated[list[LatestReply], Field(description="Newest first.")]
 
 
 def wants_bytes(accept: str | None) -> bool:

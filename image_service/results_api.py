@@ -8,16 +8,16 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import orjson
-from fastapi import FastAPI, Header, Path, Request, Response
+from fastapi import FastAPI, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from contracts.access.guard import principal_of_request
 from contracts.client import JournalUnavailableError
 from contracts.client.journal import Journal
 from contracts.problems import NOT_FOUND, RECORDING_UNAVAILABLE, Problem, ProblemError
-from image_service.access import caller_of
+from image_service.access import account_of
 from image_service.outcomes import Completed, Outcome, OutcomeStore
-from image_service.replies import StatusReply, alone, described, progress_of
+from image_service.replies import LatestReplies, LatestReply, StatusReply, alone, described, progress_of
 from image_service.watching import State, Watch, Watches
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -29,6 +29,18 @@ RETRY_MS: Final = 2000
 _OperationId = Annotated[UUID, Path(description="As the operation's answer has it.")]
 _NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {  # Any: as FastAPI takes it
     404: {"model": Problem, "description": "No such operation of the account, or no longer kept"}
+}
+#: For links: a browser sends no header with them.
+_OF_ACCOUNT: Final[dict[str, Any]] = {  # Any: an OpenAPI fragment, as FastAPI takes it
+    "parameters": [
+        {
+            "name": "account_id",
+            "in": "query",
+            "required": False,
+            "description": "Whose: as the header X-Account-Id, for links.",
+            "schema": {"type": "string"},
+        }
+    ]
 }
 
 
@@ -46,6 +58,10 @@ class ResultsApi:
         account_id = _account(request)
         watch = self._watch(account_id, operation_id)
         body = await self._status(account_id, operation_id, watch)
+        recalled = self.watches.recall(operation_id)
+        if recalled is not None and recalled.account_id == account_id:
+            body["steps"] = [progress_of(state) for state in recalled.states]
+            body["decision"] = None if recalled.decision is None else recalled.decision.model_dump(mode="json")
         headers = {"Retry-After": "1"} if body["status"] == "running" else {}
         return Response(orjson.dumps(body), media_type="application/json", headers=headers)
 
@@ -65,6 +81,20 @@ class ResultsApi:
             raise ProblemError(NOT_FOUND, f"there is no result {number} of operation {operation_id}")
         headers = {"Cache-Control": "private, immutable", "X-Content-Type-Options": "nosniff"}
         return alone(outcome, number, headers)
+
+    def latest(self, request: Request, most: int) -> LatestReplies:
+        """What this process did last for an account."""
+        return LatestReplies(
+            operations=[
+                LatestReply(
+                    operation_id=str(one.operation_id),
+                    operation=one.operation,
+                    began_at=one.began_at,
+                    running=not one.over,
+                )
+                for one in self.watches.latest(_account(request), most)
+            ]
+        )
 
     def _watch(self, account_id: str, operation_id: UUID) -> Watch | None:
         watch = self.watches.find(operation_id)
@@ -149,7 +179,7 @@ def accepted(watch: Watch, preference_applied: str) -> Response:
 
 
 def _account(request: Request) -> str:
-    return caller_of(principal_of_request(request), request.headers).account_id
+    return account_of(principal_of_request(request), request.headers, request.query_params.get("account_id"))
 
 
 def _event(name: str, number: int, data: dict[str, object]) -> bytes:
@@ -158,8 +188,15 @@ def _event(name: str, number: int, data: dict[str, object]) -> bytes:
 
 
 def add_result_routes(app: FastAPI, api: ResultsApi) -> None:
+    @app.get("/v1/operations", tags=["results"], summary="The latest operations", openapi_extra=_OF_ACCOUNT)
+    async def latest(request: Request, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> LatestReplies:
+        """The account's operations that this process runs, or that are among the last that it ran. For all that it ever
+        had there is the ledger's usage log."""
+        return api.latest(request, limit)
+
     @app.get(
         "/v1/operations/{operation_id}",
+        openapi_extra=_OF_ACCOUNT,
         tags=["results"],
         summary="How an operation stands",
         responses={200: {"model": StatusReply}, **_NOT_THERE},
@@ -170,6 +207,7 @@ def add_result_routes(app: FastAPI, api: ResultsApi) -> None:
 
     @app.get(
         "/v1/operations/{operation_id}/events",
+        openapi_extra=_OF_ACCOUNT,
         tags=["results"],
         summary="Follow an operation",
         description="Server-sent events: `progress`, and at last `completed` or `failed` with the operation's status.",
@@ -185,6 +223,7 @@ def add_result_routes(app: FastAPI, api: ResultsApi) -> None:
 
     @app.get(
         "/v1/results/{operation_id}/{number}",
+        openapi_extra=_OF_ACCOUNT,
         tags=["results"],
         summary="A result",
         description="Its bytes, with its media type; ranges are answered as such.",

@@ -2,17 +2,22 @@
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
+from contracts.limits import Decision
+
 #: What somebody who comes back may still have missed; older states say nothing that newer ones do not.
 STATES_KEPT_MAX: Final = 100
 #: Smaller steps of a fraction, faster than this, are not worth an event.
 _STEP_MIN: Final = 0.01
 _STEP_SECONDS_MIN: Final = 0.2
+#: Operations that are over, which are remembered for people who look how it went.
+REMEMBERED_MAX: Final = 200
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class Watch:
     states: list[State] = field(default_factory=list)
     #: Its hold is placed and its intent recorded: it may be spoken of.
     begun: asyncio.Event = field(default_factory=asyncio.Event)
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    #: What admitted it, and what is held for it.
+    decision: Decision | None = None
     #: Somebody was told where its outcome will be.
     wanted: bool = False
     over: bool = False
@@ -87,6 +95,7 @@ class Watches:
 
     def __init__(self) -> None:
         self._running: dict[UUID, Watch] = {}
+        self._over: OrderedDict[UUID, Watch] = OrderedDict()
 
     def open(self, operation_id: UUID, account_id: str, operation: str) -> Watch:
         watch = self._running.get(operation_id)
@@ -105,5 +114,20 @@ class Watches:
         return watch
 
     def close(self, watch: Watch) -> None:
+        was_admitted = watch.begun.is_set()
         watch.end()
         self._running.pop(watch.operation_id, None)
+        if was_admitted:
+            self._over[watch.operation_id] = watch
+            if len(self._over) > REMEMBERED_MAX:
+                self._over.popitem(last=False)
+
+    def recall(self, operation_id: UUID) -> Watch | None:
+        """One that runs, or one of the last that did."""
+        return self._running.get(operation_id) or self._over.get(operation_id)
+
+    def latest(self, account_id: str, most: int) -> list[Watch]:
+        """An account's operations that run here, or were among the last that did; newest first."""
+        known = [*self._over.values(), *(one for one in self._running.values() if one.begun.is_set())]
+        own = [one for one in known if one.account_id == account_id]
+        return sorted(own, key=lambda one: one.began_at, reverse=True)[:most]

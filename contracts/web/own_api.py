@@ -5,6 +5,7 @@ API meets, so a page cannot show what its visitor may not see, nor another numbe
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
@@ -18,7 +19,7 @@ from contracts.problems import CONTENT_TYPE, INTERNAL, Problem, problem
 Parameters = Mapping[str, str | int | float | bool | Sequence[str] | None]
 #: A part of the API's JSON. Its shapes are in the API's reference; templates take them as they are.
 Document: TypeAlias = Any  # checked by the API's own tests
-_JSON: Final = b"application/json"
+JSON: Final = "application/json"
 
 
 class ApiProblem(Exception):  # noqa: N818  what it carries
@@ -55,13 +56,23 @@ class OwnApi:
         return await self.call(method, path, parameters, b"" if body is None else orjson.dumps(body))
 
     async def call(
-        self, method: str, path: str, parameters: Parameters | None = None, body: bytes = b"", *, accept: str = ""
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters | None = None,
+        body: bytes = b"",
+        *,
+        accept: str = "",
+        content_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        headers = [(b"content-type", _JSON), (b"content-length", str(len(body)).encode())] if body else []
-        if accept:
-            headers.append((b"accept", accept.encode("latin-1")))
+        """Any call, with what headers it needs beside the visitor's token. Raises ApiProblem."""
+        given = {**(headers or {}), **({"accept": accept} if accept else {})}
+        if body:
+            given |= {"content-type": content_type, "content-length": str(len(body))}
+        sent = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in given.items()]
         if self._token is not None:
-            headers.append((b"authorization", b"Bearer " + self._token))
+            sent.append((b"authorization", b"Bearer " + self._token))
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -72,15 +83,31 @@ class OwnApi:
             "raw_path": quote(path).encode(),
             "query_string": query_of(parameters or {}).encode(),
             "root_path": "",
-            "headers": headers,
+            "headers": sent,
             "client": self._client,
             "server": None,
             "state": {},
         }
-        status, given, content = await _exchange(self._app, scope, body)
+        status, answered, content = await _exchange(self._app, scope, body)
         if 200 <= status < 300:
-            return Answer(status, given, content)
-        raise ApiProblem(_problem_in(given.get("content-type", ""), content))
+            return Answer(status, answered, content)
+        raise ApiProblem(_problem_in(answered.get("content-type", ""), content))
+
+
+def multipart(fields: Mapping[str, str], files: Sequence[tuple[str, str, str, bytes]]) -> tuple[str, bytes]:
+    """The content type and body of a form (RFC 7578). ``files``: name of the field, of the file, media type, bytes."""
+    boundary = secrets.token_hex(16)
+    parts: list[bytes] = []
+    for name, value in fields.items():
+        parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{quote(name)}"\r\n\r\n'.encode())
+        parts.append(value.encode() + b"\r\n")
+    for name, file_name, media_type, content in files:
+        said = f'form-data; name="{quote(name)}"; filename="{quote(file_name)}"'
+        kind = quote(media_type, safe="/+.-")
+        parts.append(f"--{boundary}\r\nContent-Disposition: {said}\r\nContent-Type: {kind}\r\n\r\n".encode())
+        parts.append(content + b"\r\n")
+    parts.append(f"--{boundary}--\r\n".encode())
+    return f"multipart/form-data; boundary={boundary}", b"".join(parts)
 
 
 def query_of(parameters: Parameters) -> str:

@@ -6,20 +6,23 @@ service's list of pages. `Visit` is what it is given; what it returns is shown.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Message
 
 from contracts.access.bearer import session_token
 from contracts.access.errors import Unauthenticated
 from contracts.access.guard import Access
 from contracts.access.principal import ANYBODY, Principal, Scope
 from contracts.problem_advice import ADVICE
-from contracts.problems import FORBIDDEN, TOO_LARGE, Problem, ProblemError
+from contracts.problems import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, Problem, ProblemError
 from contracts.web.own_api import ApiProblem, OwnApi
 from contracts.web.rendering import Site
 from contracts.web.sessions import came_from_us
@@ -49,13 +52,31 @@ class Redirect:
 Shown: TypeAlias = View | Redirect | Response
 
 
+@dataclass(frozen=True)
+class SentFile:
+    """A file of a form; name and media type are what the browser says of it."""
+
+    name: str
+    media_type: str
+    content: bytes
+
+
 class Visit:
     """One request of a person: who it is, what was asked for, and the API to ask in turn."""
 
-    def __init__(self, request: Request, principal: Principal, api: OwnApi, form: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        principal: Principal,
+        api: OwnApi,
+        form: Mapping[str, Sequence[str]],
+        files: Mapping[str, Sequence[SentFile]] = MappingProxyType({}),
+    ) -> None:
         self.request, self.principal, self.api = request, principal, api
         #: A form's fields; empty for a page that is only looked at.
         self.form = form
+        #: Files of a form that takes some, without those that were left empty.
+        self.files = files
 
     @property
     def query(self) -> QueryParams:
@@ -104,6 +125,10 @@ class Action(Page):
     """A form that was sent: ``show`` does it, and returns where to go, or the page again with what was wrong."""
 
     method: ClassVar[str] = "POST"
+    #: Of the whole form. One with files (multipart/form-data) says how much it takes.
+    bytes_max: int = FORM_BYTES_MAX
+    #: 0: a form without files.
+    files_max: int = 0
 
 
 class PageRoute(Route):
@@ -128,9 +153,9 @@ def _endpoint(page: Page, site: Site) -> Callable[[Request], Awaitable[Response]
             principal, token = await _who(page, request)
             if principal is not None and not page.opens_to(principal):
                 raise ProblemError(FORBIDDEN, _why_closed(page))
-            form = await _form(request) if page.method == "POST" else {}
+            form, files = await _form(request, page) if isinstance(page, Action) else ({}, {})
             api = OwnApi(request.app, token, request.scope["client"])
-            shown = await page.show(Visit(request, principal or _NOBODY, api, form))
+            shown = await page.show(Visit(request, principal or _NOBODY, api, form, files))
         except Unauthenticated:
             return _to_sign_in(request)
         except ApiProblem as error:
@@ -159,21 +184,61 @@ async def _who(page: Page, request: Request) -> tuple[Principal | None, bytes | 
     return await access.authenticate(token, client[0] if client else ""), token
 
 
-async def _form(request: Request) -> dict[str, list[str]]:
+_Sent: TypeAlias = tuple[dict[str, list[str]], dict[str, list[SentFile]]]
+
+
+async def _form(request: Request, page: Action) -> _Sent:
     if not came_from_us(request.headers):
         raise ProblemError(FORBIDDEN, "the form was not sent by a page of this service")
+    if page.files_max and request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await _form_with_files(request, page)
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > FORM_BYTES_MAX:
-            raise ProblemError(TOO_LARGE, f"a form has at most {FORM_BYTES_MAX} bytes")
+        if len(body) > page.bytes_max:
+            raise _too_large(page)
     fields: dict[str, list[str]] = {}
     text = body.decode("utf-8", "replace")
     if text.count("&") >= FORM_FIELDS_MAX:
         raise ProblemError(TOO_LARGE, f"a form has at most {FORM_FIELDS_MAX} fields")
     for name, value in parse_qsl(text, keep_blank_values=True):
         fields.setdefault(name, []).append(value)
-    return fields
+    return fields, {}
+
+
+async def _form_with_files(request: Request, page: Action) -> _Sent:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > page.bytes_max:
+        raise _too_large(page)
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > page.bytes_max:  # what a client says of its size proves nothing
+            raise _too_large(page)
+        return message
+
+    fields: dict[str, list[str]] = {}
+    files: dict[str, list[SentFile]] = {}
+    try:
+        async with Request(request.scope, receive).form(
+            max_files=page.files_max, max_fields=FORM_FIELDS_MAX, max_part_size=FORM_BYTES_MAX
+        ) as form:
+            for name, value in form.multi_items():
+                if isinstance(value, str):
+                    fields.setdefault(name, []).append(value)
+                elif value.filename or value.size:  # else a field for a file in which there is none
+                    sent = SentFile(value.filename or "", value.content_type or "", await value.read())
+                    files.setdefault(name, []).append(sent)
+    except HTTPException as error:
+        raise ProblemError(INVALID_REQUEST, f"the form cannot be read: {error.detail}") from error
+    return fields, files
+
+
+def _too_large(page: Action) -> ProblemError:
+    return ProblemError(TOO_LARGE, f"this form has at most {page.bytes_max:,} bytes, its files included")
 
 
 def _answer(shown: Shown, site: Site, page: Page, request: Request, principal: Principal | None) -> Response:
