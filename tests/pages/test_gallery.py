@@ -160,12 +160,15 @@ async def test_forms_are_bounded_and_of_this_site(gallery: httpx.AsyncClient) ->
 
 
 async def test_a_token_of_one_account_works_on_that_one(ledger: Ledger, tmp_path: Path) -> None:
+    await ledger.set_up(limit())
+    await ledger.put_account("globex")
     token = await made(ledger, scopes=["limits:check", "act-as"], account_id="globex")
     other = await made(ledger, name="other", scopes=["usage:read"], account_id="globex")
     async with image_service(make_settings(tmp_path, ledger.url)) as api:
         async with signed_in(api, token) as person:
             assert 'for="account_id"' not in (await person.get("/")).text
             sent = await person.post("/", data={**GENERATE, "account_id": ""})
+            assert sent.status_code == 303, sent.text
             assert sent.headers["location"].endswith("?account_id=globex&user_id=ann")
             assert "completed" in await over(person, sent.headers["location"])
             assert (await person.post("/", data=GENERATE)).status_code == 403
