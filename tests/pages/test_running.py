@@ -9,11 +9,13 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
 from ledger_service.pages.sources import judged
 from ledger_service.pages.status import BOUNDS, figures_of, overall
 from ledger_service.store.in_doubt import SQL
+from tests.browser import NARROW, visiting
 from tests.builders import ACCOUNT, Body, adjustment, at, check, completed, failed, limit
 from tests.conftest import StartLedger
 from tests.pages.test_pages import SAME_SITE, made
@@ -282,3 +284,56 @@ async def test_what_is_about_all_accounts_opens_to_no_bound_token(ledger: Ledger
     async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: token}) as client:
         refused = await client.get(path)
     assert (refused.status_code, "bound to none" in refused.text) == (403, True)
+
+
+# --- all of them ---
+
+PATHS = ("/live", "/status", "/in-doubt", "/dead-letters", "/dead-letters/selected", "/sources", "/seals")
+
+
+async def fill(ledger: Ledger) -> int:
+    """Something of each kind; the number of a dead letter."""
+    why = {"code": "outcome_unknown", "message": "the process ended"}
+    await ledger.set_up(limit())
+    await ledger.check(check(estimated_cost="0.04"))
+    events = (completed(source="journal-1", sourcesequence=number) for number in (1, 3))
+    await ledger.send(failed(cost="0.25", error=why), *events)
+    return (await conflicting(ledger))[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"color_scheme": "dark", "viewport": NARROW}], ids=["wide", "dark-narrow"])
+async def test_axe_finds_nothing_and_nothing_is_cut_off(
+    browser: Browser, ledger: Ledger, options: dict[str, Any]
+) -> None:
+    number = await fill(ledger)
+    async with visiting(browser, ledger.url, **options) as person:
+        await person.sign_in()
+        for path in (*PATHS, f"/dead-letters/{number}"):
+            assert await person.open(path) == 200
+            assert await person.axe() == [], path
+            assert await person.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert (person.errors, person.elsewhere) == ([], [])
+
+
+async def test_without_the_database_each_page_says_so(
+    ledger: Ledger, person: httpx.AsyncClient, database_url: str
+) -> None:
+    assert (await person.get("/live")).status_code == 200
+    connection = await asyncpg.connect(database_url)
+    name = await connection.fetchval("select current_database()")
+    try:
+        await connection.execute(f'alter database "{name}" connection limit 0')
+        await connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> "
+            "pg_backend_pid()"
+        )
+        for path in ("/live", "/in-doubt", "/dead-letters", "/sources"):
+            shown = await person.get(path)
+            assert (shown.status_code, "store_unavailable" in shown.text) == (503, True), path
+        assert (await ledger.http.get("/v1/operations:stream")).status_code == 503
+        # Somebody on call looks there first: it says what it knows.
+        state = await person.get("/status")
+        assert (state.status_code, "is the database up?" in state.text) == (200, True)
+    finally:
+        await connection.execute(f'alter database "{name}" connection limit -1')
+        await connection.close()
