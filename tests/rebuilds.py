@@ -101,6 +101,11 @@ async def _administration(ledger: Client) -> None:
         for unit_price in ("0.1", "0.080000001"):
             sold = {"valid_from": "2026-01-01T00:00:00Z", "unit_price": unit_price, "reason": 'list "2026"'}
             await _put(ledger, f"{path}/resale-prices/generate/a/b", sold)
+        for url in ("https://hooks.example.com/a", "https://hooks.example.com/b"):
+            for name in ("kept", "gone"):
+                await _put(ledger, f"{path}/webhooks/{name}", {"url": url, "types": ["period.closed"]})
+        removed = await ledger.http.delete(f"{path}/webhooks/gone")
+        assert removed.is_success, removed.text
 
 
 async def _operations(ledger: Client, account_id: str) -> None:
