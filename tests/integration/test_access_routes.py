@@ -22,6 +22,7 @@ from ledger_service.api.access import RULES
 from ledger_service.config import Settings
 from ledger_service.main import create_app
 from tests.builders import check, completed, lease, lease_plan, limit, new_id, plan
+from tests.conftest import StartLedger
 from tests.integration.image_harness import make_settings
 from tests.servers import Ledger
 from tests.tokens import AUTHORIZED
@@ -345,12 +346,14 @@ NO_TOKENS: tuple[dict[str, str], ...] = (
 )
 
 
-async def test_without_a_valid_token_no_route_answers(bare: httpx.AsyncClient, mine: Account) -> None:
-    for route, headers in itertools.product(LEDGER, NO_TOKENS):
-        answer = await send(bare, route, mine, headers)
-        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), (route, headers)
-        assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="usage-ledger"')
-        assert answer.headers["content-type"] == "application/problem+json"
+async def test_without_a_valid_token_no_route_answers(start_ledger: StartLedger, mine: Account) -> None:
+    patient = await start_ledger(rate_failures_per_second=0)  # these are more guesses than an address has
+    async with httpx.AsyncClient(base_url=patient.url, timeout=20) as bare:
+        for route, headers in itertools.product(LEDGER, NO_TOKENS):
+            answer = await send(bare, route, mine, headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), (route, headers)
+            assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="usage-ledger"')
+            assert answer.headers["content-type"] == "application/problem+json"
 
 
 async def test_two_authorization_headers_are_refused(bare: httpx.AsyncClient, mine: Account) -> None:
