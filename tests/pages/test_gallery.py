@@ -147,10 +147,19 @@ async def test_what_is_wrong_stands_at_its_field_and_nothing_is_started(gallery:
         assert "Latest operations" not in sent.text
 
 
+async def _portions(body: bytes) -> AsyncIterator[bytes]:
+    """Sent without saying how much it is."""
+    for start in range(0, len(body), 1_000_000):
+        yield body[start : start + 1_000_000]
+
+
 async def test_forms_are_bounded_and_of_this_site(gallery: httpx.AsyncClient) -> None:
     [form] = [page for page in PAGES if isinstance(page, Action) and page.path == "/"]
     large = {"image": ("a.png", b"x" * (form.bytes_max + 1), "image/png")}
-    assert (await gallery.post("/", data={**WHO, "operation": "upscale"}, files=large)).status_code == 413
+    sent = gallery.build_request("POST", "/", data={**WHO, "operation": "upscale"}, files=large)
+    said = {"Content-Type": sent.headers["Content-Type"]}
+    for refused in (await gallery.send(sent), await gallery.post("/", content=_portions(sent.read()), headers=said)):
+        assert (refused.status_code, "this form has at most" in refused.text) == (413, True)
     many = [("image", PNG)] * (form.files_max + 1)
     assert (await gallery.post("/", data={**WHO, "operation": "upscale"}, files=many)).status_code == 422
     other = {"Sec-Fetch-Site": "cross-site"}
