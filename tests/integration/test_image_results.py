@@ -137,7 +137,11 @@ class TestLater:
             assert whole.headers["Content-Type"] == "image/png"
             assert len(whole.content) == images[1]["size_bytes"]
         async with image_service(settings) as client:  # restarted
-            assert (await client.get(place)).json() == status
+            # How it went, and what admitted it, only the process knew that ran it.
+            remembered = {"steps", "decision"}
+            assert status.keys() >= remembered
+            kept = {name: value for name, value in status.items() if name not in remembered}
+            assert (await client.get(place)).json() == kept
             assert (await client.get(images[1]["url"])).content == whole.content
 
     async def test_nobody_else_sees_it(self, settings) -> None:
