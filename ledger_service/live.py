@@ -7,9 +7,9 @@ on. Nobody can make it wait, or make it remember more than a bounded number of p
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import orjson
@@ -61,13 +61,21 @@ class Watched:
     providers: frozenset[str] = frozenset()
     what: frozenset[str] = frozenset()
 
-    def takes(self, one: LiveOperation) -> bool:
+    @property
+    def narrows(self) -> bool:
+        """Whether it leaves out anything of what an account does."""
+        return bool(self.operations or self.providers or self.what)
+
+    def takes(self, account_id: str, operation: str, provider: str, what: str) -> bool:
         return (
-            self.account_id in (None, one.account_id)
-            and (not self.operations or one.operation in self.operations)
-            and (not self.providers or one.provider in self.providers)
-            and (not self.what or one.what in self.what)
+            self.account_id in (None, account_id)
+            and (not self.operations or operation in self.operations)
+            and (not self.providers or provider in self.providers)
+            and (not self.what or what in self.what)
         )
+
+
+EVERYTHING: Final = Watched()
 
 
 @dataclass(eq=False)
@@ -185,7 +193,7 @@ class Live:
             if place is not self._place or not rows:
                 return  # meanwhile all went, and others came
             self._place = place_of(rows[-1])
-            self._tell(live_operations(rows))
+            self._tell([*live_operations(rows)])
             if len(rows) < ROWS_MAX:
                 return
         async with self._reads.acquire() as connection:
@@ -201,7 +209,7 @@ class Live:
         for listener in [*self._listeners]:
             watched = listener.watched
             if watched not in parts:
-                parts[watched] = b"".join(text for one, text in written if watched.takes(one))
+                parts[watched] = b"".join(text for one, text in written if _takes(watched, one))
             if parts[watched] and not listener.take(parts[watched]):
                 self.leave(listener)
 
@@ -215,24 +223,41 @@ class Live:
             rows = await read_after(connection, after, TYPES, MISSED_ROWS_MAX + 1, until)
         if len(rows) > MISSED_ROWS_MAX:
             return _event("skipped", until, b'{"reason":"away too long"}')
-        operations = [one for one in live_operations(rows) if watched.takes(one)]
+        operations = live_operations(rows, watched)
         return b"".join(_event("operation", one.id, one.model_dump_json().encode()) for one in operations)
+
+
+def _takes(watched: Watched, one: LiveOperation) -> bool:
+    return watched.takes(one.account_id, one.operation, one.provider, one.what)
 
 
 def _event(name: str, place: Place | str, data: bytes) -> bytes:
     return f"event: {name}\nid: {place}\ndata: ".encode() + data + b"\n\n"
 
 
-def live_operations(rows: "Iterable[asyncpg.Record]") -> list[LiveOperation]:
-    """What rows of the log say; those of other types are left out."""
-    return [_operation(row, HAPPENINGS[row["type"]]) for row in rows if row["type"] in HAPPENINGS]
+def live_operations(rows: "Iterable[asyncpg.Record]", chosen: Watched = EVERYTHING) -> Iterator[LiveOperation]:
+    """What rows of the log say, one by one, as far as it is chosen; rows of other types are left out."""
+    for row in rows:
+        what = HAPPENINGS.get(row["type"])
+        if what is None:
+            continue
+        data = orjson.loads(row["body"])["data"]
+        asked, why = data, data.get("error")
+        if what == "denied":
+            asked, why = data["check"], data["decision"].get("denial")
+        provider = asked.get("actual_provider") or asked["provider"]
+        # Before anything is made of it: most of what is looked through is not chosen.
+        if chosen.takes(row["account_id"], asked["operation"], provider, what):
+            yield _operation(row, what, asked, why, provider)
 
 
-def _operation(row: "asyncpg.Record", what: Happening) -> LiveOperation:
-    data = orjson.loads(row["body"])["data"]
-    asked, why = data, data.get("error")
-    if what == "denied":
-        asked, why = data["check"], data["decision"].get("denial")
+def _operation(
+    row: "asyncpg.Record",
+    what: Happening,
+    asked: dict[str, Any],  # Any: a JSON object of the log, which was checked when it came
+    why: dict[str, str] | None,
+    provider: str,
+) -> LiveOperation:
     cost = asked.get("cost", asked.get("estimated_cost"))
     return LiveOperation(
         id=str(place_of(row)),
@@ -241,7 +266,7 @@ def _operation(row: "asyncpg.Record", what: Happening) -> LiveOperation:
         operation_id=UUID(bytes=row["operation_id"].bytes),
         user_id=asked["user_id"],
         operation=asked["operation"],
-        provider=asked.get("actual_provider") or asked["provider"],
+        provider=provider,
         model=asked["model"],
         quantity=asked.get("quantity", 1),
         cost=None if cost is None else format_nanos(parse_nanos(cost)),

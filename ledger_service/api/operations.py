@@ -1,5 +1,6 @@
 """Operations as they happen: the latest, and a stream of what comes."""
 
+from itertools import islice
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -26,6 +27,8 @@ router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["operations"])
 EVENT_STREAM: Final = "text/event-stream"
 #: So many rows of the log are looked at: what is older stands in the usage log.
 LOOKED_AT_MAX: Final = 1_000
+#: Without a filter fewer: between two rows about operations there are hardly more others.
+ROWS_AN_OPERATION: Final = 4
 #: Most operations take seconds; what is open after that is worth a look.
 DOUBT_SECONDS: Final = 900.0
 _AS_STORED: Final = ("account_id", "user_id", "operation", "provider", "model", "began_at", "ended_at", "message")
@@ -59,10 +62,11 @@ async def read_recent_operations(
     ``last_id`` as its ``after``.
     """
     async with wired.reads.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        rows = await read_recent(connection, TYPES, LOOKED_AT_MAX, chosen.account_id)
+        rows_max = LOOKED_AT_MAX if chosen.narrows else min(LOOKED_AT_MAX, limit * ROWS_AN_OPERATION)
+        rows = await read_recent(connection, TYPES, rows_max, chosen.account_id)
         newest = await newest_place(connection)
-    items = [one for one in live_operations(rows) if chosen.takes(one)]
-    return RecentOperations(items=items[:limit], last_id=None if newest == BEGINNING else str(newest))
+    items = [*islice(live_operations(rows, chosen), limit)]
+    return RecentOperations(items=items, last_id=None if newest == BEGINNING else str(newest))
 
 
 @router.get("/operations:stream", response_model=None, responses={200: {"content": {EVENT_STREAM: {}}}})
