@@ -84,7 +84,8 @@ class Visitor:
     async def sign_in(self, token: str = TOKEN) -> None:
         await self.open("/sign-in")
         await self.page.get_by_label("Token").fill(token)
-        await self.page.get_by_role("button", name="Sign in").click()
+        async with self.page.expect_navigation():
+            await self.page.get_by_role("button", name="Sign in").click()
 
     async def main(self) -> str:
         """What the page says, without its menu."""

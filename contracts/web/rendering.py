@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import orjson
 from starlette.requests import Request
@@ -71,7 +71,7 @@ class Site:
             "here": path,
             "principal": principal,
             "menu": self._menu(principal),
-            "said": request.query_params.get("said", "")[:500],
+            "said": _said(request),
             "query": request.query_params,
             "now": datetime.now(UTC),
         }
@@ -127,6 +127,12 @@ class Site:
         if "gzip" in request.headers.get("accept-encoding", ""):
             return Response(file.zipped, 200, {**headers, "Content-Encoding": "gzip"}, file.media_type)
         return Response(file.content, 200, headers, file.media_type)
+
+
+def _said(request: Request) -> str:
+    """What the page before has done, as its redirect says; nothing where another site's link would have us say it."""
+    before = urlsplit(request.headers.get("referer", "")).netloc
+    return request.query_params.get("said", "")[:500] if before == request.headers.get("host") else ""
 
 
 class _File:

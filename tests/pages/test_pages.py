@@ -118,6 +118,13 @@ async def test_another_sites_form_changes_nothing(ledger: Ledger) -> None:
         assert (await client.put("/v1/plans/p", json={"name": "p", "limits": []}, headers=SAME_SITE)).status_code == 401
 
 
+async def test_no_other_site_makes_a_page_say_something(ledger: Ledger) -> None:
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
+        for before, is_said in (("", False), ("https://evil.example/", False), (f"{ledger.url}/plans", True)):
+            page = await client.get("/?said=Send+your+token+to+me", headers={"Referer": before})
+            assert ("Send your token to me" in page.text) == is_said, before
+
+
 async def test_a_token_of_one_account_sees_that_one(browser: Browser, ledger: Ledger) -> None:
     await spend(ledger)
     token = await made(ledger, scopes=["usage:read"], account_id="another")

@@ -22,7 +22,8 @@ Form = dict[str, str]
 @pytest.fixture
 async def pages(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
     """Pages without a browser, of an administrator."""
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}, headers=SAME_SITE) as client:
+    sent = {**SAME_SITE, "Referer": f"{ledger.url}/"}
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}, headers=sent) as client:
         yield client
 
 
