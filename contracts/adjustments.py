@@ -7,8 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
-from contracts.events import Moment
 from contracts.identifiers import Id, ModelName, Name, OperationType
+from contracts.moments import Moment
 from contracts.money import COST_NANOS_MAX, MONEY_SCHEMA, TotalNanos, format_nanos, parse_nanos
 
 #: Of calls, units and failures, either way.

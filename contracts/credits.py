@@ -16,9 +16,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from contracts.events import Moment
 from contracts.identifiers import Name
 from contracts.limits import COUNT_MAX, Meter
+from contracts.moments import Moment
 from contracts.money import MAXIMUM_NANOS_MAX, format_nanos, parse_nanos
 from contracts.validity import after_valid_from
 

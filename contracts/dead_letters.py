@@ -7,8 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-from contracts.events import Moment
 from contracts.identifiers import Name
+from contracts.moments import Moment
 from contracts.problems import FieldError, Problem
 
 #: Of one request for many letters; ``next_cursor`` goes on with the rest.

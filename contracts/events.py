@@ -3,16 +3,12 @@
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
 
-import re
-from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Final, Literal
 
 import orjson
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -25,6 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from contracts.identifiers import Id, ModelName, Name, OperationType
+from contracts.moments import Moment
 from contracts.money import CostNanos
 
 #: Of one event, whatever its extensions: an order of magnitude above what the largest that is made here takes.
@@ -44,10 +41,6 @@ OUTCOME_UNKNOWN: Final = "outcome_unknown"
 CONTENT_TYPE: Final = "application/cloudevents+json"
 BATCH_CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 
-_RFC3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
-
 
 def _within_metadata_size(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
@@ -64,28 +57,6 @@ def _within_metadata_size(metadata: dict[str, JsonValue]) -> dict[str, JsonValue
 #: PostgreSQL's text holds no NUL; free text is bounded so that an event stays small.
 FreeText = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_within_metadata_size)]
-
-
-def _from_rfc3339(value: object) -> object:
-    # pydantic also takes Unix seconds in a string, a space for the T, and offsets without a colon.
-    if isinstance(value, datetime):
-        return value
-    try:
-        if isinstance(value, str) and _RFC3339.fullmatch(value):
-            return datetime.fromisoformat(value.upper())
-    except ValueError:
-        pass  # the thirtieth of February
-    raise PydanticCustomError("time_rfc3339", "not an RFC 3339 time with an offset")
-
-
-#: RFC 3339 with an offset. The bounds keep every period computable.
-Moment = Annotated[
-    AwareDatetime,
-    Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
-    BeforeValidator(_from_rfc3339),
-]
-#: The same, turned to UTC: equal moments are written alike.
-UtcMoment = Annotated[Moment, AfterValidator(lambda moment: moment.astimezone(UTC))]
 Quantity = Annotated[int, Field(ge=1, le=QUANTITY_MAX)]
 ByteCount = Annotated[int, Field(ge=0, le=INT8_MAX)]
 

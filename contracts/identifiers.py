@@ -12,6 +12,8 @@ from pydantic import UUID7, StringConstraints
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$"
 MODEL_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,127}$"
 TYPE_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
+#: Names a sealed log and its keys; C2SP wants neither spaces nor plus signs in it.
+ORIGIN_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}$"
 
 #: account_id, user_id, project_id, api_key_id, plan_id, limit_id, provider.
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]

@@ -23,15 +23,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from contracts.events import QUANTITY_MAX, Moment
+from contracts.events import QUANTITY_MAX
 from contracts.identifiers import Id, ModelName, Name, OperationType
+from contracts.moments import Moment
 from contracts.money import MAXIMUM_NANOS_MAX, CostNanos, TotalNanos, format_nanos, parse_nanos
 from contracts.operations import OPERATION_TYPES
 from contracts.prices import Attributes
 from contracts.problems import Problem
 from contracts.validity import after_valid_from
 
-TTL_SECONDS_DEFAULT: Final = 300
 TTL_SECONDS_MAX: Final = 86_400
 LIMITS_PER_PLAN_MAX: Final = 100
 THRESHOLDS_MAX: Final = 10

@@ -20,8 +20,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from contracts.events import QUANTITY_MAX, UtcMoment
+from contracts.events import QUANTITY_MAX
 from contracts.identifiers import TYPE_PATTERN, ModelName, Name, OperationType
+from contracts.moments import UtcMoment
 from contracts.money import CostNanos, TotalNanos
 from contracts.problems import field_path
 from contracts.validity import after_valid_from

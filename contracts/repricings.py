@@ -7,8 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contracts.adjustments import Reason
-from contracts.events import Moment
 from contracts.identifiers import Id, ModelName, Name, OperationType
+from contracts.moments import Moment
 from contracts.money import TotalNanos
 from contracts.problems import Problem
 from contracts.windows import after_start

@@ -4,8 +4,8 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from contracts.events import UtcMoment
 from contracts.identifiers import ModelName, OperationType
+from contracts.moments import UtcMoment
 from contracts.money import CostNanos
 
 #: Of one account, or of those for all.

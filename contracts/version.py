@@ -1,7 +1,6 @@
 """Which version this is. It stands in pyproject.toml alone; deploy/guides/upgrades.md says what its numbers promise."""
 
 import tomllib
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,8 @@ def _read() -> str:
         project = tomllib.loads(beside.read_text(encoding="utf-8")).get("project", {})
         if project.get("name") == _DISTRIBUTION:
             return str(project["version"])
+    from importlib import metadata  # takes longer to load than all of this to run
+
     return metadata.version(_DISTRIBUTION)
 
 

@@ -11,8 +11,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from contracts.events import Moment
 from contracts.identifiers import Name
+from contracts.moments import Moment
 from contracts.notifications import BY_NAME, KINDS
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105  what secrets begin with

@@ -12,14 +12,13 @@ from contracts.access.nats_access import NatsAccess
 from contracts.access.service_tokens import BootstrapToken
 from contracts.access.settings import AccessSettings, secrets_folder
 from contracts.focus import BILLING_ACCOUNT_ID
-from contracts.identifiers import NAME_PATTERN
-from contracts.limits import TTL_SECONDS_DEFAULT
+from contracts.identifiers import NAME_PATTERN, ORIGIN_PATTERN
 from contracts.subjects import LEDGER_INBOX
 from contracts.tracing_settings import TracingSettings
 from ledger_service.database_url import verified
-from ledger_service.domain.checkpoints import ORIGIN_PATTERN
-from ledger_service.domain.webhooks import RETRY_SECONDS
+from ledger_service.domain.webhook_schedule import RETRY_SECONDS
 
+TTL_SECONDS_DEFAULT: Final = 300
 LEASE_GRACE_SECONDS_DEFAULT: Final = 86_400
 DIMENSION_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 

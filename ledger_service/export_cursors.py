@@ -10,8 +10,8 @@ from uuid import UUID
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from contracts.events import Moment
 from contracts.identifiers import Name
+from contracts.moments import Moment
 from contracts.problems import broken_rule
 from ledger_service.store.exports import Key, Selection
 from ledger_service.store.usage import UsageLogFilter

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter, ValidationError
 
-from contracts.events import Moment
 from contracts.identifiers import ModelName, Name, OperationType
 from contracts.limits import is_time_zone
+from contracts.moments import Moment
 from contracts.problems import ERRORS_MAX, INVALID_REQUEST, FieldError, ProblemError, describe
 from ledger_service.domain.buckets import Interval, following, midnight
 from ledger_service.domain.usage_queries import (

@@ -4,11 +4,10 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import nats.errors
-import structlog
-from nats.aio.client import Client
+if TYPE_CHECKING:
+    from nats.aio.client import Client
 
 #: nats-py's defaults give up after 60 reconnects, and notice a half-open connection after six minutes.
 PING_INTERVAL_SECONDS: Final = 5
@@ -17,8 +16,6 @@ RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 2
 CLOSE_SECONDS_MAX: Final = 2.0
 INBOX_PREFIX: Final = "_INBOX"
-
-_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,15 @@ class NatsAccess:
         return options
 
 
-async def close_client(client: Client) -> None:
+async def close_client(client: "Client") -> None:
     """Closes it within two seconds, whatever state it is in."""
+    # Not above: settings name this module, and most commands that read them have nothing to do with NATS.
+    import nats.errors
+    import structlog
+
     # A black-holed socket, or a TLS handshake that failed half-way, lets close() wait for ever (nats.py #671).
     try:
         async with asyncio.timeout(CLOSE_SECONDS_MAX):
             await client.close()
     except (OSError, TimeoutError, nats.errors.Error) as error:
-        _log.warning("nats_close_failed", reason=str(error) or type(error).__name__)
+        structlog.stdlib.get_logger(__name__).warning("nats_close_failed", reason=str(error) or type(error).__name__)

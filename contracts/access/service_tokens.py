@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_core import PydanticCustomError
 
 from contracts.access.principal import Principal, Scope
-from contracts.events import Moment
 from contracts.identifiers import Name
+from contracts.moments import Moment
 
 #: So that people, and scanners for leaked secrets, know one when they see it.
 PREFIX: Final = "ult_"

@@ -19,8 +19,9 @@ from contracts.dead_letters import (
     Redrive,
     Redriven,
 )
-from contracts.events import EVENT_BYTES_MAX, Moment
+from contracts.events import EVENT_BYTES_MAX
 from contracts.identifiers import Name
+from contracts.moments import Moment
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, read_model
 from ledger_service.calls import CHECK_BYTES_MAX

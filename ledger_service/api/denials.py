@@ -9,8 +9,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Response
 
 from contracts.denials import DenialCount, DenialCounts, DeniedAccount, DeniedCheck, DeniedChecks
-from contracts.events import Moment
 from contracts.identifiers import Name, OperationType
+from contracts.moments import Moment
 from contracts.problems import broken_rule
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, reading

@@ -6,9 +6,9 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from contracts.events import Moment
 from contracts.identifiers import Name
 from contracts.limits import LimitOverride, LimitOverrideStored
+from contracts.moments import Moment
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import refuse_ambiguous
 from ledger_service.api.moments import Demanded, reading, writing

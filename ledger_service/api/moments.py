@@ -21,7 +21,7 @@ from typing import Annotated, Final, TypeVar
 
 from fastapi import Depends, Query, Response
 
-from contracts.events import Moment
+from contracts.moments import Moment
 from contracts.problems import broken_rule
 from contracts.subjects import POSITION_HEADER
 from ledger_service.past import connection_at

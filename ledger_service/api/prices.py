@@ -7,8 +7,8 @@ from typing import Annotated, Final
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from contracts.events import UtcMoment
 from contracts.identifiers import ModelName, Name, OperationType
+from contracts.moments import UtcMoment
 from contracts.prices import (
     Price,
     PriceHistory,

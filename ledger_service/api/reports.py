@@ -5,8 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from contracts.events import UtcMoment
 from contracts.identifiers import Name
+from contracts.moments import UtcMoment
 from contracts.problems import INVALID_REQUEST, FieldError, ProblemError
 from contracts.reports import EstimateReport
 from ledger_service.api.access import LedgerRoute

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from contracts.events import Moment
 from contracts.identifiers import Name
+from contracts.moments import Moment
 from contracts.periods import first_day
 from contracts.problems import NOT_FOUND, ProblemError
 from ledger_service.api.access import LedgerRoute

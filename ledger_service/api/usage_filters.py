@@ -4,8 +4,9 @@ from typing import Annotated, Final, Literal
 
 from fastapi import Depends, Query
 
-from contracts.events import FreeText, UtcMoment
+from contracts.events import FreeText
 from contracts.identifiers import ModelName, Name, OperationType
+from contracts.moments import UtcMoment
 from contracts.problems import broken_rule
 from ledger_service.store.usage import UsageLogFilter
 

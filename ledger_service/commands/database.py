@@ -11,8 +11,8 @@ import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
 
-from contracts.events import UtcMoment
 from contracts.exit_codes import ExitCode
+from contracts.moments import UtcMoment
 from contracts.problems import FieldError, ProblemError, field_errors
 from contracts.version import VERSION
 from ledger_service.config import Settings

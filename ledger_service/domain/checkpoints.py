@@ -26,11 +26,10 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from contracts.identifiers import ORIGIN_PATTERN
 from ledger_service.domain.leaves import Key
 from ledger_service.domain.merkle import HASH_BYTES
 
-#: Names a log and its keys; C2SP wants neither spaces nor plus signs in it.
-ORIGIN_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}$"
 #: Of a note: ours have 500. What is longer is none.
 NOTE_BYTES_MAX: Final = 16_384
 SIGNATURE_BYTES: Final = 64

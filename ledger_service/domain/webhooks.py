@@ -1,4 +1,4 @@
-"""Deliveries to webhooks: what is signed, what an answer means, when it is tried again, and when that ends.
+"""Deliveries to webhooks: what is signed, what an answer means, and when an endpoint is given up.
 
 Signatures, headers and the schedule of retries: https://github.com/standard-webhooks/standard-webhooks
 """
@@ -13,16 +13,12 @@ from typing import Final
 from uuid import UUID
 
 from contracts.webhooks import DeliveryState, DisabledReason
+from ledger_service.domain.webhook_schedule import RETRY_SECONDS, wait_seconds
 
 ID_HEADER: Final = "webhook-id"
 TIMESTAMP_HEADER: Final = "webhook-timestamp"
 SIGNATURE_HEADER: Final = "webhook-signature"
 
-#: Before the second, third … try, in seconds; after the last there is none. Three days in all.
-RETRY_SECONDS: Final = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
-#: By how much a wait grows at most, by chance, so that what failed together does not come together again.
-JITTER: Final = 0.2
-RETRY_AFTER_SECONDS_MAX: Final = 86_400.0
 _GONE: Final = 410
 
 
@@ -77,16 +73,6 @@ def judge(
         return Verdict(DeliveryState.PENDING, None, disable)
     wait = wait_seconds(tries, answer.retry_after_seconds, chance, policy.retry_seconds)
     return Verdict(DeliveryState.FAILED if wait is None else DeliveryState.PENDING, wait)
-
-
-def wait_seconds(
-    tries: int, retry_after_seconds: float | None, chance: float, retry_seconds: Sequence[float] = RETRY_SECONDS
-) -> float | None:
-    """Until the next try after so many; None: there is none. Who asks for more time gets it, up to a day."""
-    if tries > len(retry_seconds):
-        return None
-    planned = retry_seconds[tries - 1] * (1 + JITTER * chance)
-    return max(planned, min(retry_after_seconds or 0.0, RETRY_AFTER_SECONDS_MAX))
 
 
 def signature(secrets: Sequence[bytes], message_id: str, timestamp: int, body: bytes) -> str:

@@ -25,18 +25,8 @@ from ledger_service.domain.notifications import (
     wanted,
     wants,
 )
-from ledger_service.domain.webhooks import (
-    JITTER,
-    RETRY_AFTER_SECONDS_MAX,
-    RETRY_SECONDS,
-    Answer,
-    Policy,
-    choose,
-    headers,
-    judge,
-    signature,
-    wait_seconds,
-)
+from ledger_service.domain.webhook_schedule import JITTER, RETRY_AFTER_SECONDS_MAX, RETRY_SECONDS, wait_seconds
+from ledger_service.domain.webhooks import Answer, Policy, choose, headers, judge, signature
 from ledger_service.webhook_targets import retry_after_seconds
 from tests.builders import at
 
