@@ -10,12 +10,14 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from contracts.access.bearer import SESSION_COOKIE
 from tests.tokens import TOKEN
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -53,6 +55,13 @@ def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
     raise RuntimeError(f"Chromium did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
+@cache
+def _axe() -> str:
+    if not AXE.exists():
+        pytest.skip("no axe-core here: sh deploy/web/vendor.sh --only-install")
+    return AXE.read_text()
+
+
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[Browser]:
     """Playwright, at a Chromium that runs already."""
@@ -82,6 +91,12 @@ class Visitor:
         return response.status
 
     async def sign_in(self, token: str = TOKEN) -> None:
+        """As `sign_in_at_the_form` leaves them, without a page."""
+        await self.context.add_cookies(
+            [{"name": SESSION_COOKIE, "value": token, "url": self.url, "httpOnly": True, "sameSite": "Lax"}]
+        )
+
+    async def sign_in_at_the_form(self, token: str = TOKEN) -> None:
         await self.open("/sign-in")
         await self.page.get_by_label("Token").fill(token)
         async with self.page.expect_navigation():
@@ -93,11 +108,11 @@ class Visitor:
 
     async def axe(self) -> list[str]:
         """What axe-core finds against WCAG 2.2 A and AA, and its best practices: ``rule: where``."""
-        if not AXE.exists():
-            pytest.skip("no axe-core here: sh deploy/web/vendor.sh --only-install")
-        await self.page.evaluate(AXE.read_text())  # through the debugger: the page's policy allows no foreign script
+        if not await self.page.evaluate("'axe' in window"):
+            await self.page.evaluate(_axe())  # through the debugger: the page's policy allows no foreign script
+        # All rules are run; of those that hold, no list of where they do is made.
         found: list[dict[str, Any]] = await self.page.evaluate(
-            "async () => (await axe.run(document)).violations"
+            "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
             ".map(v => ({id: v.id, nodes: v.nodes.map(n => n.target.join(' '))}))"
         )
         return [f"{violation['id']}: {', '.join(violation['nodes'][:5])}" for violation in found]
@@ -116,5 +131,7 @@ async def visiting(browser: Browser, url: str, **options: Any) -> AsyncIterator[
     """Somebody new at the service with this address. Options as `Browser.new_context` has them: ``viewport=NARROW``,
     ``color_scheme="dark"``, ``java_script_enabled=False``."""
     context = await browser.new_context(**{"viewport": WIDE, **options})
-    yield Visitor(context, await context.new_page(), url)
-    await context.close()
+    try:
+        yield Visitor(context, await context.new_page(), url)
+    finally:
+        await context.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
@@ -28,11 +29,11 @@ GENERATE = {**WHO, "operation": "generate", "prompt": "a lighthouse", "width": "
 PNG = ("picture.png", picture(), "image/png")
 
 
-@pytest.fixture
-async def gallery(ledger: Ledger, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Somebody signed in at an image service that asks a real ledger."""
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def gallery(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    """Somebody signed in at an image service that asks a real ledger, one for all tests of this file."""
     await ledger.set_up(limit("upscales", maximum=1, selector={"operation": ["upscale"]}))
-    settings = make_settings(tmp_path, ledger.url, http_delivery_after_seconds=0.2)
+    settings = make_settings(tmp_path_factory.mktemp("images"), ledger.url, http_delivery_after_seconds=0.2)
     async with image_service(settings) as api, signed_in(api) as person:
         yield person
 
@@ -126,16 +127,19 @@ async def test_a_3d_model_is_there_to_be_downloaded(gallery: httpx.AsyncClient) 
 
 
 UPSCALE = {**WHO, "operation": "upscale", "kind": "fast", "factor": "2"}
+#: Of an account that has no operation.
+GENERATE_ELSEWHERE = {**GENERATE, "account_id": "hooli"}
+UPSCALE_ELSEWHERE = {**UPSCALE, "account_id": "hooli"}
 #: What was typed, the files, and the field that is wrong.
 WRONG: tuple[tuple[dict[str, str], dict[str, Any], str], ...] = (
-    ({**GENERATE, "width": "many"}, {}, "width"),
-    ({**GENERATE, "prompt": ""}, {}, "prompt"),
-    ({**GENERATE, "account_id": ""}, {}, "account_id"),
-    ({**GENERATE, "user_id": "a b"}, {}, "user_id"),
-    ({**GENERATE, "by": "nobody/x"}, {}, "by"),
-    (UPSCALE, {}, "image"),
-    (UPSCALE, {"image": ("a.png", b"no picture", "image/png")}, "image"),
-    ({**UPSCALE, "factor": "9"}, {"image": ('"\r\nX: y', picture(), 'text/"x')}, "factor"),
+    ({**GENERATE_ELSEWHERE, "width": "many"}, {}, "width"),
+    ({**GENERATE_ELSEWHERE, "prompt": ""}, {}, "prompt"),
+    ({**GENERATE_ELSEWHERE, "account_id": ""}, {}, "account_id"),
+    ({**GENERATE_ELSEWHERE, "user_id": "a b"}, {}, "user_id"),
+    ({**GENERATE_ELSEWHERE, "by": "nobody/x"}, {}, "by"),
+    (UPSCALE_ELSEWHERE, {}, "image"),
+    (UPSCALE_ELSEWHERE, {"image": ("a.png", b"no picture", "image/png")}, "image"),
+    ({**UPSCALE_ELSEWHERE, "factor": "9"}, {"image": ('"\r\nX: y', picture(), 'text/"x')}, "factor"),
 )
 
 
@@ -168,23 +172,21 @@ async def test_forms_are_bounded_and_of_this_site(gallery: httpx.AsyncClient) ->
     assert (await gallery.post("/", content=b"--y\r\nno", headers=broken)).status_code in (422, 400)
 
 
-async def test_a_token_of_one_account_works_on_that_one(ledger: Ledger, tmp_path: Path) -> None:
-    await ledger.set_up(limit())
+async def test_a_token_of_one_account_works_on_that_one(gallery: httpx.AsyncClient, ledger: Ledger) -> None:
     await ledger.put_account("globex")
     token = await made(ledger, scopes=["limits:check", "act-as"], account_id="globex")
     other = await made(ledger, name="other", scopes=["usage:read"], account_id="globex")
-    async with image_service(make_settings(tmp_path, ledger.url)) as api:
-        async with signed_in(api, token) as person:
-            assert 'for="account_id"' not in (await person.get("/")).text
-            sent = await person.post("/", data={**GENERATE, "account_id": ""})
-            assert sent.status_code == 303, sent.text
-            assert sent.headers["location"].endswith("?account_id=globex&user_id=ann")
-            assert "completed" in await over(person, sent.headers["location"])
-            assert (await person.post("/", data=GENERATE)).status_code == 403
-            assert (await person.get("/v1/operations?account_id=acme")).status_code == 403
-        async with signed_in(api, other) as person:
-            refused = await person.get("/")
-            assert (refused.status_code, "act-as or limits:check" in refused.text) == (403, True)
+    async with signed_in(gallery, token) as person:
+        assert 'for="account_id"' not in (await person.get("/")).text
+        sent = await person.post("/", data={**GENERATE, "account_id": ""})
+        assert sent.status_code == 303, sent.text
+        assert sent.headers["location"].endswith("?account_id=globex&user_id=ann")
+        assert "completed" in await over(person, sent.headers["location"])
+        assert (await person.post("/", data=GENERATE)).status_code == 403
+        assert (await person.get("/v1/operations?account_id=acme")).status_code == 403
+    async with signed_in(gallery, other) as person:
+        refused = await person.get("/")
+        assert (refused.status_code, "act-as or limits:check" in refused.text) == (403, True)
 
 
 async def test_the_ledger_being_away_is_said_as_such(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ async def test_it_is_tried_at_a_browser_and_its_events_appear_by_themselves(
 ) -> None:
     url = str(gallery.base_url)
     async with visiting(browser, url) as person:
-        await person.sign_in()
+        await person.sign_in_at_the_form()
         assert await person.axe() == []
         await person.page.get_by_label("Operation").select_option("image_to_3d")
         await person.page.wait_for_url("**operation=image_to_3d**")
@@ -218,7 +220,7 @@ async def test_it_is_tried_at_a_browser_and_its_events_appear_by_themselves(
         assert await person.axe() == []
         assert (person.errors, person.elsewhere) == ([], [])
     async with visiting(browser, url, java_script_enabled=False, viewport=NARROW, color_scheme="dark") as person:
-        await person.sign_in()
+        await person.sign_in_at_the_form()
         assert await person.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         for label, text in (("Account, who pays", "acme"), ("User, who acts", "ann"), ("Prompt", "a tree")):
             await person.page.get_by_label(label, exact=True).fill(text)

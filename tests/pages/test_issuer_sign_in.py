@@ -1,14 +1,16 @@
 """Signing in at an issuer: the whole way there and back, and what comes back that opens nothing."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from copy import copy
 from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -22,30 +24,49 @@ from contracts.web.sessions import keep_attempt
 from tests.browser import NARROW, visiting
 from tests.conftest import StartLedger
 from tests.integration.issuer import AUDIENCE, Issuer, issuing
-from tests.servers import Ledger
+from tests.servers import Ledger, as_service, serving
 
 ATTEMPT = "usage_ledger_sign_in"
 
 
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def running_issuer() -> AsyncIterator[Issuer]:
     async with issuing() as found:
         yield found
 
 
-async def trusting(start_ledger: StartLedger, issuer: Issuer, **settings: object) -> tuple[Ledger, str]:
-    """A ledger whose people sign in at the issuer, and its address as they have it: of another site than that."""
-    wanted = {"oidc_issuer": issuer.url, "oidc_audiences": [AUDIENCE], "oidc_client_id": issuer.client_id, **settings}
-    ledger = await start_ledger(**wanted)
-    address = ledger.url.replace("127.0.0.1", "localhost")
-    issuer.redirect_uris = [f"{url}{CALLBACK}" for url in (ledger.url, address)]
-    return ledger, address
+@pytest.fixture
+def issuer(running_issuer: Issuer) -> Iterator[Issuer]:
+    """As it was when it started, and asked nothing yet."""
+    before = {name: copy(value) for name, value in vars(running_issuer).items()}
+    yield running_issuer
+    vars(running_issuer).update(before)
 
 
-async def test_somebody_signs_in_at_the_issuer_and_out_again(
-    browser: Browser, start_ledger: StartLedger, issuer: Issuer
-) -> None:
-    _, address = await trusting(start_ledger, issuer, oidc_authorize={"resource": "ledger", "state": "not ours"})
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def ledger(running_issuer: Issuer, database_url: str, nats_url: str) -> AsyncIterator[Ledger]:
+    """One whose people sign in at the issuer."""
+    wanted = {"database_url": as_service(database_url), "nats_url": nats_url, **trust(running_issuer)}
+    async with serving(**wanted, oidc_authorize={"resource": "ledger", "state": "not ours"}) as running:
+        running_issuer.redirect_uris = ways_back(running)
+        yield running
+
+
+def trust(issuer: Issuer) -> dict[str, object]:
+    return {"oidc_issuer": issuer.url, "oidc_audiences": [AUDIENCE], "oidc_client_id": issuer.client_id}
+
+
+def address_of(ledger: Ledger) -> str:
+    """As people have it: of another site than the issuer."""
+    return ledger.url.replace("127.0.0.1", "localhost")
+
+
+def ways_back(ledger: Ledger) -> list[str]:
+    return [f"{url}{CALLBACK}" for url in (ledger.url, address_of(ledger))]
+
+
+async def test_somebody_signs_in_at_the_issuer_and_out_again(browser: Browser, ledger: Ledger, issuer: Issuer) -> None:
+    address = address_of(ledger)
     async with visiting(browser, address, viewport=NARROW, color_scheme="dark") as person:
         await person.open("/usage?group_by=model")
         assert await person.axe() == []
@@ -97,8 +118,7 @@ async def signed_in(ledger: Ledger, issuer: Issuer, **changes: str) -> httpx.Res
         return await client.get(CALLBACK, params=back)
 
 
-async def test_what_is_not_meant_for_this_sign_in_opens_nothing(start_ledger: StartLedger, issuer: Issuer) -> None:
-    ledger, _ = await trusting(start_ledger, issuer)
+async def test_what_is_not_meant_for_this_sign_in_opens_nothing(ledger: Ledger, issuer: Issuer) -> None:
     other = "another"
     cases: list[tuple[str, dict[str, Any], dict[str, str], int, str]] = [
         ("a state of another attempt", {}, {"state": other}, 400, "not to the sign-in that began in this browser"),
@@ -135,8 +155,7 @@ async def coming_back(ledger: Ledger, cookie: str | None, back: dict[str, str]) 
         return await client.get(CALLBACK, params=back)
 
 
-async def test_a_code_is_good_once_and_in_its_browser_alone(start_ledger: StartLedger, issuer: Issuer) -> None:
-    ledger, _ = await trusting(start_ledger, issuer)
+async def test_a_code_is_good_once_and_in_its_browser_alone(ledger: Ledger, issuer: Issuer) -> None:
     async with beginning(ledger, "/usage") as (client, asked):
         cookie = client.cookies[ATTEMPT]
         back = await agreed(issuer, asked)
@@ -151,8 +170,7 @@ async def test_a_code_is_good_once_and_in_its_browser_alone(start_ledger: StartL
         assert (again.status_code, "used before" in again.text) == (400, True)
 
 
-async def test_a_sign_in_ends_in_this_service(start_ledger: StartLedger, issuer: Issuer) -> None:
-    ledger, _ = await trusting(start_ledger, issuer)
+async def test_a_sign_in_ends_in_this_service(ledger: Ledger, issuer: Issuer) -> None:
     for next_ in ("//evil.example", "https://evil.example/", "/\\evil.example", "/\t/evil.example"):
         async with beginning(ledger, next_) as (client, asked):
             ended = await client.get(CALLBACK, params={**await agreed(issuer, asked), "next": next_})
@@ -162,7 +180,9 @@ async def test_a_sign_in_ends_in_this_service(start_ledger: StartLedger, issuer:
 
 
 async def test_while_the_issuer_is_down_people_are_told_so(start_ledger: StartLedger, issuer: Issuer) -> None:
-    ledger, _ = await trusting(start_ledger, issuer)
+    # One that has not asked the issuer yet.
+    ledger = await start_ledger(**trust(issuer))
+    issuer.redirect_uris = ways_back(ledger)
     issuer.down = True
     refused = await ledger.http.get(BEGIN)
     assert (refused.status_code, "cannot be verified at this moment" in refused.text) == (503, True)
@@ -180,9 +200,9 @@ async def test_an_id_token_serves_where_its_client_is_an_audience(start_ledger: 
     """Some issuers have access tokens that nobody but themselves can read."""
     issuer.client_secret, issuer.of_access = "a secret: +&%", "opaque"
     issuer.of_id = {"account_id": "acme", "scope": "usage:read"}
-    ledger, _ = await trusting(
-        start_ledger, issuer, oidc_audiences=[issuer.client_id], oidc_client_secret=issuer.client_secret
-    )
+    wanted = {**trust(issuer), "oidc_audiences": [issuer.client_id], "oidc_client_secret": issuer.client_secret}
+    ledger = await start_ledger(**wanted)
+    issuer.redirect_uris = ways_back(ledger)
     let_in = await signed_in(ledger, issuer)
     assert let_in.status_code == 303, let_in.text
     page = await ledger.http.get("/usage", headers={"Authorization": "", "Cookie": let_in.headers["set-cookie"]})
@@ -192,11 +212,11 @@ async def test_an_id_token_serves_where_its_client_is_an_audience(start_ledger: 
     assert (refused.status_code, "invalid_client" in refused.text) == (400, True)
 
 
-async def test_without_an_issuer_there_is_a_token_alone(ledger: Ledger) -> None:
-    assert "Sign in with" not in (await ledger.http.get("/sign-in")).text
+async def test_without_an_issuer_there_is_a_token_alone(fresh: Ledger) -> None:
+    assert "Sign in with" not in (await fresh.http.get("/sign-in")).text
     for path in (BEGIN, CALLBACK):
-        assert (await ledger.http.get(path)).status_code == 404
-    assert (await ledger.http.get("/sign-in/leaving")).headers["location"] == "/sign-in"
+        assert (await fresh.http.get(path)).status_code == 404
+    assert (await fresh.http.get("/sign-in/leaving")).headers["location"] == "/sign-in"
 
 
 def test_an_attempt_is_what_its_cookie_says_and_lasts_ten_minutes() -> None:

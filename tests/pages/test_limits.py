@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import httpx
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
@@ -46,28 +47,40 @@ async def put(ledger: Ledger, path: str, body: object) -> None:
     assert response.is_success, response.text
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def filled(ledger: Ledger) -> tuple[str, str]:
+    """What `fill` put into the ledger of this file, in which nothing else happens."""
+    return await fill(ledger)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def pages(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
     """Pages without a browser, of somebody who is signed in."""
     async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
         yield client
 
 
-async def test_an_empty_ledger_says_what_to_expect(pages: httpx.AsyncClient) -> None:
+@pytest_asyncio.fixture(loop_scope="session")
+async def fresh_pages(fresh: Ledger) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=fresh.url, cookies={SESSION_COOKIE: TOKEN}) as client:
+        yield client
+
+
+async def test_an_empty_ledger_says_what_to_expect(fresh_pages: httpx.AsyncClient) -> None:
     for path, said in (
         ("/limits", "There is no account yet"),
         ("/limits?prefix=nope", "No account begins with"),
         ("/near-limits", "No limit of any account was used"),
         ("/denials", "Nothing was denied in the last 24 hours"),
     ):
-        shown = await pages.get(path)
+        shown = await fresh_pages.get(path)
         assert (shown.status_code, said in shown.text) == (200, True), path
 
 
 async def test_a_browser_sees_limits_and_goes_from_a_denial_to_what_used_it_up(
-    browser: Browser, ledger: Ledger
+    browser: Browser, ledger: Ledger, filled: tuple[str, str]
 ) -> None:
-    denied, held = await fill(ledger)
+    denied, held = filled
     async with visiting(browser, ledger.url) as person:
         await person.sign_in()
         await person.open("/limits")
@@ -103,8 +116,10 @@ async def test_a_browser_sees_limits_and_goes_from_a_denial_to_what_used_it_up(
         assert (person.errors, person.elsewhere) == ([], [])
 
 
-async def test_narrow_dark_and_without_javascript_all_is_there(browser: Browser, ledger: Ledger) -> None:
-    denied, held = await fill(ledger)
+async def test_narrow_dark_and_without_javascript_all_is_there(
+    browser: Browser, ledger: Ledger, filled: tuple[str, str]
+) -> None:
+    denied, held = filled
     async with visiting(browser, ledger.url, viewport=NARROW, color_scheme="dark") as person:
         await person.sign_in()
         for path in (f"/limits?account_id={ACCOUNT}", "/near-limits", "/denials", f"/decisions/{denied}"):
@@ -121,8 +136,8 @@ async def test_narrow_dark_and_without_javascript_all_is_there(browser: Browser,
         assert not await person.page.locator("canvas").is_visible()
 
 
-async def test_a_token_of_an_account_sees_its_own_alone(ledger: Ledger) -> None:
-    denied, _ = await fill(ledger)
+async def test_a_token_of_an_account_sees_its_own_alone(ledger: Ledger, filled: tuple[str, str]) -> None:
+    denied, _ = filled
     other = await made(ledger, name="other", scopes=["usage:read"], account_id="another")
     own = await made(ledger, name="own", scopes=["usage:read"], account_id=ACCOUNT)
     nothing = await made(ledger, scopes=["limits:check"], account_id=ACCOUNT)
@@ -163,11 +178,11 @@ async def test_what_is_asked_for_wrongly_is_named(ledger: Ledger, pages: httpx.A
 
 
 async def test_without_the_database_each_page_says_so(
-    ledger: Ledger, pages: httpx.AsyncClient, database_url: str
+    fresh: Ledger, fresh_pages: httpx.AsyncClient, fresh_database_url: str
 ) -> None:
-    denied, _ = await fill(ledger)
-    assert (await pages.get("/denials")).status_code == 200
-    connection = await asyncpg.connect(database_url)
+    denied, _ = await fill(fresh)
+    assert (await fresh_pages.get("/denials")).status_code == 200
+    connection = await asyncpg.connect(fresh_database_url)
     try:
         name = await connection.fetchval("select current_database()")
         await connection.execute(f'alter database "{name}" connection limit 0')
@@ -176,7 +191,7 @@ async def test_without_the_database_each_page_says_so(
             "pg_backend_pid()"
         )
         for path in (f"/limits?account_id={ACCOUNT}", "/denials", f"/decisions/{denied}", "/plans", "/accounts"):
-            shown = await pages.get(path)
+            shown = await fresh_pages.get(path)
             assert (shown.status_code, "store_unavailable" in shown.text, "<h1>" in shown.text) == (503, True, True), (
                 path
             )

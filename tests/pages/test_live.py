@@ -130,21 +130,21 @@ async def test_while_nothing_happens_comments_are_sent_and_the_stream_ends_in_ti
 
 
 async def test_a_browser_that_goes_away_leaves_its_place_to_the_next(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    fresh: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_module, "LISTENERS_MAX", 1)
-    async with streaming(ledger.http) as stream:
-        await ledger.send(completed())
+    async with streaming(fresh.http) as stream:
+        await fresh.send(completed())
         await take(stream, 1)
-        full = await ledger.http.get(STREAM)
+        full = await fresh.http.get(STREAM)
         assert (full.status_code, full.json()["code"]) == (503, "overloaded")
     # It went in the middle of the stream.
 
     async def there_is_room() -> bool:
-        return (await ledger.http.get(STREAM, params={"seconds": 0.01})).status_code == 200
+        return (await fresh.http.get(STREAM, params={"seconds": 0.01})).status_code == 200
 
     await eventually(there_is_room, "the place is free", 5)
-    assert (await ledger.http.get("/readyz")).status_code == 200
+    assert (await fresh.http.get("/readyz")).status_code == 200
 
 
 async def test_two_hundred_listeners_cost_one_read_and_who_is_slow_is_let_go(
@@ -245,22 +245,22 @@ async def _all(stream: AsyncIterator[tuple[str, str, Body]]) -> list[tuple[str, 
 # --- the page ---
 
 
-async def test_what_happens_appears_on_the_page_by_itself_unless_it_is_paused(browser: Browser, ledger: Ledger) -> None:
-    await ledger.send(completed(user_id="earlier", cost="1234.5"))
-    async with visiting(browser, ledger.url) as person:
+async def test_what_happens_appears_on_the_page_by_itself_unless_it_is_paused(browser: Browser, fresh: Ledger) -> None:
+    await fresh.send(completed(user_id="earlier", cost="1234.5"))
+    async with visiting(browser, fresh.url) as person:
         await person.sign_in()
         await person.open("/live")
         rows = person.page.locator("#live-rows tr")
         assert "$1,234.50" in await rows.first.inner_text()
         await person.page.locator("#live-state", has_text="live").wait_for()
-        await ledger.send(failed(cost="0.5", error={"code": "bad", "message": "<b>"}))
+        await fresh.send(failed(cost="0.5", error={"code": "bad", "message": "<b>"}))
         await rows.nth(1).wait_for()
         said = await rows.first.inner_text()
         assert "failed" in said
         assert "$0.50" in said
         assert "bad <b>" in said
         await person.page.get_by_role("button", name="Pause").click()
-        await ledger.send(completed(user_id="meanwhile"))
+        await fresh.send(completed(user_id="meanwhile"))
         await person.page.get_by_role("button", name="Go on (1 wait)").click()
         await person.page.get_by_text("meanwhile").wait_for()
         assert await person.axe() == []
@@ -268,30 +268,28 @@ async def test_what_happens_appears_on_the_page_by_itself_unless_it_is_paused(br
         await person.page.get_by_label("What").select_option("failed")
         await person.page.wait_for_url("**/live?*what=failed*")
         await person.page.locator("#live-state", has_text="live").wait_for()
-        await ledger.send(completed(user_id="not-this"), failed(user_id="but-this"))
+        await fresh.send(completed(user_id="not-this"), failed(user_id="but-this"))
         await person.page.get_by_text("but-this").wait_for()
         assert "not-this" not in await person.main()
         assert person.errors == []
         assert person.elsewhere == []
-    async with visiting(
-        browser, ledger.url, java_script_enabled=False, viewport=NARROW, color_scheme="dark"
-    ) as without:
+    async with visiting(browser, fresh.url, java_script_enabled=False, viewport=NARROW, color_scheme="dark") as without:
         await without.sign_in()
         await without.open("/live")
         assert "meanwhile" in await without.main()
         assert not await without.page.get_by_role("button", name="Pause").is_visible()
 
 
-async def test_an_empty_ledger_a_bound_token_and_a_broken_filter(ledger: Ledger) -> None:
-    token = await made(ledger, scopes=["usage:read"], account_id="globex")
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: token}) as client:
+async def test_an_empty_ledger_a_bound_token_and_a_broken_filter(fresh: Ledger) -> None:
+    token = await made(fresh, scopes=["usage:read"], account_id="globex")
+    async with httpx.AsyncClient(base_url=fresh.url, cookies={SESSION_COOKIE: token}) as client:
         assert "Nothing yet" in (await client.get("/live")).text
-        await ledger.send(completed(user_id="theirs"), completed(account_id="globex", user_id="ours"))
+        await fresh.send(completed(user_id="theirs"), completed(account_id="globex", user_id="ours"))
         page = (await client.get("/live")).text
         assert ("ours" in page, "theirs" in page) == (True, False)
         assert "account_id=globex" in page
         assert 'name="account_id"' not in page
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
+    async with httpx.AsyncClient(base_url=fresh.url, cookies={SESSION_COOKIE: TOKEN}) as client:
         broken = await client.get("/live?provider=a%20b")
         assert broken.status_code == 422
         assert re.search(r'id="provider"[^>]*value="a b" aria-invalid="true"', broken.text)

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import httpx
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
@@ -12,7 +13,7 @@ from contracts.web.rendering import CONTENT_SECURITY_POLICY, count, duration, mo
 from contracts.web.sessions import inner_path
 from ledger_service.pages import PAGES
 from tests.browser import NARROW, Visitor, visiting
-from tests.builders import ACCOUNT, completed
+from tests.builders import ACCOUNT, completed, new_id
 from tests.servers import Ledger
 from tests.tokens import TOKEN
 
@@ -21,7 +22,7 @@ SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 
 async def made(ledger: Ledger, **fields: object) -> str:
     """A token of the ledger's, as its API makes them."""
-    response = await ledger.http.post("/v1/tokens", json={"name": "somebody", **fields})
+    response = await ledger.http.post("/v1/tokens", json={"name": f"somebody-{new_id()}", **fields})
     assert response.is_success, response.text
     token: str = response.json()["token"]
     return token
@@ -31,6 +32,13 @@ async def spend(ledger: Ledger) -> None:
     now = datetime.now(UTC).isoformat()
     events = [completed(time=now, provider=provider, cost="12.50") for provider in ("stability", "local", "local")]
     assert (await ledger.send(*events))["rejected"] == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def spent(ledger: Ledger) -> Ledger:
+    """The ledger of this file, with all that its tests let it record."""
+    await spend(ledger)
+    return ledger
 
 
 async def test_whoever_did_not_sign_in_is_asked_to_and_comes_back(browser: Browser, ledger: Ledger) -> None:
@@ -54,9 +62,9 @@ async def test_whoever_did_not_sign_in_is_asked_to_and_comes_back(browser: Brows
 
 async def test_a_token_that_ended_signs_out_and_says_so(browser: Browser, start_ledger) -> None:
     ledger = await start_ledger(token_seconds=0.01)
-    token = await made(ledger, scopes=["usage:read"], account_id=ACCOUNT)
+    token = await made(ledger, name="somebody", scopes=["usage:read"], account_id=ACCOUNT)
     async with visiting(browser, ledger.url) as person:
-        await person.sign_in(token)
+        await person.sign_in_at_the_form(token)
         assert ACCOUNT in await person.page.locator(".who").inner_text()
         [known] = [one for one in (await ledger.http.get("/v1/tokens")).json()["tokens"] if one["name"] == "somebody"]
         assert (await ledger.http.delete(f"/v1/tokens/{known['token_id']}")).is_success
@@ -64,10 +72,10 @@ async def test_a_token_that_ended_signs_out_and_says_so(browser: Browser, start_
         assert "Your sign-in has ended" in await person.main()
 
 
-async def test_the_first_page_shows_what_was_spent_and_draws_it(visitor: Visitor, ledger: Ledger) -> None:
+async def test_the_first_page_shows_what_was_spent_and_draws_it(visitor: Visitor, fresh: Ledger) -> None:
     await visitor.open("/")
     assert "Nothing has been used this month" in await visitor.main()
-    await spend(ledger)
+    await spend(fresh)
     await visitor.open("/")
     said = await visitor.main()
     assert "$37.50" in said
@@ -86,23 +94,22 @@ async def test_the_first_page_shows_what_was_spent_and_draws_it(visitor: Visitor
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["wide", "narrow"])
-async def test_axe_finds_nothing(browser: Browser, ledger: Ledger, scheme: str, size: str) -> None:
-    await spend(ledger)
+async def test_axe_finds_nothing(browser: Browser, spent: Ledger, scheme: str, size: str) -> None:
     options = {"color_scheme": scheme, **({"viewport": NARROW} if size == "narrow" else {})}
-    async with visiting(browser, ledger.url, **options) as person:
+    async with visiting(browser, spent.url, **options) as person:
         await person.open("/sign-in")
         assert await person.axe() == []
         await person.sign_in()
+        await person.open("/")
         assert await person.axe() == []
         # Nothing sticks out: what is wider scrolls within itself.
         assert await person.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert person.errors == []
 
 
-async def test_without_javascript_the_numbers_are_all_there(browser: Browser, ledger: Ledger) -> None:
-    await spend(ledger)
-    async with visiting(browser, ledger.url, java_script_enabled=False) as person:
-        await person.sign_in()
+async def test_without_javascript_the_numbers_are_all_there(browser: Browser, spent: Ledger) -> None:
+    async with visiting(browser, spent.url, java_script_enabled=False) as person:
+        await person.sign_in_at_the_form()
         assert "$37.50" in await person.main()
         assert not await person.page.locator("canvas").is_visible()
 
@@ -118,18 +125,18 @@ async def test_another_sites_form_changes_nothing(ledger: Ledger) -> None:
         assert (await client.put("/v1/plans/p", json={"name": "p", "limits": []}, headers=SAME_SITE)).status_code == 401
 
 
-async def test_no_other_site_makes_a_page_say_something(ledger: Ledger) -> None:
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
-        for before, is_said in (("", False), ("https://evil.example/", False), (f"{ledger.url}/plans", True)):
+async def test_no_other_site_makes_a_page_say_something(spent: Ledger) -> None:
+    async with httpx.AsyncClient(base_url=spent.url, cookies={SESSION_COOKIE: TOKEN}) as client:
+        for before, is_said in (("", False), ("https://evil.example/", False), (f"{spent.url}/plans", True)):
             page = await client.get("/?said=Send+your+token+to+me", headers={"Referer": before})
             assert ("Send your token to me" in page.text) == is_said, before
 
 
-async def test_a_token_of_one_account_sees_that_one(browser: Browser, ledger: Ledger) -> None:
-    await spend(ledger)
-    token = await made(ledger, scopes=["usage:read"], account_id="another")
-    async with visiting(browser, ledger.url) as person:
+async def test_a_token_of_one_account_sees_that_one(browser: Browser, spent: Ledger) -> None:
+    token = await made(spent, scopes=["usage:read"], account_id="another")
+    async with visiting(browser, spent.url) as person:
         await person.sign_in(token)
+        await person.open("/")
         assert "Nothing has been used" in await person.main()
         assert await person.open(f"/?account_id={ACCOUNT}") == 200
         assert "$37.50" not in await person.main()

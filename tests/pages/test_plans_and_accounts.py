@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
-import pytest
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
@@ -19,7 +19,7 @@ SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 Form = dict[str, str]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def pages(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
     """Pages without a browser, of an administrator."""
     sent = {**SAME_SITE, "Referer": f"{ledger.url}/"}
@@ -104,18 +104,18 @@ async def test_limits_are_added_and_removed_without_javascript_and_without_savin
     ledger: Ledger, pages: httpx.AsyncClient
 ) -> None:
     form = {"version": "0", "name": "N", **row(0, limit_id="first"), **row(4, limit_id="second")}
-    more = await pages.post("/plans/p", data={**form, "do": "add"})
+    more = await pages.post("/plans/rows", data={**form, "do": "add"})
     assert (more.status_code, more.text.count("<fieldset")) == (200, 4)  # the plan's own, two, and a new one
-    less = await pages.post("/plans/p", data={**form, "do": "remove-0"})
+    less = await pages.post("/plans/rows", data={**form, "do": "remove-0"})
     assert 'value="second"' in less.text
     assert 'value="first"' not in less.text
-    assert (await ledger.http.get("/v1/plans/p")).status_code == 404
+    assert (await ledger.http.get("/v1/plans/rows")).status_code == 404
 
 
 async def test_each_broken_rule_is_shown_at_its_field(ledger: Ledger, pages: httpx.AsyncClient) -> None:
     wrong = {**row(0, maximum="many"), **row(1, limit_id="b", thresholds="80, 50"), **row(2, limit_id="c d")}
     for do in ("save", "try"):
-        told = await pages.post("/plans/p", data={"do": do, "version": "0", "name": "N", **wrong})
+        told = await pages.post("/plans/broken", data={"do": do, "version": "0", "name": "N", **wrong})
         assert told.status_code == 422
         for field in ("limit-0-maximum", "limit-1-thresholds", "limit-2-limit_id"):
             assert 'aria-invalid="true"' in told.text.split(f'id="{field}"')[1].split(">")[0], (do, field)
@@ -126,12 +126,12 @@ async def test_each_broken_rule_is_shown_at_its_field(ledger: Ledger, pages: htt
         ({"do": "try", "account_id": "a b", "name": "N", **row()}, "account_id"),
         ({"do": "try", **row()}, "name"),
     ):
-        told = await pages.post("/plans/p", data={"version": "0", **form})
+        told = await pages.post("/plans/broken", data={"version": "0", **form})
         assert (told.status_code, f"<code>{said}" in told.text or f".{said}" in told.text) == (422, True), told.text
     assert (await pages.post("/plans", data={"plan_id": ""})).status_code == 422
     too_many = "&".join(f"a{number}=" for number in range(3000))
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
-    assert (await pages.post("/plans/p", content=too_many, headers=kind)).status_code == 413
+    assert (await pages.post("/plans/broken", content=too_many, headers=kind)).status_code == 413
 
 
 async def test_an_account_is_registered_and_its_overrides_and_credit_come_and_go(
@@ -141,8 +141,9 @@ async def test_an_account_is_registered_and_its_overrides_and_credit_come_and_go
         limit(maximum=50),
         limit("spend", meter="cost", maximum="10"),
         limit("prepaid", meter="cost", window="lifetime", maximum="0", credit=True),
+        plan_id="prepaying",
     )
-    path = f"/accounts/{ACCOUNT}"
+    path = "/accounts/registered"
     assert "not registered" in (await pages.get(path)).text
 
     async def do(what: str, **fields: str) -> str:
@@ -150,7 +151,7 @@ async def test_an_account_is_registered_and_its_overrides_and_credit_come_and_go
         assert answer.status_code == 303, answer.text
         return (await pages.get(answer.headers["location"])).text
 
-    assert "Saved" in await do("account", account__plan_id="basic", account__time_zone="Europe/Berlin")
+    assert "Saved" in await do("account", account__plan_id="prepaying", account__time_zone="Europe/Berlin")
     # The plan counts dollars there, so that is what 25 means.
     shown = await do("override", override__limit_id="spend", override__maximum="25", override__reason="asked for")
     assert "$25.00" in shown
@@ -172,7 +173,7 @@ async def test_an_account_is_registered_and_its_overrides_and_credit_come_and_go
     for kind in ("settings", "override taken back", "credit", "month closed"):
         assert f"<td>{kind}</td>" in history, kind
     for fields, field in (
-        ({"do": "account", "account-plan_id": "basic", "account-time_zone": "Mars"}, "account-time_zone"),
+        ({"do": "account", "account-plan_id": "prepaying", "account-time_zone": "Mars"}, "account-time_zone"),
         ({"do": "override", "override-limit_id": "spend", "override-maximum": "x"}, "override-maximum"),
         ({"do": "override"}, "override-limit_id"),
         ({"do": "credit", "credit-grant_id": "g", "credit-limit_id": "none"}, "credit-valid_from"),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
@@ -39,10 +41,24 @@ QUIET: Body = {
 }
 
 
-@pytest.fixture
-async def person(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
+@asynccontextmanager
+async def visited(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
     """Somebody who is signed in with a token for everything, without a browser around them."""
     async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}, headers=SAME_SITE) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def person(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
+    """At the ledger of this file, to whose letters and holds each test adds its own."""
+    async with visited(ledger) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def newcomer(fresh: Ledger) -> AsyncIterator[httpx.AsyncClient]:
+    """At a ledger of the test's own."""
+    async with visited(fresh) as client:
         yield client
 
 
@@ -82,12 +98,12 @@ def test_what_is_wrong_is_seen_and_is_the_state_of_the_whole(change: Body, name:
     assert overall(figures) == tag
 
 
-async def test_the_state_is_that_of_the_metrics(person: httpx.AsyncClient, ledger: Ledger) -> None:
-    await conflicting(ledger)
-    status = (await ledger.http.get("/v1/status")).json()
+async def test_the_state_is_that_of_the_metrics(newcomer: httpx.AsyncClient, fresh: Ledger) -> None:
+    await conflicting(fresh)
+    status = (await fresh.http.get("/v1/status")).json()
     assert (status["dead_letters_open"], status["dead_letters_open_by_code"]) == (1, {"conflict": 1})
-    assert "ledger_dead_letters_open 1.0" in (await ledger.http.get("/metrics")).text
-    page = await person.get("/status")
+    assert "ledger_dead_letters_open 1.0" in (await fresh.http.get("/metrics")).text
+    page = await newcomer.get("/status")
     assert page.status_code == 200
     assert "Something needs somebody" in page.text
     assert "DeadLettersOpen.md" in page.text
@@ -96,18 +112,18 @@ async def test_the_state_is_that_of_the_metrics(person: httpx.AsyncClient, ledge
 # --- dead letters ---
 
 
-async def test_no_letters_and_broken_filters_say_so(person: httpx.AsyncClient) -> None:
-    assert "No event waits for somebody" in (await person.get("/dead-letters")).text
-    wrong = await person.get("/dead-letters", params={"from": "yesterday", "account_id": "acme"})
+async def test_no_letters_and_broken_filters_say_so(newcomer: httpx.AsyncClient) -> None:
+    assert "No event waits for somebody" in (await newcomer.get("/dead-letters")).text
+    wrong = await newcomer.get("/dead-letters", params={"from": "yesterday", "account_id": "acme"})
     assert wrong.status_code == 422
     assert re.search(r'id="from"[^>]*value="yesterday" aria-invalid="true"', wrong.text)
-    assert (await person.get("/dead-letters/no-number")).status_code == 422
-    assert (await person.get("/dead-letters/7")).status_code == 404
+    assert (await newcomer.get("/dead-letters/no-number")).status_code == 422
+    assert (await newcomer.get("/dead-letters/7")).status_code == 404
 
 
 async def test_a_letter_is_looked_at_and_discarded_with_a_reason(person: httpx.AsyncClient, ledger: Ledger) -> None:
-    _, number = await conflicting(ledger, metadata={"note": "<script>alert(1)</script>"})
-    assert f'href="/dead-letters/{number}"' in (await person.get("/dead-letters")).text
+    _, number = await conflicting(ledger, account_id="discarding", metadata={"note": "<script>alert(1)</script>"})
+    assert f'href="/dead-letters/{number}"' in (await person.get("/dead-letters?account_id=discarding")).text
     shown = (await person.get(f"/dead-letters/{number}")).text
     assert "&#34;cost&#34;: &#34;9.99&#34;" in shown
     assert "<script>alert" not in shown
@@ -118,7 +134,7 @@ async def test_a_letter_is_looked_at_and_discarded_with_a_reason(person: httpx.A
     done = await person.post(f"/dead-letters/{number}/discard", data={"author": "grace", "reason": "came twice"})
     assert done.headers["location"].startswith(f"/dead-letters/{number}?said=Discarded")
     assert "came twice" in (await person.get(done.headers["location"])).text
-    assert "No event waits" in (await person.get("/dead-letters")).text
+    assert "No event waits" in (await person.get("/dead-letters?account_id=discarding")).text
 
 
 async def test_a_redrive_that_is_refused_again_leaves_the_letter_and_says_why(
@@ -137,58 +153,58 @@ async def test_a_redrive_that_is_refused_again_leaves_the_letter_and_says_why(
     assert (letter["state"], letter["redrive_count"]) == ("open", 1)
 
 
-async def test_all_that_are_selected_are_dealt_with_and_no_others(person: httpx.AsyncClient, ledger: Ledger) -> None:
+async def test_all_that_are_selected_are_dealt_with_and_no_others(newcomer: httpx.AsyncClient, fresh: Ledger) -> None:
     for account in (ACCOUNT, "globex", "globex"):
-        await conflicting(ledger, account_id=account)
-    asked = await person.get("/dead-letters/selected", params={"account_id": "globex"})
+        await conflicting(fresh, account_id=account)
+    asked = await newcomer.get("/dead-letters/selected", params={"account_id": "globex"})
     assert "<code>globex</code>: 2." in asked.text
     form = {"account_id": "globex", "act": "discard", "author": "grace", "reason": "known"}
-    done = await person.post("/dead-letters/selected", data=form)
+    done = await newcomer.post("/dead-letters/selected", data=form)
     assert "2+discarded" in done.headers["location"]
-    left = (await ledger.http.get("/v1/dead-letters")).json()["items"]
+    left = (await fresh.http.get("/v1/dead-letters")).json()["items"]
     assert [one["account_id"] for one in left] == [ACCOUNT]
-    assert "there is nothing to do" in (await person.get("/dead-letters/selected?account_id=globex")).text
+    assert "there is nothing to do" in (await newcomer.get("/dead-letters/selected?account_id=globex")).text
 
 
 # --- in doubt ---
 
 
 async def test_what_is_in_doubt_is_listed_with_its_job_until_it_is_corrected(
-    person: httpx.AsyncClient, ledger: Ledger
+    newcomer: httpx.AsyncClient, fresh: Ledger
 ) -> None:
-    assert "Every outcome is known" in (await person.get("/in-doubt")).text
+    assert "Every outcome is known" in (await newcomer.get("/in-doubt")).text
     calls = [{"provider": "wavespeed", "model": "m", "job_ids": ["job-7"], "cost": "0.25"}]
     why = {"code": "outcome_unknown", "message": "the process ended"}
     doubtful = failed(cost="0.25", provider="wavespeed", error=why, metadata={"provider_calls": calls})
-    await ledger.send(doubtful, failed(cost="0.04"), failed(account_id="globex", cost="9", error=why))
+    await fresh.send(doubtful, failed(cost="0.04"), failed(account_id="globex", cost="9", error=why))
     asked = {"doubt": "outcome_unknown", "account_id": ACCOUNT}
-    [one] = (await ledger.http.get("/v1/operations:in-doubt", params=asked)).json()["items"]
+    [one] = (await fresh.http.get("/v1/operations:in-doubt", params=asked)).json()["items"]
     assert (one["cost"], one["job_ids"], one["message"]) == ("0.250000000", ["job-7"], "the process ended")
-    page = (await person.get("/in-doubt")).text
+    page = (await newcomer.get("/in-doubt")).text
     assert ("job-7" in page, "2, $9.25" in page) == (True, True)
-    assert (await ledger.http.post("/v1/adjustments", json=adjustment("void", doubtful))).is_success
-    assert (await ledger.http.get("/v1/operations:in-doubt", params=asked)).json()["items"] == []
+    assert (await fresh.http.post("/v1/adjustments", json=adjustment("void", doubtful))).is_success
+    assert (await fresh.http.get("/v1/operations:in-doubt", params=asked)).json()["items"] == []
 
 
 async def test_open_and_expired_holds_are_listed_a_page_at_a_time(
     person: httpx.AsyncClient, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    await ledger.set_up(limit())
-    checks = [check(estimated_cost="0.04") for _ in range(3)]
+    await ledger.set_up(limit(), account_id="holding")
+    checks = [check(account_id="holding", estimated_cost="0.04") for _ in range(3)]
     for one in checks:
         await ledger.check(one)
-    assert "No hold has been open" in (await person.get("/in-doubt")).text
-    asked: dict[str, Any] = {"doubt": "open", "older_than_seconds": 0, "limit": 2}
+    assert "No hold has been open" in (await person.get("/in-doubt?account_id=holding")).text
+    asked: dict[str, Any] = {"doubt": "open", "account_id": "holding", "older_than_seconds": 0, "limit": 2}
     first = (await ledger.http.get("/v1/operations:in-doubt", params=asked)).json()
     rest = (await ledger.http.get("/v1/operations:in-doubt", params={**asked, "cursor": first["next_cursor"]})).json()
     seen = [one["operation_id"] for one in (*first["items"], *rest["items"])]
     assert sorted(seen) == sorted(one["operation_id"] for one in checks)
     assert rest["next_cursor"] is None
-    assert "3, $0.12" in (await person.get("/in-doubt?minutes=0")).text
+    assert "3, $0.12" in (await person.get("/in-doubt?minutes=0&account_id=holding")).text
     await database.execute("update decisions set expires_at = now() - interval '1 s' where operation_id = $1", seen[0])
 
     async def expired() -> bool:
-        found = await ledger.http.get("/v1/operations:in-doubt", params={"doubt": "expired"})
+        found = await ledger.http.get("/v1/operations:in-doubt", params={"doubt": "expired", "account_id": "holding"})
         return [one["operation_id"] for one in found.json()["items"]] == [seen[0]]
 
     await eventually(expired, "the hold is expired")
@@ -226,29 +242,29 @@ async def test_lists_of_doubt_come_from_an_index(doubt: str, database: "asyncpg.
 
 
 async def test_holes_of_a_source_are_shown_since_when_until_they_close(
-    person: httpx.AsyncClient, ledger: Ledger
+    newcomer: httpx.AsyncClient, fresh: Ledger
 ) -> None:
-    assert "No producer with a journal" in (await person.get("/sources")).text
+    assert "No producer with a journal" in (await newcomer.get("/sources")).text
     events = {number: completed(source="journal-1", sourcesequence=number) for number in range(1, 9)}
-    await ledger.send(*(events[number] for number in (1, 2, 4, 5, 8)), completed(source="journal-2", sourcesequence=1))
-    first, second = (await ledger.http.get("/v1/sources")).json()["items"]
+    await fresh.send(*(events[number] for number in (1, 2, 4, 5, 8)), completed(source="journal-2", sourcesequence=1))
+    first, second = (await fresh.http.get("/v1/sources")).json()["items"]
     assert (first["contiguous_until"], first["last_sequence"], first["missing"]) == (2, 8, 3)
     assert (first["holes"], first["more_holes"]) == ([[3, 3], [6, 7]], 0)
     assert (second["holes"], second["holes_since"]) == ([], None)
-    shown = (await person.get("/sources?holes=true")).text
+    shown = (await newcomer.get("/sources?holes=true")).text
     assert "on their way" in shown
     assert "journal-2" not in shown
-    await ledger.send(events[3])
-    again = (await ledger.http.get("/v1/sources", params={"holes": True, "limit": 1})).json()
+    await fresh.send(events[3])
+    again = (await fresh.http.get("/v1/sources", params={"holes": True, "limit": 1})).json()
     assert ([one["holes_since"] for one in again["items"]], again["next_cursor"]) == (
         [first["holes_since"]],
         "journal-1",
     )
-    assert (await ledger.http.get("/v1/sources", params={"cursor": "journal-1", "holes": True})).json()["items"] == []
-    await ledger.send(events[6], events[7])
-    [closed, _] = (await ledger.http.get("/v1/sources")).json()["items"]
+    assert (await fresh.http.get("/v1/sources", params={"cursor": "journal-1", "holes": True})).json()["items"] == []
+    await fresh.send(events[6], events[7])
+    [closed, _] = (await fresh.http.get("/v1/sources")).json()["items"]
     assert (closed["missing"], closed["holes_since"], closed["contiguous_until"]) == (0, None, 8)
-    assert "No source has holes" in (await person.get("/sources?holes=true")).text
+    assert "No source has holes" in (await newcomer.get("/sources?holes=true")).text
 
 
 def test_a_hole_that_stays_is_no_longer_on_its_way() -> None:
@@ -301,11 +317,16 @@ async def fill(ledger: Ledger) -> int:
     return (await conflicting(ledger))[1]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def number(ledger: Ledger) -> int:
+    """Of a dead letter, after something of each kind was put into the ledger of this file."""
+    return await fill(ledger)
+
+
 @pytest.mark.parametrize("options", [{}, {"color_scheme": "dark", "viewport": NARROW}], ids=["wide", "dark-narrow"])
 async def test_axe_finds_nothing_and_nothing_is_cut_off(
-    browser: Browser, ledger: Ledger, options: dict[str, Any]
+    browser: Browser, ledger: Ledger, number: int, options: dict[str, Any]
 ) -> None:
-    number = await fill(ledger)
     async with visiting(browser, ledger.url, **options) as person:
         await person.sign_in()
         for path in (*PATHS, f"/dead-letters/{number}"):
@@ -316,10 +337,10 @@ async def test_axe_finds_nothing_and_nothing_is_cut_off(
 
 
 async def test_without_the_database_each_page_says_so(
-    ledger: Ledger, person: httpx.AsyncClient, database_url: str
+    fresh: Ledger, newcomer: httpx.AsyncClient, fresh_database_url: str
 ) -> None:
-    assert (await person.get("/live")).status_code == 200
-    connection = await asyncpg.connect(database_url)
+    assert (await newcomer.get("/live")).status_code == 200
+    connection = await asyncpg.connect(fresh_database_url)
     name = await connection.fetchval("select current_database()")
     try:
         await connection.execute(f'alter database "{name}" connection limit 0')
@@ -328,11 +349,11 @@ async def test_without_the_database_each_page_says_so(
             "pg_backend_pid()"
         )
         for path in ("/live", "/in-doubt", "/dead-letters", "/sources"):
-            shown = await person.get(path)
+            shown = await newcomer.get(path)
             assert (shown.status_code, "store_unavailable" in shown.text) == (503, True), path
-        assert (await ledger.http.get("/v1/operations:stream")).status_code == 503
+        assert (await fresh.http.get("/v1/operations:stream")).status_code == 503
         # Somebody on call looks there first: it says what it knows.
-        state = await person.get("/status")
+        state = await newcomer.get("/status")
         assert (state.status_code, "is the database up?" in state.text) == (200, True)
     finally:
         await connection.execute(f'alter database "{name}" connection limit -1')

@@ -1,6 +1,7 @@
 """The page of statements: what it says of closed months and open ones, what came late, and how it is printed."""
 
 import httpx
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
@@ -10,7 +11,15 @@ from tests.pages.test_pages import made
 from tests.servers import Ledger
 from tests.tokens import TOKEN
 
-JULY = f"/statements?account_id={ACCOUNT}&period=2026-07"
+#: Who has one operation in that month; of ACCOUNT more becomes known.
+PRINTED = "printed"
+JULY = f"/statements?account_id={PRINTED}&period=2026-07"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def printed(ledger: Ledger) -> Ledger:
+    await ledger.send(completed(account_id=PRINTED, time="2026-07-05T12:00:00Z", cost="3"))
+    return ledger
 
 
 async def test_a_statement_says_whether_it_is_closed_and_what_came_late(browser: Browser, ledger: Ledger) -> None:
@@ -30,7 +39,7 @@ async def test_a_statement_says_whether_it_is_closed_and_what_came_late(browser:
         await ledger.send(completed(time="2026-07-06T12:00:00Z", cost="0.125"))
         void = adjustment("void", done, reason="<i>billed</i> twice")
         assert (await ledger.http.post("/v1/adjustments", json=void)).is_success
-        await person.open(JULY)
+        await person.open(JULY.replace(PRINTED, ACCOUNT))
         said = await person.main()
         assert "the books. These figures no longer change." in said
         rows = await person.page.get_by_label("Summary").locator("tbody tr").all_inner_texts()
@@ -50,9 +59,8 @@ async def test_a_statement_says_whether_it_is_closed_and_what_came_late(browser:
         assert person.errors == []
 
 
-async def test_on_paper_there_is_the_statement_and_nothing_else(browser: Browser, ledger: Ledger) -> None:
-    await ledger.send(completed(time="2026-07-05T12:00:00Z", cost="3"))
-    async with visiting(browser, ledger.url, viewport=NARROW, color_scheme="dark") as person:
+async def test_on_paper_there_is_the_statement_and_nothing_else(browser: Browser, printed: Ledger) -> None:
+    async with visiting(browser, printed.url, viewport=NARROW, color_scheme="dark") as person:
         await person.sign_in()
         await person.open(JULY)
         assert await person.axe() == []
@@ -64,21 +72,20 @@ async def test_on_paper_there_is_the_statement_and_nothing_else(browser: Browser
         assert ink == "rgb(0, 0, 0)", "light ink of a dark screen is lost on paper"
 
 
-async def test_files_are_a_link_away_and_what_is_wrong_is_said(ledger: Ledger) -> None:
-    await ledger.send(completed(time="2026-07-05T12:00:00Z", cost="3"))
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
+async def test_files_are_a_link_away_and_what_is_wrong_is_said(printed: Ledger) -> None:
+    async with httpx.AsyncClient(base_url=printed.url, cookies={SESSION_COOKIE: TOKEN}) as client:
         page = (await client.get(JULY)).text
         for form in ("csv", "json", "html"):
-            link = f"/v1/accounts/{ACCOUNT}/statements/2026-07?format={form}"
+            link = f"/v1/accounts/{PRINTED}/statements/2026-07?format={form}"
             assert f'href="{link}"' in page
             assert (await client.get(link)).status_code == 200
-        wrong = await client.get(f"/statements?account_id={ACCOUNT}&period=July")
+        wrong = await client.get(f"/statements?account_id={PRINTED}&period=July")
         assert wrong.status_code == 422
         [marked] = [tag for tag in wrong.text.split("<") if 'aria-invalid="true"' in tag]
         assert 'name="period"' in marked
         unknown = await client.get("/statements?account_id=nobody&period=2026-07")
         assert unknown.status_code == 404
         assert "nobody" in unknown.text
-    token = await made(ledger, scopes=["usage:read"], account_id="globex")
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: token}) as client:
+    token = await made(printed, scopes=["usage:read"], account_id="globex")
+    async with httpx.AsyncClient(base_url=printed.url, cookies={SESSION_COOKIE: token}) as client:
         assert "$3.00" not in (await client.get(JULY)).text

@@ -1,18 +1,19 @@
 """The pages of the usage log and of one operation, and the read that the latter is made of."""
 
+from collections.abc import AsyncIterator
 from decimal import Decimal
-from pathlib import Path
 
 import asyncpg
 import httpx
+import pytest
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
 from tests.browser import NARROW, Visitor, visiting
 from tests.builders import ACCOUNT, Body, account, adjustment, check, completed, failed, limit, new_id, plan
-from tests.conftest import StartLedger
 from tests.pages.test_pages import made
-from tests.servers import Ledger, eventually
+from tests.servers import Ledger, as_service, eventually, serving
 from tests.tokens import TOKEN
 
 
@@ -32,11 +33,22 @@ async def corrected(ledger: Ledger) -> Body:
     return done
 
 
-async def test_an_operation_is_shown_with_all_that_belongs_to_it(
-    browser: Browser, start_ledger: StartLedger, tmp_path: Path
-) -> None:
-    ledger: Ledger = await start_ledger(seals_key_file=tmp_path / "key.pem", seals_interval_seconds=0.1)
-    done = await corrected(ledger)
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def ledger(database_url: str, nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ledger]:
+    """One that seals."""
+    key = tmp_path_factory.mktemp("seals") / "key.pem"
+    wanted = {"database_url": as_service(database_url), "nats_url": nats_url, "seals_key_file": key}
+    async with serving(**wanted, seals_interval_seconds=0.1) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def done(ledger: Ledger) -> Body:
+    """The operation that `corrected` left in the ledger of this file."""
+    return await corrected(ledger)
+
+
+async def test_an_operation_is_shown_with_all_that_belongs_to_it(browser: Browser, ledger: Ledger, done: Body) -> None:
     operation_id = done["data"]["operation_id"]
 
     async def is_sealed() -> bool:
@@ -80,13 +92,13 @@ async def test_an_operation_is_shown_with_all_that_belongs_to_it(
         assert person.errors == []
 
 
-async def test_rows_are_added_page_by_page(visitor: Visitor, browser: Browser, ledger: Ledger) -> None:
+async def test_rows_are_added_page_by_page(visitor: Visitor, browser: Browser, fresh: Ledger) -> None:
     await visitor.open("/usage-log")
     assert "There is no account yet" in await visitor.main()
     await visitor.open(f"/usage-log?account_id={ACCOUNT}")
     assert "No operation of this account passes these filters" in await visitor.main()
     sent = [completed(time=f"2026-07-0{day}T12:00:00Z", cost=f"{day}") for day in range(1, 6)]
-    await ledger.send(*sent)
+    await fresh.send(*sent)
     address = f"/usage-log?account_id={ACCOUNT}&from=2026-07-01&until=2026-07-05&limit=2"
     await visitor.open("/usage-log?from=2026-07-01&prefix=ac")
     await visitor.page.get_by_role("link", name=ACCOUNT, exact=True).click()
@@ -95,13 +107,13 @@ async def test_rows_are_added_page_by_page(visitor: Visitor, browser: Browser, l
     rows = visitor.page.locator("#rows tr")
     assert await rows.count() == 2
     # What comes meanwhile moves nothing: a page goes on where the one before ended.
-    await ledger.send(completed(time="2026-07-05T13:00:00Z", cost="9"))
+    await fresh.send(completed(time="2026-07-05T13:00:00Z", cost="9"))
     await visitor.page.get_by_role("link", name="More rows").click()
     await visitor.page.get_by_text("These are all.").wait_for()
     assert [await rows.nth(place).locator("td").nth(1).inner_text() for place in range(5)] == [
         "$5.00", "$4.00", "$3.00", "$2.00", "$1.00",
     ]  # fmt: skip
-    async with visiting(browser, ledger.url, viewport=NARROW, color_scheme="dark", java_script_enabled=False) as person:
+    async with visiting(browser, fresh.url, viewport=NARROW, color_scheme="dark", java_script_enabled=False) as person:
         await person.sign_in()
         await person.open(address)
         assert await person.page.locator("#rows tr").count() == 2
@@ -112,8 +124,7 @@ async def test_rows_are_added_page_by_page(visitor: Visitor, browser: Browser, l
         assert "$9.00" in await person.main()
 
 
-async def test_filters_are_those_of_the_api_and_of_the_files(ledger: Ledger) -> None:
-    await corrected(ledger)
+async def test_filters_are_those_of_the_api_and_of_the_files(ledger: Ledger, done: Body) -> None:
     async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
         failures = (await client.get(f"/usage-log?account_id={ACCOUNT}&outcome=failed&operation=edit,generate")).text
         assert failures.count('<th scope="row"') == 1
@@ -140,8 +151,7 @@ async def test_what_is_wrong_is_said_at_the_field(ledger: Ledger) -> None:
             assert (shown.status_code, names) == (422 if fields else 200, fields), query
 
 
-async def test_what_is_of_another_account_is_not_there(ledger: Ledger) -> None:
-    done = await corrected(ledger)
+async def test_what_is_of_another_account_is_not_there(ledger: Ledger, done: Body) -> None:
     path = f"/operations/{done['data']['operation_id']}"
     other = await made(ledger, scopes=["usage:read"], account_id="globex")
     async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: other}) as client:
@@ -157,8 +167,7 @@ async def test_what_is_of_another_account_is_not_there(ledger: Ledger) -> None:
         assert (await client.get("/operations/nothing")).status_code == 422
 
 
-async def test_a_hold_without_an_outcome_is_shown_as_such(ledger: Ledger) -> None:
-    await corrected(ledger)
+async def test_a_hold_without_an_outcome_is_shown_as_such(ledger: Ledger, done: Body) -> None:
     asked = check(estimated_cost="0.01")
     assert (await ledger.http.post("/v1/limit-checks", json=asked)).json()["allowed"]
     async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
@@ -168,8 +177,7 @@ async def test_a_hold_without_an_outcome_is_shown_as_such(ledger: Ledger) -> Non
     assert "held, until" in page.text
 
 
-async def test_an_entry_is_read_as_it_was(ledger: Ledger) -> None:
-    done = await corrected(ledger)
+async def test_an_entry_is_read_as_it_was(ledger: Ledger, done: Body) -> None:
     path = f"/v1/usage-log/{done['data']['operation_id']}"
     now = (await ledger.http.get(path)).json()
     assert now["comes_to"] == {"calls": 1, "units": 1, "failures": 0, "cost": "0.250000000"}
@@ -184,12 +192,12 @@ async def test_an_entry_is_read_as_it_was(ledger: Ledger) -> None:
     assert (found.json()["comes_to"]["failures"], found.json()["limits"]) == (1, [])
 
 
-async def test_without_the_database_each_page_of_spend_says_so(ledger: Ledger, database_url: str) -> None:
-    done = await corrected(ledger)
+async def test_without_the_database_each_page_of_spend_says_so(fresh: Ledger, fresh_database_url: str) -> None:
+    done = await corrected(fresh)
     own = f"account_id={ACCOUNT}"
     paths = ("/", "/usage", f"/usage-log?{own}", f"/statements?{own}", f"/operations/{done['data']['operation_id']}")
-    connection = await asyncpg.connect(database_url)
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}, timeout=20) as client:
+    connection = await asyncpg.connect(fresh_database_url)
+    async with httpx.AsyncClient(base_url=fresh.url, cookies={SESSION_COOKIE: TOKEN}, timeout=20) as client:
         assert [(await client.get(path)).status_code for path in paths] == [200] * len(paths)
         try:
             name = await connection.fetchval("select current_database()")

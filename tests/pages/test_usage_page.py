@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
@@ -34,10 +35,17 @@ async def july(ledger: Ledger) -> None:
     assert (await ledger.send(*events))["rejected"] == []
 
 
-async def test_usage_is_shown_by_time_and_group_beside_the_period_before(visitor: Visitor, ledger: Ledger) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def used(ledger: Ledger) -> Ledger:
+    """The ledger of this file, with all that its tests let it record."""
+    await july(ledger)
+    return ledger
+
+
+async def test_usage_is_shown_by_time_and_group_beside_the_period_before(visitor: Visitor, fresh: Ledger) -> None:
     await visitor.open("/usage")
     assert "Nothing was used in this time" in await visitor.main()
-    await july(ledger)
+    await july(fresh)
     await visitor.open(f"/usage?{JULY}")
     rows = await visitor.page.locator("section, .scroll").last.locator("tr").all_inner_texts()
     assert [row.split("\t") for row in rows] == [
@@ -75,21 +83,22 @@ async def test_usage_is_shown_by_time_and_group_beside_the_period_before(visitor
     await visitor.page.get_by_text("$4.50").first.wait_for()
 
 
-async def test_durations_are_a_line_with_gaps(visitor: Visitor, ledger: Ledger) -> None:
-    await july(ledger)
-    await visitor.open(f"/usage?{JULY}&measure=duration_p95&group_by=operation&compare=none&account_id={ACCOUNT}")
-    said = await visitor.main()
-    assert "3,000 ms" in said
-    assert "the usage log, row by row, which takes longer: durations are in no rollup" in said
-    assert "Before" not in await visitor.page.locator("table").last.inner_text()
-    chart = "Chart.getChart(document.querySelector('canvas'))"
-    assert await visitor.page.evaluate(f"{chart}.config.type") == "line"
-    assert await visitor.page.evaluate(f"{chart}.data.datasets[0].data.filter(v => !Number.isNaN(v))") == [500, 3000]
+async def test_durations_are_a_line_with_gaps(browser: Browser, used: Ledger) -> None:
+    async with visiting(browser, used.url) as person:
+        await person.sign_in()
+        await person.open(f"/usage?{JULY}&measure=duration_p95&group_by=operation&compare=none&account_id={ACCOUNT}")
+        said = await person.main()
+        assert "3,000 ms" in said
+        assert "the usage log, row by row, which takes longer: durations are in no rollup" in said
+        assert "Before" not in await person.page.locator("table").last.inner_text()
+        chart = "Chart.getChart(document.querySelector('canvas'))"
+        assert await person.page.evaluate(f"{chart}.config.type") == "line"
+        assert await person.page.evaluate(f"{chart}.data.datasets[0].data.filter(v => !Number.isNaN(v))") == [500, 3000]
+        assert (person.errors, person.elsewhere) == ([], [])
 
 
-async def test_a_file_has_what_the_page_shows(ledger: Ledger) -> None:
-    await july(ledger)
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
+async def test_a_file_has_what_the_page_shows(used: Ledger) -> None:
+    async with httpx.AsyncClient(base_url=used.url, cookies={SESSION_COOKIE: TOKEN}) as client:
         page = (await client.get(f"/usage?{JULY}&account_id={ACCOUNT}&filter=operation%3Agenerate")).text
         link = page.split('href="/v1/usage?')[1].split('"')[0].replace("&amp;", "&")
         file = await client.get(f"/v1/usage?{link}")
@@ -116,10 +125,9 @@ async def test_what_is_wrong_is_said_at_the_field(ledger: Ledger) -> None:
             assert 'role="alert"' in refused.text
 
 
-async def test_a_token_of_one_account_sees_that_one_alone(browser: Browser, ledger: Ledger) -> None:
-    await july(ledger)
-    token = await made(ledger, scopes=["usage:read"], account_id="globex")
-    async with visiting(browser, ledger.url, viewport=NARROW, color_scheme="dark") as person:
+async def test_a_token_of_one_account_sees_that_one_alone(browser: Browser, used: Ledger) -> None:
+    token = await made(used, scopes=["usage:read"], account_id="globex")
+    async with visiting(browser, used.url, viewport=NARROW, color_scheme="dark") as person:
         await person.sign_in(token)
         await person.open(f"/usage?{JULY}&account_id={ACCOUNT}")
         assert "$2.00" in await person.page.locator(".cards").inner_text()
@@ -131,15 +139,14 @@ async def test_a_token_of_one_account_sees_that_one_alone(browser: Browser, ledg
         assert person.errors == []
 
 
-async def test_axe_finds_nothing_and_no_javascript_is_needed(browser: Browser, ledger: Ledger) -> None:
-    await july(ledger)
-    async with visiting(browser, ledger.url) as person:
+async def test_axe_finds_nothing_and_no_javascript_is_needed(browser: Browser, used: Ledger) -> None:
+    async with visiting(browser, used.url) as person:
         await person.sign_in()
         for query in (f"{JULY}&filter=operation:edit", "from=nope"):
             await person.open(f"/usage?{query}")
             assert await person.axe() == []
         assert person.errors == []
-    async with visiting(browser, ledger.url, java_script_enabled=False) as person:
+    async with visiting(browser, used.url, java_script_enabled=False) as person:
         await person.sign_in()
         await person.open(f"/usage?{JULY}")
         await person.page.get_by_label("Grouped by").select_option("account")
