@@ -43,7 +43,7 @@ from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceProcess
 from deploy.postgres.roles import AUDITOR, FINANCE, OWNER, ROLES, SERVICE, make_roles
 from ledger_service.config import Settings
-from ledger_service.main import create_app
+from ledger_service.main import KEEP_ALIVE_SECONDS, create_app
 from ledger_service.store.migrations import migrate
 from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import create_stream
@@ -414,7 +414,15 @@ async def serving(**changes: Any) -> AsyncIterator[Ledger]:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        server = _Server(uvicorn.Config(app, http="httptools", log_config=None, timeout_graceful_shutdown=5))
+        server = _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                log_config=None,
+                timeout_graceful_shutdown=5,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            )
+        )
         task = asyncio.create_task(server.serve([listener]))
         await eventually(lambda: server.started or task.done(), "the ledger starts")
         assert server.started, "the ledger did not start: see its log above"

@@ -95,6 +95,9 @@ async def test_a_browser_sees_limits_and_goes_from_a_denial_to_what_used_it_up(
         assert "75.0 %" in await first.inner_text()
         assert await person.axe() == []
         await person.page.get_by_role("navigation").get_by_role("link", name="Denials").click()
+        await person.page.wait_for_function(
+            "typeof Chart !== 'undefined' && Chart.getChart(document.querySelector('canvas'))"
+        )
         datasets = "Chart.getChart(document.querySelector('canvas')).data.datasets.map(s => [s.label, s.data.at(-1)])"
         assert await person.page.evaluate(datasets) == [["limit each", 1]]
         await person.page.select_option("#code", "unknown_plan")
