@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from contracts.subjects import LIMITS_CHECK
 from deploy.local.nats import NatsServer
 from deploy.local.ports import HOST
+from tests.nats_flush import flushed
 
 
 class TlsServer(NatsServer):
@@ -40,9 +41,9 @@ async def check_that_each_does_its_own(ledger: Client, image: Client) -> None:
         await message.respond(b"yes")  # type: ignore[attr-defined]  # nats-py's Msg
 
     await ledger.subscribe(LIMITS_CHECK, cb=answer)
-    await ledger.flush()
+    await flushed(ledger)
     assert (await image.request(LIMITS_CHECK, b"{}", timeout=2)).data == b"yes"
     await image.subscribe(LIMITS_CHECK)
-    await image.flush()
+    await flushed(image)
     await asyncio.sleep(0.05)
     assert "permissions violation" in str(image.last_error).lower()

@@ -36,6 +36,7 @@ from tests.e2e.budget import (
     states,
 )
 from tests.e2e.budget_killed import rounds_with_kills
+from tests.nats_flush import flushed
 from tests.servers import WAIT_SECONDS, Client, Ledger, eventually
 from tests.soak.stack import Stack, stack_of
 from tests.tokens import TOKEN
@@ -186,7 +187,7 @@ async def abandon(nats_url: str, some: list[Body], after_seconds: float) -> None
     await connection.subscribe(inbox)
     for check in some:
         await connection.publish(LIMITS_CHECK, builders.to_bytes(check), reply=inbox)
-    await connection.flush()
+    await flushed(connection)
     await asyncio.sleep(after_seconds)
     await connection.close()
 

@@ -361,10 +361,10 @@ async def test_what_is_no_json_object_is_refused(ledger: Ledger, content: bytes)
 
 
 async def contents(database: "Database[asyncpg.Record]") -> dict[str, str]:
-    """A digest of every table, but for the one in which a worker notes, meanwhile, how far the stream is read."""
+    """A digest of every table, but for those in which workers note, meanwhile, how far they have read."""
     tables = await database.fetch(
         "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
-        " and relname <> 'stream_marks'"
+        " and relname not in ('stream_marks', 'notification_cursors')"
     )
     return {
         row["relname"]: await database.fetchval(

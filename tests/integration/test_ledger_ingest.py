@@ -13,6 +13,7 @@ from contracts.subjects import INGEST_CONSUMER, MSG_ID_HEADER, RECORDED, STREAM,
 from tests import builders
 from tests.builders import Body, completed, failed, limit, requested
 from tests.conftest import StartLedger
+from tests.nats_flush import flushed
 from tests.oracle import Oracle
 from tests.property.projections import assert_projections_agree, replayed, totals_view
 from tests.servers import Ledger, eventually
@@ -231,7 +232,7 @@ class Confirmations:
             confirmations.count[said["source"]] += 1
 
         await client.subscribe(RECORDED, cb=on_message)
-        await client.flush()
+        await flushed(client)
         return confirmations
 
     async def say(self, source: str, recorded: list[list[int]]) -> None:

@@ -17,6 +17,7 @@ from ledger_service.main import create_app
 from ledger_service.workers.freshness import Freshness
 from tests import builders
 from tests.builders import ACCOUNT, Body, adjustment, at, completed, limit
+from tests.nats_flush import flushed
 from tests.servers import Ledger, eventually
 
 USAGE = f"/v1/accounts/{ACCOUNT}/usage"
@@ -111,7 +112,7 @@ async def test_a_producer_on_nats_is_told_the_position_with_the_confirmation(led
         heard.append(message)
 
     await nats_client.subscribe(RECORDED, cb=on_message)
-    await nats_client.flush()
+    await flushed(nats_client)
     event = completed(source="journal", sourcesequence=1)
     await nats_client.jetstream().publish(subject_of(event["type"]), json.dumps(event).encode())
     await eventually(lambda: any(POSITION_HEADER in (one.headers or {}) for one in heard), "the position is told")

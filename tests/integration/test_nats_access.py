@@ -23,6 +23,7 @@ from deploy.local.nats import PERMISSIONS, NatsServer
 from ledger_service.stream import connect_nats, create_stream
 from tests.builders import check, completed, limit, to_bytes
 from tests.integration.client_harness import OPERATION, settings_of
+from tests.nats_flush import flushed
 from tests.servers import Databases, Ledger, eventually, run_apart, serving
 
 ANSWER_SECONDS_MAX = 2.0
@@ -65,7 +66,7 @@ class Visitor:
 
     async def settled(self) -> list[str]:
         """What was refused, once the server has answered all that was sent."""
-        await self.client.flush()
+        await flushed(self.client)
         await asyncio.sleep(0.05)
         return self.refused
 
@@ -240,7 +241,7 @@ async def test_an_nkey_does_as_well_as_a_password(tmp_path: Path) -> None:
         connection = await connect_nats(access, "keyed")
         try:
             await connection.subscribe(LIMITS_CHECK)
-            await connection.flush()
+            await flushed(connection)
             assert connection.last_error is None
         finally:
             await connection.close()

@@ -19,6 +19,7 @@ from contracts.client.relay import Relay, RelaySettings
 from contracts.events import parse_event
 from contracts.subjects import RECORDED, STREAM, STREAM_SUBJECTS
 from tests.integration.image_harness import NatsServer, eventually
+from tests.nats_flush import flushed
 from tests.unit.test_journal import GIBIBYTE, completed, requested_by
 
 
@@ -82,7 +83,7 @@ async def count(server: NatsServer) -> int:
 async def confirm(server: NatsServer, source: str, *ranges: tuple[int, int]) -> None:
     async with connected(server) as client:
         await client.publish(RECORDED, json.dumps({"source": source, "recorded": ranges}).encode())
-        await client.flush()
+        await flushed(client)
 
 
 async def write_operations(journal: Journal, operations: int) -> None:
@@ -135,7 +136,7 @@ async def test_nonsense_confirmations_change_nothing(server, journal) -> None:
         async with connected(server) as client:
             for body in (b"", b"{", b'{"source": 1}', b'{"source":"x","recorded":[[1]]}'):
                 await client.publish(RECORDED, body)
-            await client.flush()
+            await flushed(client)
         await confirm(server, journal.source, (9, 3))
         # More than was ever written here: the journal is an old copy, and these may be other events.
         await confirm(server, journal.source, (1, 5_000))

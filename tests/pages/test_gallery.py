@@ -221,6 +221,7 @@ async def test_it_is_tried_at_a_browser_and_its_events_appear_by_themselves(
         assert (person.errors, person.elsewhere) == ([], [])
     async with visiting(browser, url, java_script_enabled=False, viewport=NARROW, color_scheme="dark") as person:
         await person.sign_in_at_the_form()
+        await person.page.get_by_label("Operation").wait_for()
         assert await person.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         for label, text in (("Account, who pays", "acme"), ("User, who acts", "ann"), ("Prompt", "a tree")):
             await person.page.get_by_label(label, exact=True).fill(text)
