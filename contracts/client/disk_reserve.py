@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -11,22 +12,24 @@ _FREE_TIMES: Final = 2
 
 
 class DiskReserve:
-    """A file of ``size_bytes`` that holds nothing; 0 = none is kept. Used by one thread at a time."""
+    """A file of ``size_bytes`` that holds nothing; 0 = none is kept."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         self._path = path
         self._size_bytes = size_bytes
+        self._making = threading.Lock()
 
     def is_kept(self) -> bool:
-        """Whether it is there; it is made where it is not and there is room. Does not raise."""
-        if not self._size_bytes:
-            return True
+        """Whether it is there. Does not raise; quick."""
         try:
-            if self._path.stat().st_size == self._size_bytes:
-                return True
+            return not self._size_bytes or self._path.stat().st_size == self._size_bytes
         except OSError:
-            pass
-        return self._make()
+            return False
+
+    def make(self) -> bool:
+        """Makes it where it is not there and there is room; whether it is there now. Writes; does not raise."""
+        with self._making:
+            return self.is_kept() or self._make()
 
     def give_up(self) -> bool:
         """Makes room on the disk. False: there is nothing left to give."""

@@ -13,6 +13,7 @@ import structlog
 from contracts.client.errors import LedgerRefused, LedgerUnavailable
 from contracts.client.http_transport import HttpTransport
 from contracts.client.journal import Journal, JournalUnavailableError
+from contracts.client.republish import merge_ranges
 from contracts.events import INT8_MAX
 
 ROWS_MAX: Final = 500
@@ -76,7 +77,7 @@ class HttpDelivery:
         while rows := await self._journal.outbox(sent + 1, INT8_MAX, ROWS_MAX):
             refused = await self._http.record_events([row.body for row in rows])
             committed = [row.sequence for index, row in enumerate(rows) if index not in refused]
-            await self._journal.confirm((sequence, sequence) for sequence in committed)
+            await self._journal.confirm(merge_ranges([(sequence, sequence) for sequence in committed]))
             if refused:
                 _log.error("events_refused", events=len(refused), first=next(iter(refused.values())).detail)
             sent = rows[-1].sequence

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -42,8 +42,9 @@ __all__ = [
 T = TypeVar("T")
 ProducedEvent = OperationRequested | OperationCompleted | OperationFailed
 
-CONFIRM_ROWS_MAX: Final = 2_000
-SWEEP_ROWS_MAX: Final = 500
+#: Of one write: it keeps the event loop for a millisecond or two.
+CONFIRM_ROWS_MAX: Final = 500
+SWEEP_ROWS_MAX: Final = 200
 
 
 class AlreadyBegunError(RuntimeError):
@@ -116,6 +117,7 @@ class Journal:
             self._bytes_max = bytes_max
             self._pages_max = bytes_max // int(writing.execute("pragma page_size").fetchone()[0])
             self._reading = connect(path)
+            self._looking = connect(path)
         except sqlite3.Error as error:
             self._lock.close()
             raise JournalUnavailableError(f"{path}: {error}") from error
@@ -171,6 +173,7 @@ class Journal:
             if not connection.execute(SQL["begin"], values).fetchone():
                 raise AlreadyBegunError(f"operation {requested.data.operation_id} has begun before")
 
+        await self._see_to_reserve()
         await self._writer.write(work)
         self.outbox_grew.set()
 
@@ -243,37 +246,25 @@ class Journal:
     async def intent_of(self, operation_id: UUID) -> OperationRequested | None:
         """What was requested, where the operation runs here, or is being recovered."""
 
-        def work() -> OperationRequested | None:
-            row = self._reading.execute(SQL["intent_of"], (str(operation_id),)).fetchone()
-            return None if row is None else _read_intent(row[0])
-
-        return await self._read(work)
+        rows = self._look("intent_of", str(operation_id))
+        return _read_intent(rows[0][0]) if rows else None
 
     async def outbox(self, first: int, last: int, rows_max: int) -> list[OutboxRow]:
         """Unconfirmed rows with ``first`` <= sequence <= ``last``, in order, at most ``rows_max``."""
 
-        def work() -> list[OutboxRow]:
-            rows = self._reading.execute(SQL["outbox_range"], (first, last, rows_max)).fetchall()
-            return [OutboxRow(*row) for row in rows]
-
-        return await self._read(work)
+        return [OutboxRow(*row) for row in self._look("outbox_range", first, last, rows_max)]
 
     async def outbox_ends(self) -> tuple[int, int]:
         """First and last unconfirmed sequence; (0, 0) where there is none."""
 
-        def work() -> tuple[int, int]:
-            first, last = self._reading.execute(SQL["outbox_ends"]).fetchone()
-            return first, last
-
-        return await self._read(work)
+        [(first, last)] = self._look("outbox_ends")
+        return first, last
 
     async def last_sequence(self) -> int:
         """The last sequence number that was ever given out; 0 before the first."""
 
-        def work() -> int:
-            return int(self._reading.execute(SQL["read_meta"], ("last_sequence",)).fetchone()[0])
-
-        return await self._read(work)
+        [(last,)] = self._look("read_meta", "last_sequence")
+        return int(last)
 
     async def confirm(self, ranges: Iterable[tuple[int, int]]) -> int:
         """Drop what the ledger has committed: inclusive ranges. Returns how many rows that were. Idempotent."""
@@ -339,6 +330,7 @@ class Journal:
             self._refuse_when_full(connection)
             connection.execute(SQL["probe"], (time.time(),))
 
+        await self._see_to_reserve()
         await self._writer.write(work)
 
     def close(self) -> None:
@@ -346,19 +338,32 @@ class Journal:
         self._writer.close()
         self._reader.shutdown(wait=True)
         self._reading.close()
+        self._looking.close()
         self._writing.close()
         self._lock.close()
 
+    def _look(self, query: str, *values: object) -> list[Any]:  # rows, as the query has them
+        """For a few rows that an index finds: where they are asked for, at once. A thread would give up the
+        interpreter's lock for every row, and wait for it behind a busy loop each time."""
+        try:
+            return self._looking.execute(SQL[query], values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalUnavailableError(str(error)) from error
+
     async def _read(self, work: Callable[[], T]) -> T:
+        """For what may take its time."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reader, work)
         except (sqlite3.Error, RuntimeError) as error:  # RuntimeError: the executor was shut down
             raise JournalUnavailableError(str(error)) from error
 
-    def _refuse_when_full(self, connection: sqlite3.Connection) -> None:
+    async def _see_to_reserve(self) -> None:
         # Only new operations are refused, so that the outcomes of those that run still have room.
-        if not self._reserve.is_kept():
+        if not self._reserve.is_kept() and not await asyncio.to_thread(self._reserve.make):
             raise JournalUnavailableError("the disk is full: there is no room for the outcome of another operation")
+
+    def _refuse_when_full(self, connection: sqlite3.Connection) -> None:
+        # As with the reserve, outcomes still have room.
         pages = int(connection.execute("pragma page_count").fetchone()[0])
         free = int(connection.execute("pragma freelist_count").fetchone()[0])
         if pages - free > self._pages_max:

@@ -7,14 +7,17 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from contracts.client.group_commit import GroupCommit
+from contracts.client.group_commit import LOCKED_SECONDS_MAX, GroupCommit
 from contracts.client.journal import Claim, Journal, JournalUnavailableError
 from contracts.client.usage_events import (
     Completion,
@@ -208,30 +211,77 @@ class TestDurability:
             await journal.begin(requested_by(journal))
 
 
-async def test_waiting_writes_share_a_transaction(tmp_path: Path) -> None:
-    connection = sqlite3.connect(tmp_path / "file.db", isolation_level=None, check_same_thread=False)
+class SlowDisk(sqlite3.Connection):
+    """Its first commit takes until the gate opens."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # as sqlite3.connect calls it
+        super().__init__(*args, **kwargs)
+        self.committing, self.gate = threading.Event(), threading.Event()
+        self.commits = 0
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:  # as sqlite3 declares it
+        if sql == "commit":
+            self.commits += 1
+            self.committing.set()
+            self.gate.wait(10)
+        return super().execute(sql, *values)
+
+
+@pytest.fixture
+def slow_disk(tmp_path: Path) -> SlowDisk:
+    connection = sqlite3.connect(tmp_path / "file.db", isolation_level=None, check_same_thread=False, factory=SlowDisk)
     connection.execute("create table t (n integer)")
-    statements: list[str] = []
-    connection.set_trace_callback(statements.append)
-    writer, gate, entered = GroupCommit(connection), threading.Event(), threading.Event()
+    return connection
 
-    def wait_for_gate(_: sqlite3.Connection) -> None:
-        entered.set()
-        gate.wait(10)
 
-    first = asyncio.create_task(writer.write(wait_for_gate))
-    await asyncio.to_thread(entered.wait, 10)
+def insert(connection: sqlite3.Connection) -> int | None:
+    return connection.execute("insert into t values (1)").lastrowid
 
-    def insert(connection: sqlite3.Connection) -> int | None:
-        return connection.execute("insert into t values (1)").lastrowid
 
+async def test_waiting_writes_share_a_transaction(slow_disk: SlowDisk) -> None:
+    writer = GroupCommit(slow_disk)
+    first = asyncio.create_task(writer.write(insert))
+    await asyncio.to_thread(slow_disk.committing.wait, 10)
     others = [asyncio.create_task(writer.write(insert)) for _ in range(50)]
     await asyncio.sleep(0.05)
-    gate.set()
-    await first
-    assert await asyncio.gather(*others) == list(range(1, 51))
-    assert sum(statement.lower() == "commit" for statement in statements) == 2
+    assert not first.done()
+    slow_disk.gate.set()
+    assert await first == 1
+    assert await asyncio.gather(*others) == list(range(2, 52))
+    assert slow_disk.commits == 2
     writer.close()
+
+
+async def test_closing_writes_what_waits_and_takes_nothing_more(slow_disk: SlowDisk) -> None:
+    writer = GroupCommit(slow_disk, batch_writes_max=20)
+    first = asyncio.create_task(writer.write(insert))
+    await asyncio.to_thread(slow_disk.committing.wait, 10)
+    others = [asyncio.create_task(writer.write(insert)) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(asyncio.to_thread(writer.close))
+    await asyncio.sleep(0.05)
+    with pytest.raises(JournalUnavailableError):
+        await writer.write(insert)
+    slow_disk.gate.set()
+    await closing
+    assert await asyncio.gather(first, *others) == list(range(1, 52))
+    assert slow_disk.execute("select count(*) from t").fetchone() == (51,)
+
+
+async def test_a_file_that_another_process_has_locked_does_not_stop_the_loop(journal: Journal) -> None:
+    [(_, _, path)] = journal._looking.execute("pragma database_list").fetchall()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        begun = asyncio.create_task(journal.begin(requested_by(journal)))
+        longest, until = 0.0, time.monotonic() + 0.5
+        while time.monotonic() < until:
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.monotonic() - before)
+        assert not begun.done()
+        other.execute("rollback")
+    await begun
+    assert longest < LOCKED_SECONDS_MAX / 4
 
 
 # Writes in a process of its own until it is killed or cannot; prints each operation whose write was acknowledged.
