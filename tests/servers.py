@@ -43,7 +43,6 @@ from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceProcess
 from deploy.postgres.roles import AUDITOR, FINANCE, OWNER, ROLES, SERVICE, make_roles
 from ledger_service.config import Settings
-from ledger_service.main import KEEP_ALIVE_SECONDS, create_app
 from ledger_service.store.migrations import migrate
 from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import create_stream
@@ -409,6 +408,9 @@ class _Server(QuickServer):
 @asynccontextmanager
 async def serving(**changes: Any) -> AsyncIterator[Ledger]:
     """The ledger on a free port of this machine, from its start to its graceful end."""
+    # Not above: pure tests, which start no ledger, would wait for all that it is made of.
+    from ledger_service.main import KEEP_ALIVE_SECONDS, create_app
+
     app = create_app(Settings(**{**QUICK, **changes}))
     # The protocol is named, as asyncio turns Nagle's algorithm off for TCP alone: else each answer waits 40 ms.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
