@@ -35,6 +35,7 @@ from deploy.local.errors import MissingServerError
 from deploy.local.ports import free_port
 from deploy.local.servers import NatsServer, PostgresServer
 from ledger_service.store.pool import Pool, open_hot_pool
+from tests.introspection import remember_types
 from tests.servers import (
     Databases,
     Ledger,
@@ -52,6 +53,7 @@ from tests.servers import (
 
 # What is imported and collected stays: see pytest_collection_finish().
 gc.disable()
+remember_types()
 
 #: Derandomised, so that a failure in somebody's change is of that change. HYPOTHESIS_PROFILE=long searches on, for
 #: HYPOTHESIS_EXAMPLES histories of 60 steps, and prints how to repeat what it found.
