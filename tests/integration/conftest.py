@@ -1,8 +1,11 @@
-"""Fixtures of the image service's tests, beside those of tests/conftest.py.
+"""Fixtures of refused requests' tests and of the image service's, beside those of tests/conftest.py.
 
 | fixture         | lives as long as | is                                                                         |
 | --------------- | ---------------- | -------------------------------------------------------------------------- |
 | emulator_server | a module         | the provider emulators                                                     |
+| shared_ledger   | a module         | a ledger for requests over HTTP that it refuses, whatever was before them. |
+|                 |                  | Its tests have ``@pytest.mark.asyncio(loop_scope="module")``               |
+| refusing        | a module         | the same; at the end there must be nothing of any request                  |
 | emulators       | a test           | the same; what the test asked of them, and their book, is forgotten then   |
 | quick_emulators | a test           | the same, quick                                                            |
 | priced          | a test           | the module's ledger, which knows the shipped list prices                   |
@@ -14,23 +17,71 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Final
 
 import asyncpg
 import httpx
 import pytest
+import pytest_asyncio
 
 from image_service.config import Settings
 from ledger_service.price_loading import follow_shipped
 from tests.builders import limit
 from tests.emulators import Emulators, running_emulators
 from tests.integration.image_harness import ScriptedLedger, image_service, make_settings, serving
-from tests.servers import Ledger
+from tests.servers import Databases, Ledger, as_service, renew_stream
+from tests.servers import serving as serving_ledger
+
+#: What requests may leave; none of it is written in the background.
+LEFT_BY_REQUESTS: Final = (
+    "event_log",
+    "plans",
+    "accounts",
+    "dead_letters",
+    "usage_log",
+    "usage_summary",
+    "counters",
+    "decisions",
+    "limit_overrides",
+    "credit_grants",
+    "prices",
+    "webhooks",
+)
 
 
 @pytest.fixture(scope="module")
 def emulator_server() -> Iterator[Emulators]:
     with running_emulators() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(databases: Databases) -> Iterator[str]:
+    url = databases.clone()
+    yield url
+    databases.drop(url)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_ledger(shared_database_url: str, nats_server_url: str) -> AsyncIterator[Ledger]:
+    """One for all of a file's bad requests, as to start one takes much longer than to refuse.
+
+    Other tests of the file take its stream away while its loop stands still; it finds another one when it goes on.
+    """
+    await renew_stream(nats_server_url)
+    async with serving_ledger(database_url=as_service(shared_database_url), nats_url=nats_server_url) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def refusing(shared_ledger: Ledger, shared_database_url: str) -> AsyncIterator[Ledger]:
+    yield shared_ledger
+    connection = await asyncpg.connect(shared_database_url)
+    try:
+        left = {table: await connection.fetchval(f"select count(*) from {table}") for table in LEFT_BY_REQUESTS}
+    finally:
+        await connection.close()
+    assert left == dict.fromkeys(LEFT_BY_REQUESTS, 0), "a request that was refused left something behind"
 
 
 @pytest.fixture

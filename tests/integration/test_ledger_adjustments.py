@@ -222,8 +222,9 @@ async def test_corrections_take_totals_before_the_account_as_ingest_does(ledger:
         (adjustment("adjustment", completed(), cost="1", user_id="x"), "user_id", "not_with_this"),
     ],
 )
-async def test_a_bad_adjustment_is_refused_at_its_field(ledger: Ledger, body: Body, field: str, rule: str) -> None:
-    said = await adjust(ledger, body, 422)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_bad_adjustment_is_refused_at_its_field(refusing: Ledger, body: Body, field: str, rule: str) -> None:
+    said = await adjust(refusing, body, 422)
     assert (said["errors"][0]["field"], said["errors"][0]["rule"]) == (field, rule)
 
 

@@ -83,12 +83,13 @@ BROKEN_LIMITS: dict[str, tuple[Body, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN_LIMITS)
-async def test_a_plan_with_a_broken_limit_is_refused_and_its_field_named(ledger: Ledger, name: str) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_plan_with_a_broken_limit_is_refused_and_its_field_named(refusing: Ledger, name: str) -> None:
     broken, field = BROKEN_LIMITS[name]
-    answer = await ledger.http.put("/v1/plans/broken", json=plan(broken))
+    answer = await refusing.http.put("/v1/plans/broken", json=plan(broken))
     assert answer.status_code == 422
     assert field in fields_of(answer)
-    assert (await ledger.http.get("/v1/plans/broken")).status_code == 404
+    assert (await refusing.http.get("/v1/plans/broken")).status_code == 404
 
 
 async def test_a_plan_with_a_limit_id_twice_is_refused(ledger: Ledger) -> None:
@@ -130,8 +131,9 @@ async def test_an_account_is_stored_with_its_calendar(ledger: Ledger) -> None:
     ],
     ids=str,
 )
-async def test_a_broken_account_is_refused_and_its_field_named(ledger: Ledger, body: Body, field: str) -> None:
-    answer = await ledger.http.put("/v1/accounts/acme", json=body)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_broken_account_is_refused_and_its_field_named(refusing: Ledger, body: Body, field: str) -> None:
+    answer = await refusing.http.put("/v1/accounts/acme", json=body)
     assert (answer.status_code, fields_of(answer)) == (422, [field])
 
 
@@ -172,9 +174,10 @@ BROKEN_CHECKS: dict[str, tuple[Body, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN_CHECKS)
-async def test_a_broken_check_is_refused_and_its_field_named(ledger: Ledger, name: str) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_broken_check_is_refused_and_its_field_named(refusing: Ledger, name: str) -> None:
     body, field = BROKEN_CHECKS[name]
-    answer = await ledger.http.post("/v1/limit-checks", json=body)
+    answer = await refusing.http.post("/v1/limit-checks", json=body)
     assert answer.status_code == 422
     assert fields_of(answer) == [field]
     assert answer.json()["detail"].startswith(f"{field}: ")
@@ -209,19 +212,21 @@ async def test_every_kind_of_problem_has_the_shape_of_rfc_9457(ledger: Ledger) -
     ids=["nothing", "half", "no UTF-8", "deep", "a long number", "half a surrogate pair as a name", "and as a value"],
 )
 @pytest.mark.parametrize("path", ["/v1/limit-checks", "/v1/plans/gold", "/v1/accounts/acme"])
-async def test_odd_bodies_are_problems_of_the_caller(ledger: Ledger, path: str, body: bytes) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_odd_bodies_are_problems_of_the_caller(refusing: Ledger, path: str, body: bytes) -> None:
     method = "POST" if path.endswith("checks") else "PUT"
-    answer = await ledger.http.request(method, path, content=body, headers={"content-type": "application/json"})
+    answer = await refusing.http.request(method, path, content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422)
     assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("operation_id", ["1", "not-a-uuid", "%00"])
-async def test_an_id_in_the_path_that_is_none_is_refused(ledger: Ledger, operation_id: str) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_id_in_the_path_that_is_none_is_refused(refusing: Ledger, operation_id: str) -> None:
     answers = [
-        await ledger.http.get(f"/v1/decisions/{operation_id}"),
-        await ledger.http.post(f"/v1/reservations/{operation_id}:release"),
-        await ledger.http.post(f"/v1/reservations/{operation_id}:extend"),
+        await refusing.http.get(f"/v1/decisions/{operation_id}"),
+        await refusing.http.post(f"/v1/reservations/{operation_id}:release"),
+        await refusing.http.post(f"/v1/reservations/{operation_id}:extend"),
     ]
     assert {answer.status_code for answer in answers} <= {404, 422}
 

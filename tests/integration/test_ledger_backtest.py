@@ -324,10 +324,11 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "field", "rule"), BAD, ids=[f"{field}-{rule}" for _, field, rule in BAD])
+@pytest.mark.asyncio(loop_scope="module")
 async def test_bad_input_is_answered_by_a_problem_that_names_field_and_rule(
-    ledger: Ledger, body: Body, field: str, rule: str
+    refusing: Ledger, body: Body, field: str, rule: str
 ) -> None:
-    answer = await ledger.http.post("/v1/limits:backtest", json=body)
+    answer = await refusing.http.post("/v1/limits:backtest", json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json"), answer.text
     assert (answer.json()["errors"][0]["field"], answer.json()["errors"][0]["rule"]) == (field, rule)
 

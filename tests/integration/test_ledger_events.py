@@ -214,9 +214,10 @@ REFUSED: dict[str, tuple[Body, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_broken_event_is_refused_and_its_field_named(ledger: Ledger, name: str) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_broken_event_is_refused_and_its_field_named(refusing: Ledger, name: str) -> None:
     event, field = REFUSED[name]
-    answer = await ledger.send_one(event)
+    answer = await refusing.send_one(event)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["code"] == "invalid_request"
@@ -224,8 +225,9 @@ async def test_a_broken_event_is_refused_and_its_field_named(ledger: Ledger, nam
     assert field in answer.json()["detail"]
 
 
-async def test_a_subject_that_is_not_the_account_is_refused(ledger: Ledger) -> None:
-    answer = await ledger.send_one({**completed(), "subject": "other"})
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_subject_that_is_not_the_account_is_refused(refusing: Ledger) -> None:
+    answer = await refusing.send_one({**completed(), "subject": "other"})
     assert answer.status_code == 422
     assert "subject" in answer.json()["detail"]
 
@@ -273,19 +275,22 @@ async def test_unusual_json_is_recorded_and_recognised(ledger: Ledger, name: str
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"id": }', b"\xff\xfe", b"nonsense"])
-async def test_what_is_not_json_is_malformed(ledger: Ledger, body: bytes) -> None:
-    answer = await ledger.send_one(body)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_is_not_json_is_malformed(refusing: Ledger, body: bytes) -> None:
+    answer = await refusing.send_one(body)
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b"null", b'"event"', b"{}"])
-async def test_json_that_is_no_event_is_invalid(ledger: Ledger, body: bytes) -> None:
-    assert (await ledger.send_one(body)).status_code == 422
+@pytest.mark.asyncio(loop_scope="module")
+async def test_json_that_is_no_event_is_invalid(refusing: Ledger, body: bytes) -> None:
+    assert (await refusing.send_one(body)).status_code == 422
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/cloudevents", ""])
-async def test_another_content_type_is_not_accepted(ledger: Ledger, content_type: str) -> None:
-    answer = await ledger.http.post("/v1/events", content=b"{}", headers={"content-type": content_type})
+@pytest.mark.asyncio(loop_scope="module")
+async def test_another_content_type_is_not_accepted(refusing: Ledger, content_type: str) -> None:
+    answer = await refusing.http.post("/v1/events", content=b"{}", headers={"content-type": content_type})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
     assert CONTENT_TYPE in answer.json()["detail"]
 
@@ -315,13 +320,15 @@ async def test_odd_json_in_a_batch_leaves_its_neighbours_alone(ledger: Ledger, n
         assert (await ledger.http.get(f"/v1/accounts/{builders.ACCOUNT}/usage")).status_code == 404
 
 
-async def test_an_empty_batch_is_nothing(ledger: Ledger) -> None:
-    assert await ledger.send() == {"accepted": 0, "duplicates": 0, "rejected": []}
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_empty_batch_is_nothing(refusing: Ledger) -> None:
+    assert await refusing.send() == {"accepted": 0, "duplicates": 0, "rejected": []}
 
 
-async def test_a_batch_of_more_than_1000_events_is_too_large(ledger: Ledger) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_batch_of_more_than_1000_events_is_too_large(refusing: Ledger) -> None:
     headers = {"content-type": BATCH_CONTENT_TYPE}
-    answer = await ledger.http.post("/v1/events", content=json.dumps([completed()] * 1001), headers=headers)
+    answer = await refusing.http.post("/v1/events", content=json.dumps([completed()] * 1001), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 

@@ -306,9 +306,10 @@ async def test_a_cursor_is_of_the_same_export_however_its_moments_are_spelt(ledg
 @pytest.mark.parametrize(
     "name", ["account_id", "user_id", "project_id", "api_key_id", "provider", "model", "operation"]
 )
-async def test_no_parameter_is_read_as_sql(ledger: Ledger, name: str) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_no_parameter_is_read_as_sql(refusing: Ledger, name: str) -> None:
     for text in ("'; drop table usage_log; --", "$1", "x' or '1'='1", "\\'; select 1 --"):
-        answer = await ledger.http.get(ROUTE, params={"format": "csv", name: text})
+        answer = await refusing.http.get(ROUTE, params={"format": "csv", name: text})
         assert answer.status_code == 422
 
 

@@ -308,12 +308,13 @@ async def test_holds_stay_while_an_override_changes_and_settle_where_they_were_p
         ({"maximum": 1, "colour": "red"}, ("colour", "extra_forbidden")),
     ],
 )
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_bad_override_is_refused_by_field_and_changes_nothing(
-    ledger: Ledger, body: Body, expected: tuple[str, str]
+    shared_ledger: Ledger, body: Body, expected: tuple[str, str]
 ) -> None:
-    await ledger.set_up(limit())
-    assert await refused(ledger, **body) == (422, [expected])
-    assert (await listed(ledger), await maxima(ledger)) == ([], [("images", 25)])
+    await shared_ledger.set_up(limit())
+    assert await refused(shared_ledger, **body) == (422, [expected])
+    assert (await listed(shared_ledger), await maxima(shared_ledger)) == ([], [("images", 25)])
 
 
 async def test_an_added_limit_must_say_what_it_counts(ledger: Ledger) -> None:

@@ -259,13 +259,15 @@ async def test_a_broken_price_is_refused_and_its_field_is_named(
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff", b'{"valid_from": "2026-01-01T00:00:00Z"'])
-async def test_a_body_that_is_no_json(ledger: Ledger, content: bytes) -> None:
-    answer = await ledger.http.put(PATH, content=content)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_body_that_is_no_json(refusing: Ledger, content: bytes) -> None:
+    answer = await refusing.http.put(PATH, content=content)
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
 
 
-async def test_a_body_that_is_too_large(ledger: Ledger) -> None:
-    answer = await ledger.http.put(PATH, content=b" " * (1024 * 1024 + 1))
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_body_that_is_too_large(refusing: Ledger) -> None:
+    answer = await refusing.http.put(PATH, content=b" " * (1024 * 1024 + 1))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
@@ -277,8 +279,9 @@ async def test_a_body_that_is_too_large(ledger: Ledger) -> None:
         ("/v1/prices/local/generate/-m", "path.model"),
     ],
 )
-async def test_a_name_of_the_wrong_shape(ledger: Ledger, path: str, field: str) -> None:
-    for answer in (await ledger.http.put(path, json=price()), await ledger.http.get(path)):
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_name_of_the_wrong_shape(refusing: Ledger, path: str, field: str) -> None:
+    for answer in (await refusing.http.put(path, json=price()), await refusing.http.get(path)):
         assert (answer.status_code, fields_of(answer)) == (422, [field])
 
 
@@ -358,8 +361,9 @@ async def test_all_pages_together_show_each_version_once(ledger: Ledger) -> None
     ],
     ids=str,
 )
-async def test_a_filter_of_the_wrong_shape(ledger: Ledger, query: dict[str, str], field: str) -> None:
-    answer = await ledger.http.get("/v1/prices", params=query)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_filter_of_the_wrong_shape(refusing: Ledger, query: dict[str, str], field: str) -> None:
+    answer = await refusing.http.get("/v1/prices", params=query)
     assert (answer.status_code, fields_of(answer)) == (422, [field])
 
 

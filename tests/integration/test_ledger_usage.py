@@ -122,8 +122,9 @@ async def test_usage_of_an_account_nobody_knows_is_not_found(ledger: Ledger) -> 
 
 
 @pytest.mark.parametrize("period", ["2026-13", "2026-1", "november", "1999-01", "2026-11-01", ""])
-async def test_a_period_that_is_no_month_is_refused_and_named(ledger: Ledger, period: str) -> None:
-    answer = await ledger.http.get(f"/v1/accounts/{builders.ACCOUNT}/usage", params={"period": period})
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_period_that_is_no_month_is_refused_and_named(refusing: Ledger, period: str) -> None:
+    answer = await refusing.http.get(f"/v1/accounts/{builders.ACCOUNT}/usage", params={"period": period})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "query.period"
 
@@ -250,8 +251,9 @@ async def test_a_cursor_goes_on_below_what_was_recorded_meanwhile(ledger: Ledger
 
 
 @pytest.mark.parametrize("cursor", ["x", "????", "aaaa", "MjAyNi0xMS0wMXw", "é", "x" * 201])
-async def test_a_cursor_that_is_none_of_ours_is_refused(ledger: Ledger, cursor: str) -> None:
-    answer = await ledger.http.get(f"/v1/accounts/{builders.ACCOUNT}/usage-log", params={"cursor": cursor})
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_cursor_that_is_none_of_ours_is_refused(refusing: Ledger, cursor: str) -> None:
+    answer = await refusing.http.get(f"/v1/accounts/{builders.ACCOUNT}/usage-log", params={"cursor": cursor})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] in ("cursor", "query.cursor")
 
@@ -262,11 +264,13 @@ async def test_a_cursor_that_is_none_of_ours_is_refused(ledger: Ledger, cursor: 
      {"user_id": "a\nb"}, {"to": "2026-11-01T00:00:00Z", "from": "2026-11-01T01:00:00+01:00"}],
     ids=str,
 )  # fmt: skip
-async def test_a_filter_of_the_wrong_shape_is_refused_and_named(ledger: Ledger, query: dict[str, str]) -> None:
-    answer = await ledger.http.get(f"/v1/accounts/{builders.ACCOUNT}/usage-log", params=query)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_filter_of_the_wrong_shape_is_refused_and_named(refusing: Ledger, query: dict[str, str]) -> None:
+    answer = await refusing.http.get(f"/v1/accounts/{builders.ACCOUNT}/usage-log", params=query)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == f"query.{next(iter(query))}"
 
 
-async def test_the_usage_log_of_an_account_without_usage_is_empty(ledger: Ledger) -> None:
-    assert await ledger.usage_log("nobody") == {"items": [], "next_cursor": None}
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_usage_log_of_an_account_without_usage_is_empty(refusing: Ledger) -> None:
+    assert await refusing.usage_log("nobody") == {"items": [], "next_cursor": None}
