@@ -20,6 +20,8 @@ Parameters = Mapping[str, str | int | float | bool | Sequence[str] | None]
 #: A part of the API's JSON. Its shapes are in the API's reference; templates take them as they are.
 Document: TypeAlias = Any  # checked by the API's own tests
 JSON: Final = "application/json"
+#: Of contracts.identifiers.NAME_PATTERN, what `quote` would encode.
+_IN_NAMES: Final = ":@+"
 
 
 class ApiProblem(Exception):  # noqa: N818  what it carries
@@ -119,8 +121,12 @@ def query_of(parameters: Parameters) -> str:
 
 
 def path_of(template: str, **names: str) -> str:
-    """``path_of("/v1/plans/{plan_id}", plan_id="a/b")`` → ``/v1/plans/a%2Fb``: a name never leaves its place."""
-    return template.format(**{name: quote(value, safe="") for name, value in names.items()})
+    """``path_of("/v1/plans/{plan_id}", plan_id="a/b")`` → ``/v1/plans/a%2Fb``: a name never leaves its place.
+
+    All that a name may hold stands for itself, so that the path is the same for browsers and, as nobody decodes it
+    there, for `OwnApi`; what stays encoded is no name, and refused.
+    """
+    return template.format(**{name: quote(value, safe=_IN_NAMES) for name, value in names.items()})
 
 
 async def _exchange(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, dict[str, str], bytes]:

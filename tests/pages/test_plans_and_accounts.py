@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest_asyncio
@@ -10,7 +11,7 @@ from playwright.async_api import Browser
 from contracts.access.bearer import SESSION_COOKIE
 from ledger_service.pages.limit_forms import fields_of, limit_of, read_rows
 from tests.browser import NARROW, visiting
-from tests.builders import ACCOUNT, completed, limit
+from tests.builders import ACCOUNT, PLAN, completed, limit
 from tests.pages.test_pages import made
 from tests.servers import Ledger
 from tests.tokens import TOKEN
@@ -227,3 +228,19 @@ def test_a_limit_survives_the_form() -> None:
         whole["selector"] = {"operation": [], "provider": [], "model": [], **one.get("selector", {})}
         sent = {f"limit-3-{name}": [value] for name, value in fields_of(whole).items()}
         assert [limit_of(fields) for fields in read_rows(sent)] == [whole]
+
+
+async def test_every_account_has_its_pages_whatever_its_name_may_hold(pages: httpx.AsyncClient, ledger: Ledger) -> None:
+    """Names may hold `:`, `@` and `+`; what none may hold stays where it is put, and is refused."""
+    await ledger.put_plan(limit(maximum=50))
+    for name in ("team:eu", "ada+bob@example.com"):
+        await ledger.put_account(quote(name, safe=""))
+        seen = {
+            path: (await pages.get(path, params={"account_id": name})).status_code
+            for path in (f"/accounts/{quote(name, safe='')}", "/limits", "/usage-log", "/statements")
+        }
+        assert set(seen.values()) == {200}, seen
+        saved = await pages.post(f"/accounts/{quote(name, safe='')}", data={"do": "account", "account-plan_id": PLAN})
+        assert (saved.status_code, unquote(saved.headers["location"]).partition("?")[0]) == (303, f"/accounts/{name}")
+    elsewhere = await pages.get("/limits", params={"account_id": "team:eu/limits:standing?limit=1#"})
+    assert (elsewhere.status_code, "account_id" in elsewhere.text) == (422, True)
