@@ -16,6 +16,10 @@ from typing import Any, Final
 import httpx
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+#: All that was ever given out of IPv6 for the public network. What lies outside (site-local, a network's own NAT64,
+#: IPv4 in forms that are no longer in use) may lead inside, and `is_global` of Python 3.11 lets much of it pass.
+_PUBLIC_IPV6: Final = ipaddress.IPv6Network("2000::/3")
+_DOCUMENTATION: Final = ipaddress.IPv6Network("3fff::/20")
 
 
 class PrivateAddressError(Exception):
@@ -39,6 +43,8 @@ def is_public(address: str) -> bool:
             return is_public(str(wrapped))
         if parsed in _NAT64:
             return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
+        if parsed not in _PUBLIC_IPV6 or parsed in _DOCUMENTATION:
+            return False
     return parsed.is_global and not parsed.is_multicast
 
 
