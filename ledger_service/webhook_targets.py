@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
 
+from contracts.access.http_connections import Connections
 from contracts.problems import broken_rule
 from contracts.public_hosts import (
     NoAddressError,
@@ -23,11 +23,13 @@ from contracts.public_hosts import (
     is_among,
     is_public,
 )
+from contracts.retry_after import retry_after_seconds
 from ledger_service.domain.webhooks import Answer
 
 #: Of an answer: shown with its attempt.
 ANSWER_BYTES_MAX: Final = 512
 ANSWER_SECONDS_MAX: Final = 1.0
+PORT_MAX: Final = 65_535
 _USER_AGENT: Final = "usage-ledger-webhooks/1"
 
 
@@ -58,6 +60,8 @@ class Targets:
             raise BadTargetError("an https:// address with a host is needed")
         if parsed.userinfo:
             raise BadTargetError("it carries a user; deliveries are signed, and need none")
+        if parsed.port is not None and not 1 <= parsed.port <= PORT_MAX:
+            raise BadTargetError(f"there is no port {parsed.port}: 1 to {PORT_MAX}")
         if parsed.fragment:
             raise BadTargetError("it has a fragment, which is never sent")
         if self.is_insecure(parsed):
@@ -81,7 +85,7 @@ class Sender:
         # A connection belongs to an address, and must not be found again by another name with that address.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(
-            timeout=timeout_seconds, limits=limits, trust_env=False, follow_redirects=False
+            transport=Connections(limits=limits, trust_env=False), timeout=timeout_seconds, follow_redirects=False
         )
 
     async def close(self) -> None:
@@ -130,19 +134,6 @@ async def _first_bytes(response: httpx.Response) -> bytes:
                 if len(text) >= ANSWER_BYTES_MAX:
                     break
     return text[:ANSWER_BYTES_MAX]
-
-
-def retry_after_seconds(given: str | None, now: datetime) -> float | None:
-    """The header Retry-After, as seconds or as a date; None where it is neither."""
-    if given is None:
-        return None
-    if given.isascii() and given.isdigit():
-        return float(given[:9])
-    try:
-        moment = parsedate_to_datetime(given)
-    except ValueError:
-        return None
-    return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds())
 
 
 def _in_words(error: BaseException) -> str:

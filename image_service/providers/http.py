@@ -6,13 +6,11 @@ goes wrong once it is on its way ends as OutcomeUnknownError. Requests that only
 """
 
 import asyncio
-import email.utils
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -20,6 +18,7 @@ import httpx
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
+from contracts.retry_after import retry_after_seconds
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import OutcomeUnknownError, ProviderError
 from image_service.providers.breaker import Breaker
@@ -108,7 +107,8 @@ class _AgainError(Exception):
         super().__init__(reason)
         self.answer = answer
         self.cause = cause
-        self.after_seconds = None if answer is None else retry_after_seconds(answer.headers)
+        asked = None if answer is None else answer.headers.get("retry-after")
+        self.after_seconds = retry_after_seconds(asked, datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -355,19 +355,3 @@ async def _receive(response: httpx.Response, attempt: Attempt, *, spool: bool, b
         if file is not None:
             await asyncio.to_thread(file.close)
     return Answer(status, headers, b"".join(portions), path)
-
-
-def retry_after_seconds(headers: httpx.Headers) -> float | None:
-    """What Retry-After asks for (RFC 9110: seconds, or a date), never less than 0."""
-    text = headers.get("retry-after", "").strip()
-    if not text:
-        return None
-    try:
-        return max(0.0, float(text)) if not text.isalpha() else None
-    except ValueError:
-        pass
-    try:
-        when = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time())

@@ -315,10 +315,11 @@ async def test_a_secret_that_is_none_is_refused(ledger: Ledger, receiver: Receiv
         (500, 500, None),
         (404, 404, None),
         ((302, {"Location": "http://127.0.0.1:1/private"}), 302, "redirects are not followed: 302"),
+        ((503, {"Retry-After": "Thu, 05 Nov 99999999999999999999 12:00:00 GMT"}), 503, None),
         (HANG, None, "no whole answer within 0.4 s"),
         (RESET, None, "the connection was cut off before an answer"),
     ],
-    ids=["500", "404", "redirect", "hang", "reset"],
+    ids=["500", "404", "redirect", "no_date", "hang", "reset"],
 )
 async def test_what_fails_is_sent_again_in_order_and_each_attempt_is_there(
     ledger: Ledger, account: str, receiver: Receiver, failure: Any, status: int | None, error: str | None
@@ -499,6 +500,9 @@ async def test_a_removed_endpoint_gets_nothing_and_its_name_is_free(
         "ftp://hooks.example.com/x",
         "https:///x",
         "https://hooks.example.com/#x",
+        "https://hooks.example.com:0/x",
+        "https://hooks.example.com:65536/x",
+        "https://[fec0::1]/x",
         "nothing",
     ],
 )

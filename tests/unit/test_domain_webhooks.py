@@ -27,7 +27,6 @@ from ledger_service.domain.notifications import (
 )
 from ledger_service.domain.webhook_schedule import JITTER, RETRY_AFTER_SECONDS_MAX, RETRY_SECONDS, wait_seconds
 from ledger_service.domain.webhooks import Answer, Policy, choose, headers, judge, signature
-from ledger_service.webhook_targets import retry_after_seconds
 from tests.builders import at
 
 NOW = at("2026-11-05 12:00")
@@ -105,22 +104,6 @@ def test_what_follows_from_an_answer(answer: Answer, tries: int, failing: int | 
 
 def test_a_redirect_is_a_failure_whatever_it_says() -> None:
     assert judge(Answer(302), 1, None, NOW, 0.0, Policy()).state is DeliveryState.PENDING
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("120", 120.0),
-        ("-1", None),
-        ("soon", None),
-        ("Thu, 05 Nov 2026 12:01:00 GMT", 60.0),
-        ("Thu, 05 Nov 2020 12:01:00 GMT", 0.0),
-        ("9" * 400, 999_999_999.0),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
-    assert retry_after_seconds(header, NOW) == seconds
 
 
 # --- whose turn it is

@@ -2,11 +2,8 @@
 
 import asyncio
 import struct
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
-import httpx
 import pytest
 
 from contracts.public_hosts import is_public
@@ -24,7 +21,7 @@ from image_service.providers.deliverables import (
     mp4_from,
 )
 from image_service.providers.downloads import BadResultUrlError, Downloads
-from image_service.providers.http import Pace, retry_after_seconds
+from image_service.providers.http import Pace
 from image_service.providers.jobs import at_once
 from tests.attempts import attempt_of
 from tests.emulators import picture
@@ -79,21 +76,6 @@ def test_no_window_has_more_requests_than_allowed() -> None:
     assert Pace().limiter() is None
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("", None), ("5", 5.0), ("0", 0.0), ("-3", 0.0), ("soon", None), ("nan", None), ("inf", None), ("1, 2", None)],
-)
-def test_retry_after(text: str, seconds: float | None) -> None:
-    assert retry_after_seconds(httpx.Headers({"retry-after": text})) == seconds
-
-
-def test_retry_after_as_a_date() -> None:
-    when = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    found = retry_after_seconds(httpx.Headers({"retry-after": when}))
-    assert found is not None
-    assert 25 < found < 31
-
-
 @pytest.mark.parametrize("text", ["a.example, *.b.example", '["a.example", "*.b.example"]', "a.example,*.b.example,"])
 def test_hosts_in_the_environment(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGE_RESULT_HOSTS", text)
@@ -141,7 +123,8 @@ class TestResultUrls:
         "address",
         ["0.0.0.0", "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1",
          "255.255.255.255", "::", "::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::a00:1",
-         "2002:0a00:0001::", "2001:db8::1", "no address"],
+         "2002:0a00:0001::", "2001:db8::1", "fec0::1", "::7f00:1", "::ffff:0:7f00:1", "64:ff9b:1::a00:1", "5f00::1",
+         "3fff::1", "no address"],
     )  # fmt: skip
     def test_addresses_that_are_not_public(self, address: str) -> None:
         assert not is_public(address)
