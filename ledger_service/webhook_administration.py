@@ -54,7 +54,8 @@ async def change_webhook(
 ) -> WebhookPut:
     """Makes an endpoint, of an account or (None) for all; or changes it, and enables it again.
 
-    The same again is no change, unless it was disabled. Raises ProblemError for an address that may not be sent to,
+    What waits is sent at once to another address, which has not failed yet. The same again is no change, unless it was
+    disabled. Raises ProblemError for an address that may not be sent to,
     types that are not for this owner, a second secret, or too many endpoints.
     """
     _refuse_types(wanted, account_id)
@@ -70,7 +71,6 @@ async def change_webhook(
         await store.lock_state(connection, owner, before.endpoint_id)
         before = await require_webhook(connection, account_id, webhook_id)
         await _refuse_other_secret(connection, before, wanted)
-        now = datetime.now(UTC)
         stored = before.model_copy(
             update={
                 "url": wanted.url,
@@ -81,13 +81,13 @@ async def change_webhook(
             }
         )
         if stored != before:
-            # What was of no use before is not looked for again.
-            added = set(stored.types) - set(before.types)
-            since = now if added or before.disabled_at is not None else before.since
+            # While it was off it was told of nothing, and that is not made up for; a type that is added changes nothing
+            # for the others, of which something may just be on its way.
+            since = before.since if before.disabled_at is None else await store.read_now(connection)
             stored = stored.model_copy(update={"version": before.version + 1, "since": since})
             await store.put_webhook(connection, stored)
             await log_change(connection, WEBHOOK_CHANGED, owner, stored)
-            if before.disabled_at is not None:
+            if before.disabled_at is not None or stored.url != before.url:
                 await store.forget_failures(connection, owner, stored.endpoint_id)
                 await wake_endpoint(connection, stored.endpoint_id)
     return WebhookPut(**dict(stored))
@@ -97,7 +97,7 @@ async def _make(connection: "Connection", account_id: str | None, webhook_id: st
     owner = account_id or NO_ACCOUNT
     if len(await store.list_webhooks(connection, owner)) >= WEBHOOKS_MAX:
         raise broken_rule("webhook_id", "webhooks_max", f"there are {WEBHOOKS_MAX} webhooks already: remove one first")
-    now = datetime.now(UTC)
+    now = await store.read_now(connection)
     stored = WebhookStored(
         account_id=account_id, webhook_id=webhook_id, endpoint_id=uuid7(), url=wanted.url,
         types=sorted(set(wanted.types)), description=wanted.description, version=1, since=now,

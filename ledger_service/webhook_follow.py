@@ -132,8 +132,8 @@ async def redeliver_from(connection: "Connection", webhook: WebhookStored, reque
             known = [fact for fact in facts if fact.place <= ends[one]]
             if known:
                 place = known[-1].place
+            looked_at += len(known)
             recent = [fact for fact in known if fact.recorded_at >= request.start]
-            looked_at += len(recent)
             pairs = [
                 (subscription, notification) for notification in told(recent) if asks_for(subscription, notification)
             ]

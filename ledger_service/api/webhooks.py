@@ -64,8 +64,8 @@ def _add_routes(prefix: str, whose: Callable[..., Awaitable[str | None]]) -> Non
         webhook_id: Name, account: Owner, request: Request, wired: Wired, response: Response
     ) -> WebhookPut:
         """Where notifications of these ``types`` go from now on. Of a new endpoint the answer has the ``secret`` that
-        deliveries are signed with, unless it was given: this once. One that is disabled is enabled again, and what was
-        still to be sent is. The same again changes nothing."""
+        deliveries are signed with, unless it was given: this once. One that is disabled is enabled again. What was
+        still to be sent then goes out at once, as with another address. The same again changes nothing."""
         wanted = await read_model(request, Webhook, CHECK_BYTES_MAX)
         response.headers.update(_NOT_KEPT)
         async with writing(wired.reads, response) as connection:

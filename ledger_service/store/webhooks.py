@@ -32,6 +32,12 @@ async def lock_webhooks(connection: "Connection") -> None:
     await connection.execute(SQL["lock"])
 
 
+async def read_now(connection: "Connection") -> datetime:
+    """When the transaction began, by the clock that says when facts are recorded."""
+    now: datetime = await connection.fetchval(SQL["now"])
+    return now
+
+
 async def find_webhook(connection: "Connection", owner: str, webhook_id: str) -> WebhookStored | None:
     return _stored(await connection.fetchrow(SQL["find"], owner, webhook_id))
 

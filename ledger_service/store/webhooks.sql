@@ -2,6 +2,9 @@
 -- Changes are few, and come one after the other.
 select pg_advisory_xact_lock(7205759403792811)
 
+-- name: now
+select now()
+
 -- name: find
 select account_id, webhook_id, endpoint_id, url, types, description, version, since, disabled_at, disabled_reason
 from webhooks

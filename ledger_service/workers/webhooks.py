@@ -20,7 +20,7 @@ from contracts.webhooks import DeliveryState
 from ledger_service.domain.webhooks import Answer, Policy, choose, headers, judge
 from ledger_service.store import deliveries as store
 from ledger_service.store.pool import TRANSIENT, Connection, Pool, in_transaction
-from ledger_service.store.webhooks import lock_state, note_outcome, read_secrets
+from ledger_service.store.webhooks import find_webhook, lock_state, note_outcome, read_secrets
 from ledger_service.webhook_administration import disable_webhook, host_of
 from ledger_service.webhook_follow import FOLLOWER, Follower, follow_portion
 from ledger_service.webhook_targets import Sender
@@ -120,6 +120,11 @@ class Deliverer:
         if not is_ours:
             await store.settle(connection, task, tried, None)
             return
+        if not answer.is_success and await _has_moved(connection, task):
+            # What was answered at the address before says nothing of this one.
+            await store.settle(connection, task, tried, DeliveryState.PENDING)
+            await store.free_lane(connection, task.lane, None, resting=False)
+            return
         now = datetime.now(UTC)
         verdict = judge(answer, task.tries + 1, since, now, self._chance.random(), self.policy)
         error = None if answer.is_success else answer.error or f"answered {answer.status}"
@@ -133,6 +138,12 @@ class Deliverer:
         elif error is not None:
             log.warning("webhook_failed", message=str(task.message_id), error=error, state=verdict.state.value, **about)
         self.on_outcome(_outcome(verdict.state, disabled=verdict.disable is not None))
+
+
+async def _has_moved(connection: Connection, task: store.Task) -> bool:
+    """Whether the endpoint was given another address since; its state is locked."""
+    stored = await find_webhook(connection, task.owner, task.webhook_id)
+    return stored is not None and stored.endpoint_id == task.lane[1] and stored.url != task.url
 
 
 def _outcome(state: DeliveryState, *, disabled: bool) -> str:

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import pytest_asyncio
 from standardwebhooks import Webhook
 
 from contracts.notifications.kind import Feed
+from ledger_service import webhook_administration, webhook_follow
 from ledger_service.store.notifications import BEGINNING, read_facts
 from tests.builders import Body, check, completed, limit, new_id
 from tests.receivers import ENDLESS, HANG, RESET, Receiver, receiving
@@ -425,7 +427,82 @@ async def test_retry_after_is_waited_for(ledger: Ledger, account: str, receiver:
     assert receiver.requests[1].at - receiver.requests[0].at >= 1.0
 
 
+# --- endpoints that are changed ---
+
+
+async def test_what_waits_goes_to_another_address_at_once(ledger: Ledger, account: str, receiver: Receiver) -> None:
+    receiver.otherwise = (503, {"Retry-After": "3600"})
+    await put(ledger, receiver.url(), "limit_check.denied")
+    denied = [await deny(ledger, account) for _ in range(2)]
+    await eventually(lambda: receiver.requests, "it is tried")
+    async with receiving() as other:
+        await put(ledger, other.url(), "limit_check.denied")
+        await eventually(lambda: operations(other) == denied, "both arrive where it is now")
+    assert (await seen(ledger))["state"]["failing_since"] is None
+
+
+async def test_an_answer_of_the_address_before_says_nothing_of_this_one(
+    ledger: Ledger, account: str, receiver: Receiver
+) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def is_gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await may_answer.wait()
+        writer.write(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(is_gone, "127.0.0.1", 0) as before:
+        await put(ledger, f"http://127.0.0.1:{before.sockets[0].getsockname()[1]}/", "limit_check.denied")
+        denied = await deny(ledger, account)
+        await asked.wait()
+        await put(ledger, receiver.url(), "limit_check.denied")
+        may_answer.set()
+        await eventually(lambda: operations(receiver) == [denied], "it arrives where it is now")
+    assert (await seen(ledger))["disabled_at"] is None
+
+
+async def test_a_type_that_is_added_loses_none_of_the_others(
+    ledger: Ledger, account: str, receiver: Receiver, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await put(ledger, receiver.url(), "limit_check.denied")
+    async with database.transaction():
+        # Whoever queues what is new passes this feed by meanwhile.
+        await database.execute(
+            "select from notification_cursors where follower = 'webhooks' and feed = 'log' for update"
+        )
+        denied = await deny(ledger, account)
+        await put(ledger, receiver.url(), "limit_check.denied", "period.closed")
+    await eventually(lambda: operations(receiver) == [denied], "it is told all the same")
+
+
+async def test_what_happens_after_an_endpoint_is_told_whatever_time_it_is_here(
+    ledger: Ledger, account: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(hours=1))
+    monkeypatch.setattr(webhook_administration, "datetime", ahead)
+    await put(ledger, receiver.url(), "limit_check.denied")
+    denied = await deny(ledger, account)
+    await eventually(lambda: operations(receiver) == [denied], "it is told")
+
+
 # --- again, and trials ---
+
+
+async def test_a_request_to_send_again_looks_at_so_many_facts(
+    ledger: Ledger, account: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of those that are from before the moment: there may be millions."""
+    monkeypatch.setattr(webhook_follow, "REDELIVERED_MAX", 1)
+    await put(ledger, receiver.url(), "limit_check.denied")
+    await deny(ledger, account)
+    await eventually(lambda: receiver.taken, "it is told")
+    path, asked = "/v1/webhooks/main:redeliver", {"from": "2199-01-01T00:00:00Z"}
+    first = (await ledger.http.post(path, json=asked)).json()
+    assert first == {"queued": 0, "next_cursor": "letters.0.0"}
+    rest = await ledger.http.post(path, json={**asked, "cursor": first["next_cursor"]})
+    assert rest.json()["queued"] == 0
 
 
 async def test_deliveries_are_listed_by_state_and_page_and_sent_again(
