@@ -1,16 +1,14 @@
 """How stored usage is shown: rows and cells → the bodies of the query API."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import orjson
 from fastapi import Response
 
 from contracts.money import format_nanos
-from contracts.problems import INVALID_REQUEST, FieldError, ProblemError
 from ledger_service.domain.usage import SummaryCell, Totals, totals_by, totals_of
+from ledger_service.page_cursors import encode_cursor
 
 if TYPE_CHECKING:
     import asyncpg
@@ -101,22 +99,6 @@ def is_late(occurred_at: datetime, recorded_at: datetime) -> bool:
     """Whether a report made at the end of its month (UTC) lacked it."""
     occurred, recorded = occurred_at.astimezone(UTC), recorded_at.astimezone(UTC)
     return (recorded.year, recorded.month) > (occurred.year, occurred.month)
-
-
-def encode_cursor(occurred_at: datetime, operation_id: UUID) -> str:
-    """Opaque to callers: where the page ended."""
-    return urlsafe_b64encode(f"{occurred_at.isoformat()}|{operation_id}".encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str) -> tuple[datetime, UUID]:
-    """Raises ProblemError where the text is no cursor of ours."""
-    try:
-        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        moment, _, operation_id = text.partition("|")
-        return datetime.fromisoformat(moment).astimezone(UTC), UUID(operation_id)
-    except (ValueError, OverflowError):
-        error = FieldError(field="cursor", rule="cursor", message="not a cursor of an earlier page")
-        raise ProblemError(INVALID_REQUEST, "cursor: not a cursor of an earlier page", [error]) from None
 
 
 def alerts_view(rows: "list[asyncpg.Record]") -> Json:

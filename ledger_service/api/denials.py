@@ -1,6 +1,5 @@
 """Denials and why: single ones, and how many."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Final
@@ -14,6 +13,7 @@ from contracts.moments import Moment
 from contracts.problems import broken_rule
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, reading
+from ledger_service.page_cursors import decode_cursor, encode_cursor
 from ledger_service.services import Services, services
 from ledger_service.store.denials import DenialFilter, count_by_account, count_denials, list_denials
 
@@ -57,14 +57,16 @@ async def read_denials(
 ) -> DeniedChecks:
     """Limit checks that were denied, newest first: what was asked, and why not. `GET /v1/decisions/{operation_id}`
     explains each."""
-    after = _read_cursor(cursor) if cursor else None
+    after = decode_cursor(cursor, _place) if cursor else None
     async with reading(wired, demand) as read:
         since, until = _times(start, end, read.now)
         chosen = DenialFilter(since, until, code, limit_id, user_id, operation)
         rows = await list_denials(read.known, account_id, chosen, after, limit)
     read.tell(response)
     items = [DeniedCheck.model_validate(dict(row)) for row in rows]
-    return DeniedChecks(items=items, next_cursor=_cursor(items[-1]) if len(items) == limit else None)
+    last = items[-1] if len(items) == limit else None
+    more = encode_cursor(last.decided_at, last.account_id, last.operation_id) if last else None
+    return DeniedChecks(items=items, next_cursor=more)
 
 
 @router.get("/denials:counts")
@@ -105,16 +107,5 @@ def _times(start: datetime | None, end: datetime | None, now: datetime) -> tuple
     return since, until
 
 
-def _cursor(last: DeniedCheck) -> str:
-    """Opaque to callers: where the page ended."""
-    text = f"{last.decided_at.isoformat()}|{last.account_id}|{last.operation_id}"
-    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, str, UUID]:
-    try:
-        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        moment, account_id, operation_id = text.split("|")
-        return datetime.fromisoformat(moment).astimezone(UTC), account_id, UUID(operation_id)
-    except (ValueError, OverflowError):
-        raise broken_rule("query.cursor", "cursor", "not a cursor of an earlier page") from None
+def _place(decided_at: datetime, account_id: str, operation_id: str) -> tuple[datetime, str, UUID]:
+    return decided_at, account_id, UUID(operation_id)

@@ -17,10 +17,10 @@ from contracts.problems import broken_rule
 from contracts.provider_calls import read_calls
 from ledger_service.api.access import LedgerRoute
 from ledger_service.live import STREAM_SECONDS_MAX, TYPES, Listener, Live, Watched, live_operations
+from ledger_service.page_cursors import decode_row_cursor, encode_cursor
 from ledger_service.services import Services, services
 from ledger_service.store.in_doubt import read_doubtful
 from ledger_service.store.live import BEGINNING, Place, newest_place, read_recent
-from ledger_service.usage_views import decode_cursor, encode_cursor
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["operations"])
 
@@ -122,7 +122,7 @@ async def read_operations_in_doubt(
     gone: its ``GET /v1/in-doubt`` says. ``expired``: no outcome came in time, and nothing is held for them any more; an
     outcome that still comes counts.
     """
-    after = decode_cursor(cursor) if cursor else None
+    after = decode_row_cursor(cursor) if cursor else None
     async with wired.reads.acquire() as connection:
         rows = await read_doubtful(connection, doubt, account_id, limit, after, older_than_seconds)
     items = [

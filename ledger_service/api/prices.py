@@ -1,10 +1,8 @@
 """The price catalogue: what operations cost, from when on, and what a check would be held at."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
-import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from contracts.identifiers import ModelName, Name, OperationType
@@ -20,12 +18,13 @@ from contracts.prices import (
     RatedVariant,
     RateQuery,
 )
-from contracts.problems import INVALID_REQUEST, NOT_FOUND, FieldError, ProblemError
+from contracts.problems import NOT_FOUND, ProblemError
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, read_model
 from ledger_service.api.moments import Demanded, reading, writing
 from ledger_service.calls import CHECK_BYTES_MAX
 from ledger_service.domain.rating import Catalogue, CostTooLargeError, PriceVersion, Rated, worst_case
+from ledger_service.page_cursors import decode_cursor, encode_cursor
 from ledger_service.price_changes import change_price, cost_problem, key_of
 from ledger_service.services import Services, services
 from ledger_service.store.prices import Place, PriceFilter, find_changes, find_price, list_prices
@@ -91,26 +90,17 @@ async def read_prices(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> PriceList:
     """The versions of all prices, in the order of provider, operation, model and valid_from."""
-    after = _decode_cursor(cursor) if cursor else None
+    after = decode_cursor(cursor, _place) if cursor else None
     async with reading(wired, demand) as read:
         items = await list_prices(read.known, PriceFilter(provider, operation, at), after, limit)
     read.tell(response)
-    return PriceList(items=items, next_cursor=_encode_cursor(items[-1]) if len(items) == limit else None)
+    last = items[-1] if len(items) == limit else None
+    more = encode_cursor(last.valid_from, last.provider, last.operation, last.model) if last else None
+    return PriceList(items=items, next_cursor=more)
 
 
-def _encode_cursor(last: PriceStored) -> str:
-    place = [last.provider, last.operation, last.model, last.valid_from]
-    return urlsafe_b64encode(orjson.dumps(place)).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> Place:
-    try:
-        parts = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        provider, operation, model, valid_from = (str(part) for part in parts)
-        return provider, operation, model, datetime.fromisoformat(valid_from).astimezone(UTC)
-    except (ValueError, TypeError, OverflowError):
-        error = FieldError(field="cursor", rule="cursor", message="not a cursor of an earlier page")
-        raise ProblemError(INVALID_REQUEST, "cursor: not a cursor of an earlier page", [error]) from None
+def _place(valid_from: datetime, provider: str, operation: str, model: str) -> Place:
+    return provider, operation, model, valid_from
 
 
 @router.post("/prices:rate", openapi_extra=json_body(RateQuery))

@@ -11,12 +11,12 @@ from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, reading
 from ledger_service.domain.decide import claims_of_account
 from ledger_service.limit_standings import standings_of
+from ledger_service.page_cursors import decode_row_cursor, encode_cursor
 from ledger_service.services import Services, services
 from ledger_service.standings import balances_for, make_missing
 from ledger_service.store.accounts import find_account
 from ledger_service.store.standings import list_holds
 from ledger_service.store.terms import read_terms
-from ledger_service.usage_views import decode_cursor, encode_cursor
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["limits of an account"])
 
@@ -50,7 +50,7 @@ async def read_holds(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> OpenHolds:
     """The operations and leases that hold a share of the account's limits now, oldest first."""
-    after = decode_cursor(cursor) if cursor else None
+    after = decode_row_cursor(cursor) if cursor else None
     async with reading(wired, demand) as read:
         rows = await list_holds(read.known, account_id, after, limit)
     read.tell(response)

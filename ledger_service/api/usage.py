@@ -15,6 +15,7 @@ from ledger_service.api.moments import Demanded, at_once, reading
 from ledger_service.api.usage_filters import Chosen
 from ledger_service.domain.counters import Balance, CounterKey
 from ledger_service.domain.decide import Claim, claims_of_account, limit_state, standing
+from ledger_service.page_cursors import decode_row_cursor
 from ledger_service.services import Services, services
 from ledger_service.standings import balances_for, make_missing
 from ledger_service.store.accounts import find_account
@@ -27,7 +28,7 @@ from ledger_service.store.usage import (
     read_usage_log,
     sum_usage_log,
 )
-from ledger_service.usage_views import Json, decode_cursor, json_response, usage_log_view, usage_view
+from ledger_service.usage_views import Json, json_response, usage_log_view, usage_view
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/accounts/{account_id}", tags=["usage"])
 
@@ -129,7 +130,7 @@ async def list_usage_log(
     was recorded after the end of the month (UTC) in which it occurred; ``lag_seconds``: how long after it occurred.
     Where there is ``archived_before``, months before that one are in archives: of them, only what came late is here.
     """
-    after = decode_cursor(cursor) if cursor else None
+    after = decode_row_cursor(cursor) if cursor else None
     async with reading(wired, demand) as read:
         begins, since = await usage_log_begins(read.connection), chosen.start or chosen.counted_start
         if since is not None:

@@ -11,6 +11,7 @@ import pytest
 
 from contracts.limits import LimitCheck
 from ledger_service.domain.rating import Catalogue, worst_case
+from ledger_service.page_cursors import encode_cursor
 from ledger_service.store.prices import CatalogueCache, read_catalogue
 from tests.builders import ABSENT, Body, at, check, limit
 from tests.servers import Ledger, LedgerProcess
@@ -354,9 +355,9 @@ async def test_all_pages_together_show_each_version_once(ledger: Ledger) -> None
         ({"at": "now"}, "query.at"),
         ({"limit": "0"}, "query.limit"),
         ({"limit": "1001"}, "query.limit"),
-        ({"cursor": "x"}, "cursor"),
-        ({"cursor": "WzFd"}, "cursor"),
-        ({"cursor": "WyJhIiwiYiIsImMiLCJkIl0"}, "cursor"),
+        ({"cursor": "x"}, "query.cursor"),
+        ({"cursor": "WzFd"}, "query.cursor"),
+        ({"cursor": encode_cursor(at("2026-11-05"), "a\0", "b", "c")}, "query.cursor"),
         ({"cursor": "x" * 1001}, "query.cursor"),
     ],
     ids=str,
