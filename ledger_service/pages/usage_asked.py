@@ -10,6 +10,7 @@ from contracts.limits import is_time_zone
 from contracts.web.own_api import Parameters, query_of
 from contracts.web.pages import Visit
 from ledger_service.domain.buckets import add_months
+from ledger_service.pages.days import DAY, day_of
 
 #: Measures in the order in which they are offered: name, what people call it, unit, whether groups add up.
 MEASURES: Final[Mapping[str, tuple[str, str, bool]]] = {
@@ -144,7 +145,7 @@ class UsageAsked:
         }
 
     def _days(self) -> int:
-        first, last = _date(self.start), _date(self.until)
+        first, last = day_of(self.start), day_of(self.until)
         return (last - first).days + 1 if first and last else 1
 
 
@@ -191,8 +192,8 @@ def today_in(zone: str, now: datetime) -> date:
 
 def day_after(written: str) -> str:
     """The day after a date, at which a range that includes it ends; what is no date stays as it is."""
-    day = _date(written)
-    return written if day is None else (day + timedelta(days=1)).isoformat()
+    day = day_of(written)
+    return written if day is None else (day + DAY).isoformat()
 
 
 def escaped(value: str) -> str:
@@ -207,13 +208,6 @@ def unescaped(listed: str) -> str:
 
 def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name) if is_time_zone(name) else ZoneInfo("UTC")
-
-
-def _date(written: str) -> date | None:
-    try:
-        return date.fromisoformat(written)
-    except ValueError:
-        return None
 
 
 def _one_of(wanted: str, known: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """An account's usage log, row by row, and the same as a file of any size."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from contracts.operations import OPERATION_TYPES
@@ -9,6 +8,7 @@ from contracts.problem_advice import ADVICE
 from contracts.web.own_api import ApiProblem, path_of, query_of
 from contracts.web.pages import Page, Shown, View, Visit
 from ledger_service.pages.accounts_found import find_accounts
+from ledger_service.pages.days import DAY, day_begun_at, day_of
 from ledger_service.pages.groups import READERS, SPEND
 from ledger_service.pages.problems import fields_of
 
@@ -18,7 +18,6 @@ _ONE: Final = ("user_id", "project_id", "api_key_id", "outcome", "endpoint")
 _MOMENTS: Final = ("counted_from", "counted_to", "recorded_from", "recorded_to")
 #: Of them, those that are folded away until somebody wants them.
 _SPECIAL: Final = ("project_id", "api_key_id", "endpoint", *_MOMENTS)
-_DAY: Final = timedelta(days=1)
 _ROWS: Final = 100
 #: What is offered as a file: label, data set, format.
 _FILES: Final = (
@@ -72,8 +71,8 @@ def read_asked(visit: Visit) -> Asked:
     """What the address asks for, in the API's own parameters. ``from``, ``to`` and ``until`` (a day that is included)
     may be dates, of UTC."""
     until = visit.asked("until")
-    last = _date(until)
-    end = visit.asked("to") or (f"{last + _DAY}" if last else until)
+    last = day_of(until)
+    end = visit.asked("to") or (f"{last + DAY}" if last else until)
     return {
         "from": _moment(visit.asked("from")),
         "to": _moment(end),
@@ -86,33 +85,17 @@ def read_asked(visit: Visit) -> Asked:
 def _days(asked: Asked) -> dict[str, tuple[str, str, str]]:
     """For the form: field → name, kind of input, value: days, where a range is of whole ones (UTC), else moments."""
     start, end = str(asked["from"] or ""), str(asked["to"] or "")
-    first, after = _midnight(start), _midnight(end)
-    last = after - _DAY if after else None
+    first, after = day_begun_at(start), day_begun_at(end)
+    last = after - DAY if after else None
     return {
         "from": ("from", "date", f"{first or ''}") if first or not start else ("from", "text", start),
         "until": ("until", "date", f"{last or ''}") if last or not end else ("to", "text", end),
     }
 
 
-def _midnight(moment: str) -> date | None:
-    """The day that begins at a moment."""
-    try:
-        read = datetime.fromisoformat(moment).astimezone(UTC)
-    except ValueError:
-        return None
-    return read.date() if read == datetime(read.year, read.month, read.day, tzinfo=UTC) else None
-
-
 def _moment(written: str) -> str:
     """A date is the beginning of that day in UTC; what is neither is for the API to refuse."""
-    return f"{written}T00:00:00Z" if _date(written) else written
-
-
-def _date(written: str) -> date | None:
-    try:
-        return date.fromisoformat(written)
-    except ValueError:
-        return None
+    return f"{written}T00:00:00Z" if day_of(written) else written
 
 
 def _split(listed: Sequence[str]) -> list[str]:

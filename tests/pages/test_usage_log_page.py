@@ -13,7 +13,7 @@ from contracts.access.bearer import SESSION_COOKIE
 from tests.browser import NARROW, Visitor, visiting
 from tests.builders import ACCOUNT, Body, account, adjustment, check, completed, failed, limit, new_id, plan
 from tests.pages.test_pages import made
-from tests.servers import Ledger, as_service, eventually, serving
+from tests.servers import TLS, Ledger, as_service, eventually, serving
 from tests.tokens import TOKEN
 
 
@@ -149,6 +149,18 @@ async def test_what_is_wrong_is_said_at_the_field(ledger: Ledger) -> None:
             marked = [tag for tag in shown.text.split("<") if 'aria-invalid="true"' in tag]
             names = [tag.split('name="')[1].split('"')[0] for tag in marked]
             assert (shown.status_code, names) == (422 if fields else 200, fields), query
+
+
+@pytest.mark.parametrize("when", ["0001-01-01", "9999-12-31", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+@pytest.mark.parametrize("field", ["from", "to", "until"])
+async def test_times_that_no_calendar_reckons_with_are_refused(
+    ledger: Ledger, done: Body, field: str, when: str
+) -> None:
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}, verify=TLS) as visitor:
+        log = await visitor.get("/usage-log", params={"account_id": ACCOUNT, field: when})
+        assert (log.status_code, "The request breaks a rule" in log.text) == (422, True)
+        usage = await visitor.get("/usage", params={"account_id": ACCOUNT, field: when})
+        assert usage.status_code == (200 if field == "to" else 422)  # it has no `to`
 
 
 async def test_what_is_of_another_account_is_not_there(ledger: Ledger, done: Body) -> None:
