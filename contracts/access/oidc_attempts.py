@@ -43,10 +43,11 @@ class Attempt:
         secret, _, next_ = rest.partition(".")
         try:
             attempt = cls(secret, int(began), urlsafe_b64decode(next_ + "=" * (-len(next_) % 4)).decode())
-        except ValueError:
+            is_of_now = 0 <= now - attempt.began_at <= SECONDS_MAX
+        except (ValueError, OverflowError):
             return None
         is_whole = len(secret) >= _SECRET_BYTES and attempt.cookie == cookie
-        return attempt if is_whole and 0 <= now - attempt.began_at <= SECONDS_MAX else None
+        return attempt if is_whole and is_of_now else None
 
     @property
     def state(self) -> str:

@@ -236,6 +236,7 @@ def test_an_attempt_is_what_its_cookie_says_and_lasts_ten_minutes() -> None:
         f"1000.short.{'L3VzYWdl'}",
         f"x.{attempt.secret}.L3VzYWdl",
         attempt.cookie + "=",
+        f"{'9' * 400}.{attempt.secret}.Lw",
     ):
         assert Attempt.read(bad, 1000) is None, bad
     assert Attempt.begin(0, "/" + "x" * 2000).next == "/"
