@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from contracts.problems import OVERLOADED, QUERY_TOO_LARGE, FieldError, ProblemError, describe
 from ledger_service.domain.usage_answers import Answer, answer
 from ledger_service.domain.usage_queries import CELLS_MAX, Plan, Source, TooMuchError, UsageQuery, plan
-from ledger_service.store.analytics import CONNECTIONS_MAX, TooSlowError, read_cells
+from ledger_service.store import connections
+from ledger_service.store.analytics import TooSlowError, read_cells
 
 if TYPE_CHECKING:
     from ledger_service.store.pool import Connection, Pool
@@ -24,7 +25,7 @@ class Analytics:
         self.pool = pool
         self.metadata_keys = metadata_keys
         self._seconds_max = seconds_max
-        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._turns = asyncio.Semaphore(connections.ANALYTICS)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

@@ -28,6 +28,7 @@ from contracts.problems import OVERLOADED, ProblemError
 from ledger_service.export_cursors import decode, digest_of, encode
 from ledger_service.export_formats import Encoder, make_encoder
 from ledger_service.store.archives import refuse_archived
+from ledger_service.store.connections import EXPORTS_MAX, PAGES_AHEAD
 from ledger_service.store.exports import (
     ALL,
     Key,
@@ -49,12 +50,8 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 
 PAGE_ROWS: Final = 9_000
-#: Pages that are read at the same time, or wait to be taken.
-PAGES_AHEAD: Final = 2
 ATTEMPTS_MAX: Final = 5
 RETRY_SECONDS: Final = 0.5
-#: At once, in one process: each takes up to PAGES_AHEAD connections, and as many pages of memory.
-EXPORTS_MAX: Final = 4
 #: Then its reader has to go on by the last row that came.
 EXPORT_SECONDS_MAX: Final = 3600
 CHUNK_BYTES: Final = 256 * 1024

@@ -13,12 +13,11 @@ from contracts.problems import INTERNAL, OVERLOADED, STORE_UNAVAILABLE, Problem,
 from contracts.repricings import Repricing, RepricingLine, RepricingResult
 from ledger_service.backtesting import run_backtest
 from ledger_service.repricing import run_repricing
+from ledger_service.store.connections import STREAMS_MAX
 from ledger_service.store.pool import TRANSIENT
 
 log = structlog.get_logger()
 
-#: Of each kind, beside live checks, in one process; each takes a connection.
-STREAMS_MAX: Final = 1
 #: What a backtest takes of a core at most.
 SHARE_OF_CORE: Final = 0.1
 STREAM_SECONDS_MAX: Final = 3600

@@ -66,7 +66,7 @@ from ledger_service.config import Settings
 from ledger_service.database_url import is_safe
 from ledger_service.domain.webhooks import Policy
 from ledger_service.event_intake import EventIntake
-from ledger_service.exporting import EXPORTS_MAX, PAGES_AHEAD, Exports
+from ledger_service.exporting import Exports
 from ledger_service.ingest import Ingest
 from ledger_service.leases import Leases
 from ledger_service.limit_checks import LimitChecks
@@ -83,6 +83,7 @@ from ledger_service.seal_publishing import CheckpointFile, CheckpointStream
 from ledger_service.sealing import SealChain, Sealing
 from ledger_service.service_tokens import ServiceTokens, hashing_key
 from ledger_service.services import Services
+from ledger_service.store import connections
 from ledger_service.store import exports as export_store
 from ledger_service.store import seals as seal_store
 from ledger_service.store.analytics import open_analytics_pool
@@ -194,11 +195,10 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     long_reads = await _open(stack, "database", lambda: open_analytics_pool(url))
     checking = await _open(stack, "database", lambda: open_hot_pool(url, settings.check_writers, "checks"))
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
-    background = await _open(stack, "database", lambda: open_hot_pool(url, 2, "background"))
+    background = await _open(stack, "database", lambda: open_hot_pool(url, connections.BACKGROUND, "background"))
 
-    exporting = await _open(
-        stack, "database", lambda: export_store.open_pool(url, EXPORTS_MAX * PAGES_AHEAD, settings.billing_account_id)
-    )
+    pages = connections.EXPORTS_MAX * connections.PAGES_AHEAD
+    exporting = await _open(stack, "database", lambda: export_store.open_pool(url, pages, settings.billing_account_id))
 
     connection_to_nats = await _retrying("nats", lambda: connect_nats(settings.nats_access, "ledger"))
     stack.push_async_callback(connection_to_nats.close)
@@ -274,7 +274,7 @@ async def _start_telling(
 ) -> Targets:
     """What happened goes to webhooks and on NATS."""
     url, seconds = settings.database_url, settings.webhook_interval_seconds
-    pool = await _open(stack, "database", lambda: open_pool(url, 2, "webhooks"))
+    pool = await _open(stack, "database", lambda: open_pool(url, connections.TELLING, "webhooks"))
     targets = Targets(settings.webhook_insecure_hosts)
     sender = Sender(targets, settings.webhook_timeout_seconds)
     stack.push_async_callback(sender.close)

@@ -28,8 +28,9 @@ from ledger_service.export_files import (
     to_folder,
     to_stream,
 )
-from ledger_service.exporting import FOCUS, PAGES_AHEAD, USAGE_LOG, DataSet
+from ledger_service.exporting import FOCUS, USAGE_LOG, DataSet
 from ledger_service.store.archives import refuse_archived
+from ledger_service.store.connections import PAGES_AHEAD
 from ledger_service.store.exports import (
     Selection,
     estimate_rows,

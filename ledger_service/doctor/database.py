@@ -13,6 +13,7 @@ import asyncpg
 
 from ledger_service.config import Settings
 from ledger_service.doctor.seals import DatabaseSeals
+from ledger_service.doctor.turns import Turns
 from ledger_service.domain.doctor.facts import Clock, Database, Reached, Trouble, Unknown
 from ledger_service.sealing import SealChain
 from ledger_service.store import doctor as store
@@ -37,8 +38,15 @@ class Gathered(NamedTuple):
     folder: str | None
 
 
-async def gather(settings: Settings, chain: SealChain | None, seconds_max: float) -> Gathered:
+async def gather(settings: Settings, chain: SealChain | None, seconds_max: float, turns: Turns) -> Gathered:
     """Never raises for what a server does, or is."""
+    try:
+        return await _gather(settings, chain, seconds_max, turns)
+    finally:
+        turns.mark_read.set()
+
+
+async def _gather(settings: Settings, chain: SealChain | None, seconds_max: float, turns: Turns) -> Gathered:
     place = _place(settings.database_url)
     deadline = time.monotonic() + seconds_max
     try:
@@ -48,13 +56,17 @@ async def gather(settings: Settings, chain: SealChain | None, seconds_max: float
         nothing = Unknown("PostgreSQL cannot be worked with: see postgres.reachable")
         return Gathered(nothing_known(nothing, reached), nothing, None)
     try:
-        return await _ask_all(_Questions(connection, deadline), Reached(place), settings, chain)
+        return await _ask_all(_Questions(connection, deadline), Reached(place), settings, chain, turns)
     finally:
         connection.terminate()
 
 
-async def _ask_all(ask: "_Questions", reached: Reached, settings: Settings, chain: SealChain | None) -> Gathered:
+async def _ask_all(
+    ask: "_Questions", reached: Reached, settings: Settings, chain: SealChain | None, turns: Turns
+) -> Gathered:
     plan = settings.default_plan_id
+    mark = await ask(store.read_mark)
+    turns.mark_read.set()
     found = Database(
         reached=reached,
         server=await ask(store.read_server),
@@ -74,11 +86,12 @@ async def _ask_all(ask: "_Questions", reached: Reached, settings: Settings, chai
         sizes=await ask(store.read_sizes),
         wal_bytes=await ask(store.read_wal_bytes),
         flow=await ask(store.read_flow),
-        mark=await ask(store.read_mark),
+        mark=mark,
         default_plan_exists=False if plan is None else await ask(lambda one: store.plan_exists(one, plan)),
     )
     seals: DatabaseSeals | Unknown = Unknown("there is no key")
     if chain is not None:
+        await turns.published_read.wait()
         seals = await ask(lambda one: _seals(one, chain))
     folder = await ask(store.read_folder)
     return Gathered(found, seals, None if isinstance(folder, Unknown) else folder)

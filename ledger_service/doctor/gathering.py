@@ -18,19 +18,18 @@ from contracts.problems import field_errors
 from ledger_service.config import Settings, unknown_variables
 from ledger_service.database_url import is_safe
 from ledger_service.doctor import database, nats
-from ledger_service.doctor.seals import seals_of
+from ledger_service.doctor.seals import head_in, seals_of
 from ledger_service.doctor.service import ask_service
+from ledger_service.doctor.turns import Turns
 from ledger_service.domain.doctor.facts import Disk, Facts, Machine, SettingsAre, Unknown
 from ledger_service.domain.doctor.machine_checks import PACKAGES_MIN
 from ledger_service.seal_keys import SealKeyError, find_signing_key, trusted_keys
 from ledger_service.sealing import SealChain
-from ledger_service.store import analytics
+from ledger_service.store import connections
 
 #: Of everything; single questions have less.
 SECONDS_MAX: Final = 30.0
 _DISK_SECONDS_MAX: Final = 3.0
-#: Connections of a ledger process beside those that settings say: the background's, and the sealer's.
-_OTHER_CONNECTIONS: Final = 3
 
 Answer = TypeVar("Answer")
 
@@ -54,9 +53,10 @@ async def gather(asked: Asked) -> Facts:
         return _without_settings(machine, problems)
     chain, files = _chain(settings), _files(settings)
     wanted = chain if isinstance(chain, SealChain) else None
+    turns, head = Turns(), await head_in(settings.seals_file, wanted)
     in_database, on_nats, service = await asyncio.gather(
-        database.gather(settings, wanted, SECONDS_MAX),
-        nats.gather(settings, wanted, asked.nats_monitoring_url, SECONDS_MAX),
+        database.gather(settings, wanted, SECONDS_MAX, turns),
+        nats.gather(settings, wanted, asked.nats_monitoring_url, SECONDS_MAX, turns),
         ask_service(asked.ledger_url, f"http://{settings.host}:{settings.port}"),
     )
     found, sealed, folder = in_database
@@ -66,7 +66,7 @@ async def gather(asked: Asked) -> Facts:
         settings=_settings(settings, files),
         database=found,
         nats=nats_found,
-        seals=await seals_of(chain, sealed, published, settings.seals_file),
+        seals=seals_of(chain, sealed, {"the stream SEALS": published} | head),
         service=service,
         disks=await _disks([*(("--disk", one) for one in asked.folders), *_folders(settings, folder)]),
     )
@@ -96,8 +96,7 @@ def _settings(settings: Settings, files: Mapping[str, str]) -> SettingsAre:
         connections=settings.read_connections_max
         + settings.check_writers
         + settings.ingest_writers
-        + analytics.CONNECTIONS_MAX
-        + _OTHER_CONNECTIONS,
+        + connections.BESIDE_SETTINGS,
         stream_replicas=settings.stream_replicas,
         default_plan_id=settings.default_plan_id,
         files=files,

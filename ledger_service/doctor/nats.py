@@ -23,6 +23,7 @@ from contracts.access.nats_access import close_client
 from contracts.subjects import INGEST_CONSUMER, SEALS, SEALS_STREAM, STREAM
 from ledger_service.config import Settings
 from ledger_service.doctor.seals import Published
+from ledger_service.doctor.turns import Turns
 from ledger_service.domain.doctor.facts import (
     Clock,
     Consumer,
@@ -54,9 +55,18 @@ class _NoAnswerError(Exception):
 
 
 async def gather(
-    settings: Settings, chain: SealChain | None, monitoring_url: str | None, seconds_max: float
+    settings: Settings, chain: SealChain | None, monitoring_url: str | None, seconds_max: float, turns: Turns
 ) -> tuple[Nats, Published]:
     """Never raises for what a server does, or is."""
+    try:
+        return await _gather(settings, chain, monitoring_url, seconds_max, turns)
+    finally:
+        turns.published_read.set()
+
+
+async def _gather(
+    settings: Settings, chain: SealChain | None, monitoring_url: str | None, seconds_max: float, turns: Turns
+) -> tuple[Nats, Published]:
     sync_interval = await _sync_interval(monitoring_url)
     place = ",".join(one.rpartition("@")[2].rpartition("/")[2] for one in settings.nats_url.split(","))
     server = _Server()
@@ -66,6 +76,7 @@ async def gather(
             why = Unknown("NATS cannot be worked with: see nats.reachable")
             return nothing_known(why, Reached(place, *trouble), sync_interval), why
         async with asyncio.timeout(seconds_max):
+            await turns.mark_read.wait()
             return await _ask_all(server, Reached(place), chain, sync_interval)
     except TimeoutError:
         why = Unknown(f"NATS took longer than {seconds_max:g} s to answer")

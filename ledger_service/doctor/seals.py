@@ -23,10 +23,10 @@ class DatabaseSeals(NamedTuple):
 Published = SignedCheckpoint | None | str | Unknown
 
 
-async def seals_of(
-    chain: SealChain | Unknown | None, found: DatabaseSeals | Unknown, stream: Published, file: Path | None
+def seals_of(
+    chain: SealChain | Unknown | None, found: DatabaseSeals | Unknown, places: Mapping[str, Published]
 ) -> Seals | Unknown | None:
-    """None where this ledger does not seal."""
+    """None where this ledger does not seal. ``places``: where checkpoints are published."""
     if chain is None or isinstance(chain, Unknown):
         return chain
     if isinstance(found, Unknown):
@@ -37,7 +37,6 @@ async def seals_of(
             own = open_note(found.note, chain.believed)
         except CheckpointError as error:
             return Seals(f"the newest checkpoint in the database is not one of ours: {error}")
-    places = {"the stream SEALS": stream} | ({} if file is None else {str(file): await _head_of(file, chain)})
     for place, head in places.items():
         if isinstance(head, str):
             return Seals(f"{place}: {head}")
@@ -58,10 +57,13 @@ def _sizes(places: Mapping[str, Published]) -> dict[str, int]:
     }
 
 
-async def _head_of(file: Path, chain: SealChain) -> Published:
+async def head_in(file: Path | None, chain: SealChain | None) -> dict[str, Published]:
+    """The newest checkpoint in the file that they are published to, by its path; nothing where there is none."""
+    if file is None or chain is None:
+        return {}
     try:
-        return await CheckpointFile(file, chain).head()
+        return {str(file): await CheckpointFile(file, chain).head()}
     except SealsDivergedError as error:
-        return str(error)
+        return {str(file): str(error)}
     except OSError as error:
-        return Unknown(str(error))
+        return {str(file): Unknown(str(error))}

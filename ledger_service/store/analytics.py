@@ -8,6 +8,7 @@ import orjson
 
 from ledger_service.domain.usage_answers import Cell
 from ledger_service.domain.usage_queries import CELLS_MAX, GROUPS_MAX, METADATA, Dimension, Plan, Source
+from ledger_service.store import connections
 from ledger_service.store.archives import refuse_archived
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool, nothing_to_reset
 from ledger_service.store.queries import load
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
-#: For the answers of one process at once: others wait, and never for what limit checks and other reads need.
-CONNECTIONS_MAX: Final = 3
-
 # Whole ranges are read, not single rows, and each question has its own plan.
 _SETTINGS: Final = {
     "application_name": "ledger-analytics",
@@ -43,7 +41,7 @@ async def open_analytics_pool(database_url: str) -> Pool:
     return await asyncpg.create_pool(
         database_url,
         min_size=0,
-        max_size=CONNECTIONS_MAX,
+        max_size=connections.ANALYTICS,
         timeout=CONNECT_TIMEOUT_SECONDS,
         reset=nothing_to_reset,
         server_settings={**SILENT_CLIENTS, **_SETTINGS},

@@ -18,6 +18,7 @@ from ledger_service.domain.merkle import (
     fold,
     kept_below,
 )
+from ledger_service.store.connections import SEALER
 from ledger_service.store.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS
 from ledger_service.store.queries import load
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 SQL: Final = load(__name__)
 
-_LOCK: Final = 7_205_759_403_792_795  # any number that nobody else uses in this database
+#: Whoever seals holds it: any number that nobody else uses in this database.
+LOCK: Final = 7_205_759_403_792_795
 _BLOCK_LEAVES: Final = 1 << STORED_LEVELS_STEP
 #: Rows are read through the index that has them in order: plans for few rows stay right for many.
 _SETTINGS: Final = {
@@ -89,7 +91,7 @@ async def open_pool(database_url: str) -> "Pool":
     return await asyncpg.create_pool(
         database_url,
         min_size=1,
-        max_size=1,
+        max_size=SEALER,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         server_settings={**_SETTINGS, **SILENT_CLIENTS, **_HASHES},
@@ -98,7 +100,7 @@ async def open_pool(database_url: str) -> "Pool":
 
 async def try_lock(connection: "Connection") -> bool:
     """Whether this transaction is the one that seals, of all processes."""
-    return bool(await connection.fetchval(SQL["lock"], _LOCK))
+    return bool(await connection.fetchval(SQL["lock"], LOCK))
 
 
 async def find_last(connection: "Connection", origin: str) -> "asyncpg.Record | None":

@@ -3,10 +3,11 @@
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import nats
@@ -19,9 +20,12 @@ from contracts.subjects import INGEST_CONSUMER, STREAM, STREAM_SUBJECTS
 from deploy.local.ports import free_port
 from deploy.local.servers import NatsServer
 from ledger_service.cli import app
+from ledger_service.config import Settings
 from ledger_service.doctor import database as asking_postgres
 from ledger_service.doctor import nats as asking_nats
+from ledger_service.store import connections
 from ledger_service.store import doctor as store
+from ledger_service.store import seals as seal_store
 from ledger_service.stream import stream_config
 from tests.builders import completed, limit
 from tests.conftest import StartLedger
@@ -80,11 +84,83 @@ async def test_of_a_ledger_that_works_only_what_test_servers_leave_out_is_wrong(
 
     # The chain is put back behind what was published, as a restored backup would be.
     owner = await asyncpg.connect(database_url)
-    await owner.execute("delete from seals")
+    async with owner.transaction():
+        # Or the ledger would seal the same rows again at once, and all would be well.
+        await owner.execute("select pg_advisory_xact_lock($1)", seal_store.LOCK)
+        other = await asyncpg.connect(database_url)
+        await other.execute("delete from seals")
+        await other.close()
+        findings = await doctor(as_service(database_url), nats_url, **environment)
     await owner.close()
-    findings = await doctor(as_service(database_url), nats_url, **environment)
     assert findings["seals.chain"]["status"] == "failure"
     assert "published further" in findings["seals.chain"]["found"]
+
+
+async def test_a_ledger_that_works_meanwhile_has_lost_nothing(
+    start_ledger: StartLedger,
+    database_url: str,
+    database: "asyncpg.Connection[asyncpg.Record]",
+    nats_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Events come in, and are sealed, while the doctor goes from one question to the next."""
+    seals = {"seals_key_file": tmp_path / "key.pem", "seals_file": tmp_path / "checkpoints"}
+    ledger = await start_ledger(**seals, seals_interval_seconds=0.05)
+    await ledger.set_up(limit())
+    loop, ask, seen = asyncio.get_running_loop(), asking_nats._Server.api, threading.Event()
+    through = "select coalesce(max(committed_through), 0) from stream_marks"
+    sealed = "select coalesce(max(size), 0) from seals"
+
+    async def work() -> None:
+        """One more event in the stream, the database and the seals than before."""
+        before, size = await database.fetchval(through), await database.fetchval(sealed)
+        client = await nats.connect(nats_url)
+        await client.jetstream().publish("usage.v1.operation.completed", json.dumps(completed()).encode())
+        await client.close()
+        await eventually(lambda: _is_above(database, through, before), "it is in the log")
+        await eventually(lambda: _is_above(database, sealed, size), "it is sealed")
+
+    async def api(server: asking_nats._Server, subject: str, question: bytes = b"") -> asking_nats.Json:
+        answer = await ask(server, subject, question)
+        if subject == f"STREAM.INFO.{STREAM}":
+            seen.set()
+        return answer
+
+    async def flow(connection: Any) -> object:
+        # In the middle of PostgreSQL's questions, after NATS told where the stream ends.
+        assert await asyncio.to_thread(seen.wait, 20)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
+        return await read_flow(connection)
+
+    read_flow = store.read_flow
+    monkeypatch.setattr(asking_nats._Server, "api", api)
+    monkeypatch.setattr(store, "read_flow", flow)
+    await work()
+    environment = {f"LEDGER_{name.upper()}": str(path) for name, path in seals.items()}
+    findings = await doctor(as_service(database_url), nats_url, "--ledger-url", ledger.url, **environment)
+    assert failing(findings) <= OF_TEST_SERVERS, findings
+
+
+async def _is_above(database: "asyncpg.Connection[asyncpg.Record]", question: str, before: int) -> bool:
+    return bool(await database.fetchval(question) > before)
+
+
+async def test_the_connections_of_a_ledger_are_all_counted(
+    start_ledger: StartLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, create_pool = list[int](), asyncpg.create_pool
+
+    def counted(*arguments: Any, max_size: int, **fields: Any) -> Any:
+        opened.append(max_size)
+        return create_pool(*arguments, max_size=max_size, **fields)
+
+    monkeypatch.setattr(asyncpg, "create_pool", counted)
+    await start_ledger(seals_key_file=tmp_path / "key.pem")
+    # Backtests and repricings have one each, while they run.
+    settings = Settings()
+    by_settings = settings.read_connections_max + settings.check_writers + settings.ingest_writers
+    assert sum(opened) + 2 * connections.STREAMS_MAX == by_settings + connections.BESIDE_SETTINGS
 
 
 async def test_a_setting_is_that_of_the_ledgers_role_in_its_database(

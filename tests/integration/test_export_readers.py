@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from contracts.exports import EXPORT_CURSOR
-from ledger_service.exporting import EXPORTS_MAX
+from ledger_service.store.connections import EXPORTS_MAX
 from tests.builders import completed
 from tests.servers import WAIT_SECONDS, LedgerProcess
 from tests.tokens import AUTHORIZED
