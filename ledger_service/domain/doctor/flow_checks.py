@@ -29,8 +29,7 @@ def clock_of(what: str, fact: Callable[[Facts], Clock | Unknown]) -> Callable[[F
         found = f"{what} is {off:.3f} s {side} this machine (± {within:.3f} s)"
         advice = (
             "synchronise all machines by NTP (chrony, systemd-timesyncd), and look at this one first: holds end, "
-            "windows "
-            "begin and tokens expire by these clocks"
+            "windows begin and tokens expire by these clocks"
         )
         if off - within > CLOCK_SECONDS_FAILURE:
             return failure(found, f"less than {CLOCK_SECONDS_WARNING:g} s apart", advice)
@@ -67,9 +66,8 @@ def same_history(facts: Facts) -> Verdict:
         return failure(
             f"the database has messages up to {mark.committed_through:,}, the stream ends at {stream.last_sequence:,}",
             "a stream that reaches further than the database",
-            "the stream was made anew, or restored from an older copy: what producers with journals miss they "
-            "publish again; "
-            "start the ledger, and look at `ledger close-gap`",
+            "the stream was made anew, or restored from an older copy: what producers with journals miss they publish "
+            "again; start the ledger, and look at `ledger close-gap`",
         )
     if not mark.is_same_database:
         return warning(
@@ -138,9 +136,8 @@ def sealing(facts: Facts) -> Verdict:
         return warning(
             "the log is not sealed",
             "LEDGER_SEALS_KEY_FILE, or LEDGER_SEALS_KEY",
-            "without seals nobody notices a rewritten history: set the key's file, and start the ledger; or "
-            "accept it with "
-            "--accept seals.chain",
+            "without seals nobody notices a rewritten history: set the key's file, and start the ledger; or accept it "
+            "with --accept seals.chain",
         )
     found = known(facts.seals)
     if found.trouble:
@@ -155,8 +152,8 @@ def sealing(facts: Facts) -> Verdict:
         return failure(
             f"published further than the database's chain of {size_:,} rows: {some(further)}",
             "nothing published that the database does not have",
-            "the database was put back, or rewritten: `ledger seals verify`, then `ledger close-gap` for how a "
-            "new chain begins",
+            "the database was put back, or rewritten: `ledger seals verify`, then `ledger close-gap` for how a new "
+            "chain begins",
         )
     behind = [f"{place} ({rows:,} rows)" for place, rows in sorted(found.published.items()) if rows < size_]
     if behind and (found.sealed_seconds_ago or 0) > UNSEALED_SECONDS_WARNING:

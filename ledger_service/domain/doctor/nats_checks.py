@@ -67,9 +67,8 @@ def stream(facts: Facts) -> Verdict:
         return failure(
             f"USAGE has {_told(bad)}",
             _wanted(bad),
-            f"events may be lost, or refused: {_MIGRATE}; storage and mirror cannot be changed, so that stream "
-            "has to be made "
-            "anew once ingest has all of it",
+            f"events may be lost, or refused: {_MIGRATE}; storage and mirror cannot be changed, so that stream has to "
+            "be made anew once ingest has all of it",
         )
     if found.differences:
         return warning(f"USAGE has {_told(found.differences)}", _wanted(found.differences), _MIGRATE)
@@ -112,9 +111,8 @@ def room(facts: Facts) -> Verdict:
         return ok(f"no maximum; {size(storage.used_bytes)} are used. The server's own disk has to be watched there")
     share, said = max(shares)
     advice = (
-        "a full stream refuses events, and journals fill: raise the maximum (`max_bytes`, or `max_file_store`), "
-        "or take out "
-        "messages that are older than the oldest backup that you would restore"
+        "a full stream refuses events, and journals fill: raise the maximum (`max_bytes`, or `max_file_store`), or "
+        "take out messages that are older than the oldest backup that you would restore"
     )
     if share > FULL_SHARE_FAILURE:
         return failure(said, f"less than {FULL_SHARE_WARNING:.0%}", advice)

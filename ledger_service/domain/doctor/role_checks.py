@@ -24,8 +24,7 @@ def schema(facts: Facts) -> Verdict:
             f"applied in another form: {some(edited)}",
             "migrations as this version has them",
             "find out which version applied them; never edit an applied migration. A copy of the database can be "
-            "migrated "
-            "from nothing, and its schema compared",
+            "migrated from nothing, and its schema compared",
         )
     missing = sorted(set(found.known) - set(found.applied))
     if missing:
@@ -76,8 +75,8 @@ def powers(facts: Facts) -> Verdict:
         return warning(
             f"{role.name}: {some(told)}",
             "a role without powers, that is member of none",
-            "take them away: alter role … nosuperuser nocreaterole nocreatedb noreplication nobypassrls; revoke "
-            "… from …",
+            "take them away: alter role … nosuperuser nocreaterole nocreatedb noreplication nobypassrls; revoke … "
+            "from …",
         )
     return ok(f"{role.name} has no powers of its own")
 

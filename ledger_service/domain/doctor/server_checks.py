@@ -64,9 +64,8 @@ SETTINGS: Final = (
     ),
     Wanted(
         "synchronous_commit", "synchronous_commit", ("on", "remote_apply"), Status.FAILURE,
-        "events are confirmed before they are on the disk, and producers forget them: set synchronous_commit = "
-        "on, also "
-        "where `alter role` or `alter database` says otherwise",
+        "events are confirmed before they are on the disk, and producers forget them: set synchronous_commit = on, "
+        "also where `alter role` or `alter database` says otherwise",
     ),
     Wanted(
         "full_page_writes", "full_page_writes", ("on",), Status.FAILURE,
@@ -87,8 +86,8 @@ SETTINGS: Final = (
     ),
     Wanted(
         "time_zone", "TimeZone", ("UTC", "Etc/UTC", "GMT"), Status.WARNING,
-        "days in SQL of your own begin elsewhere than in the ledger, whose periods are UTC: alter role … set "
-        "TimeZone = 'UTC'",
+        "days in SQL of your own begin elsewhere than in the ledger, whose periods are UTC: alter role … set TimeZone "
+        "= 'UTC'",
     ),
     Wanted(
         "autovacuum", "autovacuum", ("on",), Status.FAILURE,
@@ -171,9 +170,8 @@ def connections(facts: Facts) -> Verdict:
         return failure(
             found,
             f"room for {need}",
-            "raise max_connections or `alter role … connection limit`, or lower LEDGER_READ_CONNECTIONS_MAX and "
-            "the numbers "
-            "of writers",
+            "raise max_connections or `alter role … connection limit`, or lower LEDGER_READ_CONNECTIONS_MAX and the "
+            "numbers of writers",
         )
     if server.in_use > usable * IN_USE_SHARE_MAX:
         return warning(
