@@ -34,8 +34,6 @@ from ledger_service.store.credit_grants import drop_stale_counters, list_grants,
 from ledger_service.store.pool import Connection
 from ledger_service.store.terms import TermsCache, lock_terms
 
-_OF_GRANT = frozenset(CreditGrant.model_fields)
-
 
 async def change_grant(
     connection: Connection, account_id: str, grant_id: str, grant: CreditGrant, default_plan_id: str | None

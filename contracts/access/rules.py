@@ -46,11 +46,6 @@ class Rule:
         if not held & _OF_ANY_ACCOUNT and not (principal.any_account and held & _OF_ANY_IF_SO_SAID):
             raise Forbidden("the token names no account, and its scopes are for one account only")
 
-    def admit_to(self, principal: Principal, account_id: str) -> None:
-        """Raises Forbidden where the token is bound to another account; `admit` comes first."""
-        if principal.account_id is not None and principal.account_id != account_id:
-            raise not_your_account()
-
 
 #: Scopes that reach every account where the token is bound to none; usage:read is not among them.
 _OF_ANY_ACCOUNT: Final = frozenset({Scope.ADMIN, Scope.USAGE_READ_ALL})

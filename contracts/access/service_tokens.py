@@ -17,9 +17,6 @@ PREFIX: Final = "ult_"
 SECRET_BYTES: Final = 32
 _FORM: Final = re.compile(rb"ult_[A-Za-z0-9_-]{43}")
 
-#: Of a token, as it is shown in a list: enough to tell which, of no use to a guesser.
-HINT_CHARACTERS: Final = len(PREFIX) + 4
-
 
 def make_token() -> str:
     """A new one, of 256 random bits."""

@@ -28,11 +28,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from contracts.identifiers import ORIGIN_PATTERN
 from ledger_service.domain.leaves import Key
-from ledger_service.domain.merkle import HASH_BYTES
 
 #: Of a note: ours have 500. What is longer is none.
 NOTE_BYTES_MAX: Final = 16_384
-SIGNATURE_BYTES: Final = 64
 
 _ED25519: Final = b"\x01"
 _PUBLIC_BYTES: Final = 32
@@ -212,14 +210,6 @@ def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def root_of(text: str) -> bytes:
-    """A hash as it stands in JSON and in checkpoints. Raises ValueError."""
-    decoded = base64.b64decode(text, validate=True)
-    if len(decoded) != HASH_BYTES:
-        raise ValueError("not a hash of 32 bytes")
-    return decoded
-
-
 def hash_text(digest: bytes) -> str:
-    """The same the other way round."""
+    """A hash as it stands in JSON and in checkpoints."""
     return _text(digest)

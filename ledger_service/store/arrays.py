@@ -1,11 +1,8 @@
 """Columns of a batch as PostgreSQL array literals."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 import orjson
-
-_NULL: Final = "{}"
 
 
 def array_literal(values: Sequence[object]) -> str:
