@@ -82,6 +82,13 @@ def failure(found: str, expected: str, advice: str) -> Verdict:
     return Verdict(Status.FAILURE, found, expected, advice)
 
 
+def graded(value: float, *, warns: float, fails: float, found: str, expected: str, advice: str) -> Verdict:
+    """By how much it is of something that ought to be little: above ``fails`` a failure, above ``warns`` a warning."""
+    if value > fails:
+        return failure(found, expected, advice)
+    return warning(found, expected, advice) if value > warns else ok(found)
+
+
 def examine(checks: Iterable[Check], facts: Facts, accepted: Collection[str] = ()) -> list[Finding]:
     """What every check finds; those that are accepted as they are, by id, are only named."""
     return [_finding(check, facts, check.id in accepted) for check in checks]

@@ -5,7 +5,7 @@ from typing import Final
 
 from ledger_service.domain.doctor.amounts import duration, some
 from ledger_service.domain.doctor.facts import Clock, Facts, Unknown
-from ledger_service.domain.doctor.findings import Verdict, failure, known, ok, skipped, unknown, warning
+from ledger_service.domain.doctor.findings import Verdict, failure, graded, known, ok, skipped, unknown, warning
 
 CLOCK_SECONDS_WARNING: Final = 1.0
 #: Tokens of an issuer are refused at some 30 seconds; holds end on the database's clock.
@@ -31,11 +31,14 @@ def clock_of(what: str, fact: Callable[[Facts], Clock | Unknown]) -> Callable[[F
             "synchronise all machines by NTP (chrony, systemd-timesyncd), and look at this one first: holds end, "
             "windows begin and tokens expire by these clocks"
         )
-        if off - within > CLOCK_SECONDS_FAILURE:
-            return failure(found, f"less than {CLOCK_SECONDS_WARNING:g} s apart", advice)
-        if off - within > CLOCK_SECONDS_WARNING:
-            return warning(found, f"less than {CLOCK_SECONDS_WARNING:g} s apart", advice)
-        return ok(found)
+        return graded(
+            off - within,
+            warns=CLOCK_SECONDS_WARNING,
+            fails=CLOCK_SECONDS_FAILURE,
+            found=found,
+            expected=f"less than {CLOCK_SECONDS_WARNING:g} s apart",
+            advice=advice,
+        )
 
     return judge
 
@@ -46,13 +49,14 @@ def ingest(facts: Facts) -> Verdict:
         return unknown("there is no consumer ledger")
     if not found.behind or found.oldest_seconds is None:
         return ok("everything in the stream is in the log")
-    said = f"{found.behind:,} messages are not in the log yet, the oldest for {duration(found.oldest_seconds)}"
-    advice = "see that a ledger runs and its database answers (ledger.running, postgres.*), then the runbook"
-    if found.oldest_seconds > LAG_SECONDS_FAILURE:
-        return failure(said, f"less than {duration(LAG_SECONDS_WARNING)}", advice)
-    if found.oldest_seconds > LAG_SECONDS_WARNING:
-        return warning(said, f"less than {duration(LAG_SECONDS_WARNING)}", advice)
-    return ok(said)
+    return graded(
+        found.oldest_seconds,
+        warns=LAG_SECONDS_WARNING,
+        fails=LAG_SECONDS_FAILURE,
+        found=f"{found.behind:,} messages are not in the log yet, the oldest for {duration(found.oldest_seconds)}",
+        expected=f"less than {duration(LAG_SECONDS_WARNING)}",
+        advice="see that a ledger runs and its database answers (ledger.running, postgres.*), then the runbook",
+    )
 
 
 def same_history(facts: Facts) -> Verdict:
@@ -116,18 +120,18 @@ def holds(facts: Facts) -> Verdict:
 def horizon(facts: Facts) -> Verdict:
     found = known(facts.database.horizon)
     waiting = max(found.waiting_seconds, found.oldest_seconds or 0.0)
+    if waiting <= HORIZON_SECONDS_WARNING:
+        return ok("no old transaction is open")
     who = f": {some(list(found.oldest), 3)}" if found.oldest else ""
-    said = f"a transaction has been open for {duration(waiting)}{who}"
-    expected = f"less than {duration(HORIZON_SECONDS_WARNING)}"
-    advice = (
-        "nothing after it is sealed, exported or cleared away: end it (select pg_terminate_backend(PID)), and set "
-        "idle_in_transaction_session_timeout for whoever it is; prepared ones are in postgres.prepared"
+    return graded(
+        waiting,
+        warns=HORIZON_SECONDS_WARNING,
+        fails=HORIZON_SECONDS_FAILURE,
+        found=f"a transaction has been open for {duration(waiting)}{who}",
+        expected=f"less than {duration(HORIZON_SECONDS_WARNING)}",
+        advice="nothing after it is sealed, exported or cleared away: end it (select pg_terminate_backend(PID)), and "
+        "set idle_in_transaction_session_timeout for whoever it is; prepared ones are in postgres.prepared",
     )
-    if waiting > HORIZON_SECONDS_FAILURE:
-        return failure(said, expected, advice)
-    if waiting > HORIZON_SECONDS_WARNING:
-        return warning(said, expected, advice)
-    return ok("no old transaction is open")
 
 
 def sealing(facts: Facts) -> Verdict:
@@ -174,10 +178,11 @@ def seal_lag(facts: Facts) -> Verdict:
     found = known(facts.seals)
     if not found.unsealed_events:
         return ok("every row of the log is sealed")
-    said = f"{found.unsealed_events:,} rows are not sealed, the oldest for {duration(found.unsealed_seconds)}"
-    advice = "see that a ledger runs with the key, and that no old transaction holds it back (postgres.horizon)"
-    if found.unsealed_seconds > UNSEALED_SECONDS_FAILURE:
-        return failure(said, f"less than {duration(UNSEALED_SECONDS_WARNING)}", advice)
-    if found.unsealed_seconds > UNSEALED_SECONDS_WARNING:
-        return warning(said, f"less than {duration(UNSEALED_SECONDS_WARNING)}", advice)
-    return ok(said)
+    return graded(
+        found.unsealed_seconds,
+        warns=UNSEALED_SECONDS_WARNING,
+        fails=UNSEALED_SECONDS_FAILURE,
+        found=f"{found.unsealed_events:,} rows are not sealed, the oldest for {duration(found.unsealed_seconds)}",
+        expected=f"less than {duration(UNSEALED_SECONDS_WARNING)}",
+        advice="see that a ledger runs with the key, and that no old transaction holds it back (postgres.horizon)",
+    )

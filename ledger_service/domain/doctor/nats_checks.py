@@ -4,7 +4,7 @@ from typing import Final
 
 from ledger_service.domain.doctor.amounts import size, some
 from ledger_service.domain.doctor.facts import Difference, Facts, Trouble, Unknown
-from ledger_service.domain.doctor.findings import Verdict, failure, known, ok, skipped, unknown, warning
+from ledger_service.domain.doctor.findings import Verdict, failure, graded, known, ok, skipped, unknown, warning
 
 VERSION_MIN: Final = (2, 12, 0)
 #: With the fixes of known vulnerabilities, by minor version; later ones have them all.
@@ -114,11 +114,14 @@ def room(facts: Facts) -> Verdict:
         "a full stream refuses events, and journals fill: raise the maximum (`max_bytes`, or `max_file_store`), or "
         "take out messages that are older than the oldest backup that you would restore"
     )
-    if share > FULL_SHARE_FAILURE:
-        return failure(said, f"less than {FULL_SHARE_WARNING:.0%}", advice)
-    if share > FULL_SHARE_WARNING:
-        return warning(said, f"less than {FULL_SHARE_WARNING:.0%}", advice)
-    return ok(said)
+    return graded(
+        share,
+        warns=FULL_SHARE_WARNING,
+        fails=FULL_SHARE_FAILURE,
+        found=said,
+        expected=f"less than {FULL_SHARE_WARNING:.0%}",
+        advice=advice,
+    )
 
 
 def consumer(facts: Facts) -> Verdict:
