@@ -2,8 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import orjson
@@ -16,28 +15,29 @@ if TYPE_CHECKING:
     import asyncpg
 
 
-class _Fields(TypedDict):
-    dead_letter_id: int
-    state: LetterState
-    code: str
-    detail: str
-    origin: str
-    subject: str | None
-    account_id: str | None
-    sha256: str
-    body_bytes: int
-    received_count: int
-    first_received_at: datetime
-    last_received_at: datetime
-    redrive_count: int
-    last_redriven_at: datetime | None
-    closed_at: datetime | None
-    recorded: RecordedEvent | None
-
-
 def item_view(row: "asyncpg.Record") -> DeadLetterItem:
     """A letter without its bytes."""
-    return DeadLetterItem(**_fields(row))
+    recorded = None
+    if row["event_id"] is not None:
+        recorded = RecordedEvent(account_id=row["event_account_id"], event_id=UUID(bytes=row["event_id"].bytes))
+    return DeadLetterItem(
+        dead_letter_id=row["dead_letter_id"],
+        state=LetterState(row["state"]),
+        code=row["code"],
+        detail=row["detail"],
+        origin=row["origin"],
+        subject=row["subject"],
+        account_id=row["account_id"],
+        sha256=row["digest"].hex(),
+        body_bytes=row["body_bytes"],
+        received_count=row["received_count"],
+        first_received_at=row["first_received_at"],
+        last_received_at=row["last_received_at"],
+        redrive_count=row["redrive_count"],
+        last_redriven_at=row["last_redriven_at"],
+        closed_at=row["closed_at"],
+        recorded=recorded,
+    )
 
 
 def page_view(rows: "Sequence[asyncpg.Record]", rows_max: int) -> DeadLetterPage:
@@ -52,36 +52,12 @@ def letter_view(row: "asyncpg.Record", actions: Iterable[str]) -> DeadLetter:
     """A letter with its bytes, every broken rule and what was done about it."""
     body: bytes = row["body"]
     return DeadLetter(
-        **_fields(row),
+        **dict(item_view(row)),
         errors=[FieldError.model_validate(error) for error in orjson.loads(row["errors"])],
         text=_text(body),
         base64=b64encode(body).decode(),
         actions=[_action(event) for event in actions],
     )
-
-
-def _fields(row: "asyncpg.Record") -> _Fields:
-    recorded = None
-    if row["event_id"] is not None:
-        recorded = RecordedEvent(account_id=row["event_account_id"], event_id=UUID(bytes=row["event_id"].bytes))
-    return {
-        "dead_letter_id": row["dead_letter_id"],
-        "state": LetterState(row["state"]),
-        "code": row["code"],
-        "detail": row["detail"],
-        "origin": row["origin"],
-        "subject": row["subject"],
-        "account_id": row["account_id"],
-        "sha256": row["digest"].hex(),
-        "body_bytes": row["body_bytes"],
-        "received_count": row["received_count"],
-        "first_received_at": row["first_received_at"],
-        "last_received_at": row["last_received_at"],
-        "redrive_count": row["redrive_count"],
-        "last_redriven_at": row["last_redriven_at"],
-        "closed_at": row["closed_at"],
-        "recorded": recorded,
-    }
 
 
 def _text(body: bytes) -> str | None:
