@@ -53,7 +53,8 @@ class Nearest:
         self._looking: asyncio.Task[NearestLimits] | None = None
 
     async def read(self) -> NearestLimits:
-        """As it stood a minute ago at most. Whoever finds it older than fresh has it looked up for the next one."""
+        """As it stood OLDEST_SECONDS ago at most, or FRESH_TIMES as long as a look takes. Whoever finds it older than
+        fresh has it looked up for the next one."""
         age_seconds = time.monotonic() - self._looked_at
         known = self._known
         if known is not None and age_seconds < self._fresh_seconds:

@@ -63,8 +63,8 @@ async def read_holds(
 async def read_nearest(wired: Wired, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> NearestLimits:
     """The limits on accounts of which most is settled or held, the fullest first, of all accounts.
 
-    As they stood at ``read_at``, a minute ago at most. Of periods in which the account was checked; limits that
-    allow nothing are left out.
+    As they stood at ``read_at``: a minute ago at most, or more where a look takes more than three seconds. Of periods
+    in which the account was checked; limits that allow nothing are left out.
     """
     nearest = await wired.nearest.read()
     return NearestLimits(read_at=nearest.read_at, items=nearest.items[:limit])

@@ -67,7 +67,7 @@ async def _show(visit: Visit) -> Shown:
 
 
 def _address(visit: Visit, period: str) -> dict[str, str | None]:
-    return {"account_id": visit.asked("account_id"), "period": period}
+    return {"account_id": visit.account_id, "period": period}
 
 
 def _usage_of(visit: Visit, period: str) -> str:
