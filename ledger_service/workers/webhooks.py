@@ -88,6 +88,8 @@ class Deliverer:
                 claimed = await store.claim(connection, lanes, claim_seconds, name)
             secrets = {task.lane: await read_secrets(connection, task.owner, task.lane[1]) for task in claimed}
         for task in claimed:
+            if not secrets[task.lane]:
+                continue  # removed since it was claimed: nothing goes out that nobody could verify
             self._in_flight[task.lane[1]] += 1
             sending = asyncio.create_task(self._deliver(task, secrets[task.lane], name))
             self._tasks.add(sending)

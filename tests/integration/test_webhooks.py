@@ -308,6 +308,19 @@ async def test_a_secret_that_is_none_is_refused(ledger: Ledger, receiver: Receiv
     assert secret not in refused.text or secret == "whsec_"
 
 
+async def test_nothing_goes_out_unsigned(
+    ledger: Ledger, account: str, receiver: Receiver, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """As of an endpoint that is removed just after somebody took what waits for it."""
+    await put(ledger, receiver.url("/removed"), "limit_check.denied")
+    await database.execute("delete from webhook_secrets")
+    await put(ledger, receiver.url("/there"), "limit_check.denied", path="/v1/webhooks/other")
+    for _ in range(3):
+        await deny(ledger, account)
+    await eventually(lambda: len(receiver.taken) == 3, "they arrive where they can be signed")
+    assert {one.path for one in receiver.requests} == {"/there"}
+
+
 # --- receivers that fail ---
 
 
