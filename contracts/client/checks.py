@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
@@ -140,7 +141,13 @@ class Checks:
                         raise
         except TimeoutError:
             failures.append(f"no answer within {self._timeout_seconds:g} s")
-        raise LedgerUnavailable("; ".join(failures), outcome_unknown=sent)
+        raise LedgerUnavailable(_told(failures), outcome_unknown=sent)
+
+
+def _told(failures: list[str]) -> str:
+    """Each once: three attempts mostly fail alike."""
+    times = Counter(failures)
+    return "; ".join(reason if count == 1 else f"{reason} ({count} times)" for reason, count in times.items())
 
 
 def _valid(model: type[Reference], **fields: object) -> Reference:

@@ -11,7 +11,7 @@ from contracts.access.http_connections import Connections
 from contracts.access.service_tokens import Introspection
 from contracts.client.asking import AnswerLostError, NotSentError, Question, Reply
 from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefused
-from contracts.client.reading import UnusableAnswerError, read, read_problem, refuses_token
+from contracts.client.reading import UnusableAnswerError, read, read_problem, refuses_token, unavailable
 from contracts.events import BATCH_CONTENT_TYPE
 from contracts.problems import CONFLICT, OPERATION_CONFLICT, Problem
 
@@ -59,6 +59,7 @@ class HttpTransport:
             for _ in range(POOLS)
         ]
         self._http = self._pools[0].client
+        self._place = httpx.URL(base_url).copy_with(userinfo=b"")  # what is told of it, in logs too
 
     async def ask(self, question: Question) -> Reply:
         pool = min(self._pools, key=lambda one: one.in_flight)
@@ -66,9 +67,9 @@ class HttpTransport:
         try:
             answer = await pool.client.post(question.path, content=question.body, headers=question.trace_headers)
         except _NOT_SENT as error:
-            raise NotSentError(_describe(error)) from error
+            raise NotSentError(self._describe(error)) from error
         except httpx.TransportError as error:
-            raise AnswerLostError(_describe(error)) from error
+            raise AnswerLostError(self._describe(error)) from error
         finally:
             pool.in_flight -= 1
         return Reply(answer.status_code, answer.content)
@@ -83,9 +84,9 @@ class HttpTransport:
         try:
             answer = await self._http.post("/v1/events", content=b"[" + b",".join(bodies) + b"]", headers=headers)
         except httpx.TransportError as error:
-            raise LedgerUnavailable(_describe(error), outcome_unknown=True) from error
+            raise LedgerUnavailable(self._describe(error), outcome_unknown=True) from error
         if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            raise LedgerUnavailable(f"the ledger answered {answer.status_code}", outcome_unknown=True)
+            raise LedgerUnavailable(unavailable(Reply(answer.status_code, answer.content)), outcome_unknown=True)
         if answer.status_code != httpx.codes.OK:
             refusal = read_problem(Reply(answer.status_code, answer.content))
             raise TokenRefused(refusal) if refuses_token(refusal) else LedgerRefused(refusal)
@@ -103,13 +104,13 @@ class HttpTransport:
                 timeout=_INTROSPECTION_SECONDS,
             )
         except httpx.TransportError as error:
-            raise LedgerUnavailable(_describe(error), outcome_unknown=False) from error
+            raise LedgerUnavailable(self._describe(error), outcome_unknown=False) from error
         reply = Reply(answer.status_code, answer.content)
         if answer.status_code != httpx.codes.OK:
             refusal = read_problem(reply)
             if refuses_token(refusal):
                 raise TokenRefused(refusal)
-            raise LedgerUnavailable(f"the ledger answered {answer.status_code}", outcome_unknown=False)
+            raise LedgerUnavailable(unavailable(reply), outcome_unknown=False)
         try:
             return read(Introspection, reply.body)
         except UnusableAnswerError as error:
@@ -127,6 +128,5 @@ class HttpTransport:
         for pool in self._pools:
             await pool.client.aclose()
 
-
-def _describe(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    def _describe(self, error: Exception) -> str:
+        return f"{self._place}: {str(error) or type(error).__name__}"

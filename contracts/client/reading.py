@@ -51,15 +51,24 @@ def accepted(reply: Reply) -> Reply:
     if reply.status == OK:
         return reply
     if _may_pass(reply.status):
-        raise UnusableAnswerError(f"the ledger answered {reply.status}")
+        raise UnusableAnswerError(unavailable(reply))
     raise refusal(read_problem(reply))
 
 
 def refusal(problem: Problem) -> Exception:
     """What the caller is to be told of a problem: UnusableAnswerError, LedgerRefused or TokenRefused."""
     if _may_pass(problem.status):
-        return UnusableAnswerError(f"the ledger answered {problem.status}")
+        return UnusableAnswerError(_answered(problem))
     return TokenRefused(problem) if refuses_token(problem) else LedgerRefused(problem)
+
+
+def unavailable(reply: Reply) -> str:
+    """What to tell of a refusal that may pass, for whoever looks for its cause."""
+    return _answered(read_problem(reply))
+
+
+def _answered(problem: Problem) -> str:
+    return f"the ledger answered {problem.status} {problem.code}"
 
 
 def _may_pass(status: int) -> bool:

@@ -23,12 +23,14 @@ from contracts.client import (
     OutcomeNotRecorded,
     RecordingUnavailable,
 )
+from contracts.http_problems import problem_response
 from contracts.identifiers import uuid7
-from contracts.problems import ProblemError
+from contracts.problems import STORE_UNAVAILABLE, ProblemError, problem
 from deploy.local.ports import free_port
 from deploy.local.servers import NatsServer
 from tests.builders import limit
 from tests.integration.client_harness import OPERATION, Proxy, journal_in, settings_of
+from tests.integration.image_harness import ScriptedLedger
 from tests.servers import Ledger, LedgerProcess, eventually, remove_stream, renew_stream, serving
 from tests.tokens import TOKEN
 
@@ -192,6 +194,22 @@ class TestNobodyThere:
         assert not away.value.outcome_unknown
         assert away.value.problem.status == 503
         assert not await client.is_ready()
+        await client.close()
+
+    async def test_the_reason_names_the_address_once_and_no_password(self) -> None:
+        place = f"127.0.0.1:{free_port()}"
+        client = LedgerClient(settings_of(f"http://ada:secret@{place}", None))
+        with pytest.raises(LedgerUnavailable) as away:
+            await use(client)
+        assert away.value.reason == f"http://{place}: All connection attempts failed (3 times)"
+        await client.close()
+
+    async def test_the_reason_names_what_the_ledger_itself_misses(self, scripted_ledger: ScriptedLedger) -> None:
+        scripted_ledger.otherwise = lambda check: problem_response(problem(STORE_UNAVAILABLE, "try again"))
+        client = LedgerClient(settings_of(scripted_ledger.url, None))
+        with pytest.raises(LedgerUnavailable) as away:
+            await use(client)
+        assert away.value.reason == "the ledger answered 503 store_unavailable (3 times)"
         await client.close()
 
     async def test_nats_says_so_in_time(self) -> None:
