@@ -31,7 +31,7 @@ EXIT_BROKEN: Final = 1
 EXIT_NOT_RUN: Final = 2
 EXIT_SIGNAL: Final = 128
 _OPENING: Final = (
-    f"An account on a plan with {IMAGES_A_MONTH} images and $1.00 a month. It edits and upscales a photograph,\n"
+    f"An account on a plan with {IMAGES_A_MONTH} images and $1.00 a month. It edits and upscales a photograph, "
     f"has an operation fail, and sends {CALLS_AT_ONCE} calls at once. Real PostgreSQL, NATS and services, here."
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -88,7 +88,7 @@ class Screen:
         self._section("1  A photograph, edited and upscaled", "photo: danielbuechele, CC BY 2.0", table)
 
     def failure(self, failure: Failure) -> None:
-        table = _table("the limit images", ">settled", ">held", ">available", "")
+        table = _table("the limit images", ">settled", ">held", ">available", "~")
         found = f"hold {failure.decision.state}, nothing charged" if failure.decision.state == "released" else ""
         for when, limit, what in (
             ("before", failure.before, ""),
@@ -133,7 +133,8 @@ class Screen:
         self._section("4  The usage summary", f"account {account_id}, {usage.period}", beside)
 
     def usage_log(self, rows: list[LogRow]) -> None:
-        table = _table("at (UTC)", "operation", "model", "outcome", ">cost", ">took", "operation_id")
+        ids = ["operation_id"] if self._console.width >= SIDE_BY_SIDE_MIN else []  # what else would be cut is money
+        table = _table("at (UTC)", "operation", "model", "outcome", ">cost", ">took", *ids)
         hidden = len(rows) - NEWEST_ROWS_SHOWN - OLDEST_ROWS_SHOWN
         for index, row in enumerate(rows):
             if hidden > 0 and NEWEST_ROWS_SHOWN <= index < NEWEST_ROWS_SHOWN + hidden:
@@ -147,7 +148,7 @@ class Screen:
                 Text(row.outcome, "green" if row.outcome == "completed" else "red"),
                 dollars(row.cost),
                 f"{row.duration_ms} ms",
-                Text(f"…{str(row.operation_id)[-ID_SHOWN:]}", "dim"),
+                *(Text(f"…{str(row.operation_id)[-ID_SHOWN:]}", "dim") for _ in ids),
             )
         self._section("5  The usage log", f"{len(rows)} rows, newest first", table)
 
@@ -163,6 +164,7 @@ class Screen:
         panel = Panel(Group(table, last), title="Verdict", title_align="left", border_style=style)
         self._console.print(Group("", panel))
         self._console.print(Text(f"Pictures: {results}"), soft_wrap=True)
+        self._console.print("Next: make run, and deploy/guides/tutorial.md beside it", highlight=False)
 
     def _section(self, title: str, note: str, *parts: RenderableType) -> None:
         heading = Text.assemble((title, "bold cyan"), "  ", (note, "dim"))
@@ -170,15 +172,16 @@ class Screen:
 
 
 def _table(*columns: str) -> Table:
-    """A column whose name begins with > is one of numbers."""
+    """A column whose name begins with > is one of numbers, with ~ one of texts that may take several lines."""
     table = Table(box=SIMPLE_HEAD, header_style="dim", pad_edge=False, show_edge=False)
     for name in columns:
-        table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
+        justify: JustifyMethod = "right" if name.startswith(">") else "left"
+        table.add_column(name.lstrip(">~"), justify=justify, no_wrap=not name.startswith("~"), overflow="fold")
     return table
 
 
 def _denials(denials: Counter[tuple[str | None, str]]) -> Table:
-    table = _table(">denied", "limit", "why")
+    table = _table(">denied", "limit", "~why")
     shown = denials.most_common(DENIALS_SHOWN_MAX)
     for (limit_id, message), count in shown:
         table.add_row(str(count), limit_id or "-", message)

@@ -1,5 +1,6 @@
 """The demo as a person or a build runs it: a process of its own, on real servers."""
 
+import io
 import os
 import signal
 import subprocess
@@ -13,10 +14,12 @@ from uuid import UUID
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from contracts.identifiers import uuid7
 from contracts.limits import Denial, LimitState
 from deploy.local.demo_client import Answer, Done, Explained, LogRow, Problem, Usage
+from deploy.local.demo_screen import Screen
 from deploy.local.demo_verdict import Evidence, Failure, SavedPicture, judge
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +70,23 @@ def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         image.load()
         return image.size
+
+
+# --- how it looks
+
+
+def test_nothing_is_cut_in_a_terminal_of_eighty_columns() -> None:
+    console = Console(width=80, file=io.StringIO(), highlight=False)
+    screen = Screen(console, answers_expected=0)
+    logged = LogRow.model_validate({**row(uuid7()).model_dump(), "model": "local-unreliable-1", "cost": "0.01"})
+    why = "limit images allows 25 calls in 2026-11: 2 settled, 23 held, 1 asked"
+    with console.capture() as capture:
+        screen.usage_log([logged])
+        screen.burst([denied(why)], images_limit(settled=2), 2.6)
+    said = capture.get()
+    assert "local-unreliable-1   completed   $0.010   5 ms" in said
+    assert "…" not in said
+    assert " ".join(said.split()).endswith(why)
 
 
 # --- the demo itself
@@ -162,8 +182,8 @@ def done() -> Answer:
     return Answer(200, 0.1, done=Done.model_validate(answered))
 
 
-def denied() -> Answer:
-    denial = {"code": "limit_exceeded", "message": "no room", "limit_id": "images"}
+def denied(why: str = "no room") -> Answer:
+    denial = {"code": "limit_exceeded", "message": why, "limit_id": "images"}
     answered = {"code": "limit_exceeded", "detail": "no room", "operation_id": uuid7(), "decision": {"denial": denial}}
     return Answer(429, 0.1, problem=Problem.model_validate(answered))
 
