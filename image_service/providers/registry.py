@@ -34,7 +34,8 @@ def build(settings: Settings) -> "Providers":
     remote = {one.name: one.made(settings) for one in REMOTES}
     missing = {one.name: one.variable for one in REMOTES if remote[one.name] is None}
     configured = [provider for provider in remote.values() if provider is not None]
-    return Providers((LocalProvider(threads=settings.local_threads), *configured), settings.all_routes(), missing)
+    here: list[Provider] = [LocalProvider(threads=settings.local_threads)]
+    return Providers((*here, *configured), settings.all_routes(), missing)
 
 
 @dataclass(frozen=True)

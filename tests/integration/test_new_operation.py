@@ -47,6 +47,13 @@ def test_the_guide_says_how_many_lines_they_take() -> None:
     assert [int(number) for number in said.groups()] == [lines_of_code(OPERATION), lines_of_code(PROVIDER)]
 
 
+def test_whoever_follows_the_guide_passes_the_lint(tmp_path: Path) -> None:
+    copy = copied(tmp_path)
+    ruff = [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), "--no-cache", "--quiet"]
+    ended = subprocess.run([*ruff, "contracts", "image_service"], cwd=copy, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout
+
+
 async def test_they_run_and_are_metered(tmp_path: Path) -> None:
     ledger, port = ScriptedLedger(), free_port()
     copy = copied(tmp_path)
