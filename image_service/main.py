@@ -87,6 +87,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
         version="1",
         summary="Image operations within limits, every one recorded.",
         lifespan=_lifespan(parts),
+        docs_url=None,
         redoc_url=None,
     )
     app.router.route_class = ImageRoute

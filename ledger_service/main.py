@@ -159,7 +159,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.access = app.state.services.access
             yield
 
-    app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan)
+    app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(BoundedBodies, bytes_max=body_bytes_max)
     app.add_middleware(TracedRequests)
     for module in _ROUTES:

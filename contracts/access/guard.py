@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from contracts.access.oidc_login import OidcLogin
 
 #: Open to all in every service, whoever serves them.
-OPEN_PATHS: Final = frozenset(
-    {"/livez", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
-)
+OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
 ACCOUNT: Final = "account_id"
 SCHEME: Final = "bearer"
 #: Of a parameter that nobody knows, so much is said again.

@@ -24,7 +24,8 @@ mkdir -p "$vendor"
 for file in \
     chart.js/dist/chart.umd.min.js chart.js/LICENSE.md \
     htmx.org/dist/htmx.min.js htmx.org/LICENSE \
-    htmx-ext-sse/dist/sse.min.js htmx-ext-sse/LICENSE
+    htmx-ext-sse/dist/sse.min.js htmx-ext-sse/LICENSE \
+    swagger-ui-dist/swagger-ui-bundle.js swagger-ui-dist/swagger-ui.css swagger-ui-dist/LICENSE
 do
     package=${file%%/*}
     case $file in
@@ -32,4 +33,7 @@ do
         *) cp "$modules/node_modules/$file" "$vendor/$(basename "$file")" ;;
     esac
 done
+# What is bundled in it has licences of its own.
+cat "$modules/node_modules/swagger-ui-dist/NOTICE" "$modules/node_modules/swagger-ui-dist/swagger-ui-bundle.js.LICENSE.txt" \
+    >>"$vendor/swagger-ui-dist.LICENSE"
 ls "$vendor"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from contracts.web import oidc, signing_in
+from contracts.web import api_reference, oidc, signing_in
 from contracts.web.pages import Page
 from contracts.web.rendering import Site
 from image_service.pages import gallery, tries
@@ -12,6 +12,7 @@ from image_service.pages import gallery, tries
 PAGES: Final[tuple[Page, ...]] = (
     *gallery.PAGES,
     *tries.PAGES,
+    api_reference.PAGE,
     *signing_in.PAGES,
     *oidc.PAGES,
 )

@@ -6,7 +6,7 @@ A page is a module here with its `Page`, a template of the same name in template
 from pathlib import Path
 from typing import Final
 
-from contracts.web import oidc, signing_in
+from contracts.web import api_reference, oidc, signing_in
 from contracts.web.pages import Page
 from contracts.web.rendering import Site
 from ledger_service.pages import (
@@ -48,6 +48,7 @@ PAGES: Final[tuple[Page, ...]] = (
     *dead_letters.PAGES,
     sources.PAGE,
     seals.PAGE,
+    api_reference.PAGE,
     *signing_in.PAGES,
     *oidc.PAGES,
 )

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from contracts.events import parse_event
+from contracts.web.rendering import CONTENT_SECURITY_POLICY
 from image_service.config import Settings
 from tests.integration.image_harness import (
     GENERATE,
@@ -111,7 +112,9 @@ class TestOperations:
         ready = await client.get("/readyz")
         assert ready.status_code == 200
         assert ready.json()["parts"]["nats"] == {"ok": False, "needed": False}
-        assert (await client.get("/docs")).status_code == 200
+        page = await client.get("/docs")
+        assert (page.status_code, page.headers["content-security-policy"]) == (200, CONTENT_SECURITY_POLICY)
+        assert "://" not in page.text
         paths = (await client.get("/openapi.json")).json()["paths"]
         assert {"/v1/images/generate", "/v1/images/edit", "/v1/images/upscale"} <= set(paths)
         schema = paths["/v1/images/upscale"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
