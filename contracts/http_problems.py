@@ -1,7 +1,7 @@
 """Problems over HTTP, the same in both services: every error leaves as application/problem+json."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 from fastapi import FastAPI, Request
@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from contracts.identifiers import uuid7
 from contracts.problems import (
     CONTENT_TYPE,
     INTERNAL,
@@ -35,6 +36,8 @@ _BY_STATUS: Final = {
 }
 #: Where FastAPI found it; a body's own fields are named as the caller wrote them.
 _BODY: Final = "body"
+#: Headers of a problem that are those of its page, too.
+_KEPT: Final = frozenset({"allow", "retry-after"})
 
 
 def problem_response(problem: Problem, kind: ProblemType | None = None) -> Response:
@@ -43,40 +46,66 @@ def problem_response(problem: Problem, kind: ProblemType | None = None) -> Respo
     return Response(problem.model_dump_json(), problem.status, headers, CONTENT_TYPE)
 
 
-def install_problems(app: FastAPI, translate: Mapping[type[Exception], Callable[[Exception], ProblemError]]) -> None:
-    """Makes every error of the app a problem. ``translate`` is the table from domain errors to problem types."""
+#: A page for whoever asked in a browser, under the id that the log has; None where a program asked.
+Show: TypeAlias = Callable[[Request, Problem, str], Response | None]
 
-    async def on_problem(_: Request, error: Exception) -> Response:
+
+def install_problems(
+    app: FastAPI,
+    translate: Mapping[type[Exception], Callable[[Exception], ProblemError]],
+    show: Show,
+) -> None:
+    """Makes every error of the app a problem. ``translate`` is the table from domain errors to problem types, ``show``
+    makes pages of them."""
+
+    def answer(
+        request: Request,
+        found: Problem,
+        kind: ProblemType | None = None,
+        headers: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> Response:
+        response = problem_response(found, kind)
+        response.headers.update(headers or {})
+        try:
+            page = show(request, found, request_id)
+        except Exception as error:  # whatever it is, the program's answer is there
+            log.error("no_problem_page", path=request.url.path, exc_info=error)
+            page = None
+        if page is None:
+            return response
+        page.headers.update({name: value for name, value in response.headers.items() if name in _KEPT})
+        return page
+
+    async def on_problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
-        response = problem_response(error.problem, error.kind)
-        response.headers.update(error.headers)
-        return response
+        return answer(request, error.problem, error.kind, error.headers)
 
-    async def on_invalid(_: Request, error: Exception) -> Response:
+    async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem_response(_invalid_request(error))
+        return answer(request, _invalid_request(error))
 
-    async def on_http(_: Request, error: Exception) -> Response:
+    async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = str(error.detail)
         kind = _BY_STATUS.get(error.status_code) or ProblemType("http_error", error.status_code, detail)
-        response = problem_response(problem(kind, detail), kind)
-        response.headers.update(error.headers or {})
-        return response
+        return answer(request, problem(kind, detail), kind, error.headers)
 
     async def on_disconnect(request: Request, _: Exception) -> Response:
         log.info("client_gone", path=request.url.path)
         return Response(status_code=400)  # to nobody
 
-    async def on_translated(_: Request, error: Exception) -> Response:
+    async def on_translated(request: Request, error: Exception) -> Response:
         known = next(make for kind, make in translate.items() if isinstance(error, kind))(error)
         log.warning(known.kind.code, error=str(error))
-        return problem_response(known.problem, known.kind)
+        return answer(request, known.problem, known.kind)
 
     async def on_bug(request: Request, error: Exception) -> Response:
         # The server logs the trace; the caller learns nothing of our internals.
-        log.error("internal_error", path=request.url.path, exc_info=error)
-        return problem_response(problem(INTERNAL, "the error was logged"))
+        request_id = str(uuid7())
+        log.error("internal_error", path=request.url.path, request_id=request_id, exc_info=error)
+        headers = {"X-Request-Id": request_id}
+        return answer(request, problem(INTERNAL, "the error was logged"), None, headers, request_id)
 
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)

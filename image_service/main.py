@@ -26,6 +26,7 @@ from contracts.http_problems import install_problems
 from contracts.http_tracing import TracedRequests
 from contracts.spans import export_spans
 from contracts.web.pages import page_routes
+from contracts.web.problem_pages import shown_by
 from image_service.access import RULES, ImageRoute, ask_ledger
 from image_service.admission import Admission
 from image_service.api import ImageApi, add_operation_routes
@@ -92,7 +93,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
     )
     app.router.route_class = ImageRoute
     app.state.access = parts.access
-    install_problems(app, {})
+    install_problems(app, {}, shown_by(SITE))
     app.add_middleware(TracedRequests)
     add_operation_routes(app, _make_api(parts), OPERATIONS)
     add_catalogue_route(app, parts.providers)

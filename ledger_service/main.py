@@ -24,6 +24,7 @@ from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_
 from contracts.spans import export_spans
 from contracts.version import VERSION
 from contracts.web.pages import page_routes
+from contracts.web.problem_pages import shown_by
 from ledger_service.analytics import Analytics
 from ledger_service.api import (
     accounts,
@@ -167,7 +168,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(page_routes(PAGES, SITE))
     require_rules(app)
-    install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable))
+    install_problems(app, dict.fromkeys(STORE_ERRORS, store_unavailable), shown_by(SITE))
     document_problems(app, EVERYWHERE, OWN)
     document_access(app, RULES)
     document_headers(app, "as_of", HEADERS, (POSITION_UNKNOWN, POSITION_NOT_REACHED, MOMENT_UNSETTLED))

@@ -21,9 +21,9 @@ from contracts.access.bearer import session_token
 from contracts.access.errors import Unauthenticated
 from contracts.access.guard import Access
 from contracts.access.principal import ANYBODY, Principal, Scope
-from contracts.problem_advice import ADVICE
-from contracts.problems import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, Problem, ProblemError
+from contracts.problems import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, ProblemError
 from contracts.web.own_api import ApiProblem, OwnApi
+from contracts.web.problem_pages import problem_page
 from contracts.web.rendering import Site
 from contracts.web.sessions import came_from_us
 
@@ -161,9 +161,9 @@ def _endpoint(page: Page, site: Site) -> Callable[[Request], Awaitable[Response]
         except ApiProblem as error:
             if error.problem.status == 401:  # revoked since the page began
                 return _to_sign_in(request)
-            return _problem(site, request, principal, error.problem)
+            return problem_page(site, request, principal, error.problem)
         except ProblemError as error:
-            return _problem(site, request, principal, error.problem)
+            return problem_page(site, request, principal, error.problem)
         return _answer(shown, site, page, request, principal)
 
     return serve
@@ -270,8 +270,3 @@ def _why_closed(page: Page) -> str:
     if page.for_all:
         return "this page is about all accounts: it needs a token that is bound to none"
     return f"this page needs a token with the scope {' or '.join(sorted(page.scopes))}"
-
-
-def _problem(site: Site, request: Request, principal: Principal | None, found: Problem) -> Response:
-    told = {"title": found.title, "problem": found, "advice": ADVICE.get(found.code, "")}
-    return site.respond(request, principal, request.url.path, "problem.html", told, found.status)
