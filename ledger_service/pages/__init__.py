@@ -27,6 +27,7 @@ from ledger_service.pages import (
     status,
     usage,
     usage_log,
+    webhooks,
 )
 
 #: In the order of the menu.
@@ -48,6 +49,7 @@ PAGES: Final[tuple[Page, ...]] = (
     *dead_letters.PAGES,
     sources.PAGE,
     seals.PAGE,
+    *webhooks.PAGES,
     api_reference.PAGE,
     *signing_in.PAGES,
     *oidc.PAGES,
