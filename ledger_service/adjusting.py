@@ -85,6 +85,33 @@ async def adjust(connection: Connection, wanted: Adjustment, author: str) -> Adj
     return stored
 
 
+class _TriedError(Exception):
+    """Ends the transaction of a trial."""
+
+    def __init__(self, stored: AdjustmentStored) -> None:
+        super().__init__("a trial")
+        self.stored = stored
+
+
+async def try_adjustment(connection: Connection, wanted: Adjustment, author: str) -> AdjustmentStored:
+    """What ``adjust`` would record, by recording it in a transaction that is rolled back: nothing of it stays.
+
+    Raises what that raises.
+    """
+    refuse_wrong_fields(wanted)
+
+    async def try_it() -> AdjustmentStored:
+        [stored] = await _record(connection, wanted.account_id, [Asked(wanted, author)], leave_out=False)
+        raise _TriedError(stored)
+
+    try:
+        return await in_transaction(connection, try_it)
+    except _TriedError as tried:
+        return tried.stored
+    except REFUSED as error:
+        raise ProblemError(INVALID_REQUEST, f"the database refuses the adjustment: {error}") from None
+
+
 async def adjust_all(connection: Connection, account_id: str, wanted: Sequence[Asked]) -> list[AdjustmentStored]:
     """Records adjustments of one account, also such as add nothing and only say something, in one transaction.
 

@@ -11,6 +11,7 @@ from contracts.web.pages import Page
 from contracts.web.rendering import Site
 from ledger_service.pages import (
     accounts,
+    corrections,
     dead_letters,
     decisions,
     denials,
@@ -36,6 +37,7 @@ PAGES: Final[tuple[Page, ...]] = (
     usage.PAGE,
     usage_log.PAGE,
     operation.PAGE,
+    *corrections.PAGES,
     statements.PAGE,
     limits.PAGE,
     near_limits.PAGE,
