@@ -62,6 +62,12 @@ async def _show(visit: Visit) -> Shown:
     return View("denials.html", {**told, "label": label, "interval": interval, **_counted(counts), **_listed(page)})
 
 
+async def recent(visit: Visit, count: int) -> Sequence[Document]:
+    """The newest few of the last 24 hours, of the account that the visit is about, else of all, for other pages."""
+    page = (await visit.api.get("/v1/denials", {"account_id": visit.account_id, "limit": count})).json
+    return [{**one, "reason": name_of_reason(one["code"], one["limit_id"])} for one in _listed(page)["items"]]
+
+
 def _range(chosen: str) -> tuple[int, str, str]:
     if chosen not in _RANGES:
         raise ApiProblem(broken_rule("query.range", "enum", f"one of {', '.join(_RANGES)}").problem)

@@ -6,26 +6,29 @@ from datetime import UTC, datetime, timedelta
 from contracts.web.own_api import Document, query_of
 from contracts.web.pages import Page, Shown, View, Visit
 from ledger_service.domain.buckets import add_months
-from ledger_service.pages import near_limits
+from ledger_service.pages import denials, near_limits
 from ledger_service.pages.groups import READERS, SPEND
 from ledger_service.pages.series import change, days, name_of, pivot
 
 _TOP = 7
 _NEAREST = 5
+_DENIED = 5
 
 
 async def _show(visit: Visit) -> Shown:
     start, end, before, before_end = to_date(datetime.now(UTC))
-    by_day, now, earlier = await asyncio.gather(
+    by_day, now, earlier, denied = await asyncio.gather(
         _ask(visit, start, end, group_by="provider", interval="day"),
         _ask(visit, start, end, group_by="operation"),
         _ask(visit, before, before_end, group_by="operation"),
+        denials.recent(visit, _DENIED),
     )
     amounts_before = {name_of(row): row for row in earlier["rows"]}
     # Who may look at all accounts, and looks at them.
     may_see_all = visit.account_id is None and near_limits.PAGE.opens_to(visit.principal)
     told = {
         "nearest": await near_limits.nearest(visit, _NEAREST) if may_see_all else None,
+        "denied": denied,
         "start": start,
         "end": end,
         "before": before,

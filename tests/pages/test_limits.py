@@ -119,6 +119,22 @@ async def test_a_browser_sees_limits_and_goes_from_a_denial_to_what_used_it_up(
         assert (person.errors, person.elsewhere) == ([], [])
 
 
+async def test_the_overview_has_the_newest_denials_of_who_may_see_them(
+    ledger: Ledger, pages: httpx.AsyncClient, filled: tuple[str, str]
+) -> None:
+    denied, _ = filled
+    way = f"/decisions/{denied}?account_id={ACCOUNT}"
+    for path in ("/", f"/?account_id={ACCOUNT}"):
+        shown = (await pages.get(path)).text
+        assert "Recent denials" in shown
+        assert way in shown
+        assert "limit each" in shown
+    assert (await pages.get(way)).status_code == 200
+    token = await made(ledger, scopes=["usage:read"], account_id="another")
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: token}) as client:
+        assert "Recent denials" not in (await client.get("/")).text
+
+
 async def test_narrow_dark_and_without_javascript_all_is_there(
     browser: Browser, ledger: Ledger, filled: tuple[str, str]
 ) -> None:
