@@ -21,6 +21,8 @@ SQL: Final = load(__name__)
 
 _CELLS: Final = ("operations", "providers", "models", "calls", "units", "costs_nanos", "failures")
 _COUNTERS: Final = ("period_ends", "period_starts", "counter_ids", "settled", "held")
+#: The outcome of corrections, which have an index of their own.
+_ADJUSTMENT: Final = "adjustment"
 #: Corrections of one operation that are listed; all of them count.
 CORRECTIONS_MAX: Final = 1000
 
@@ -94,7 +96,7 @@ async def read_usage_log(
     """A page of the usage log, newest first, after the given (occurred_at, operation_id)."""
     occurred_at, operation_id = after or (None, None)
     return await connection.fetch(
-        SQL["log_page"],
+        SQL["log_page_of_adjustments" if chosen.outcome == _ADJUSTMENT else "log_page"],
         account_id, chosen.start, chosen.end, chosen.counted_start, chosen.counted_end, chosen.operations,
         chosen.providers, chosen.models, chosen.user_id, chosen.project_id, chosen.api_key_id, chosen.outcome,
         occurred_at, operation_id, rows_max, chosen.endpoint, chosen.recorded_start, chosen.recorded_end,
