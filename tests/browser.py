@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, async_playwright
 
 from contracts.access.bearer import SESSION_COOKIE
 from tests.tokens import TOKEN
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 AXE: Final = Path(__file__).parents[1] / ".tools/web/node_modules/axe-core/axe.min.js"
-WIDE: Final = {"width": 1280, "height": 900}
-NARROW: Final = {"width": 390, "height": 800}
+WIDE: Final[ViewportSize] = {"width": 1280, "height": 900}
+NARROW: Final[ViewportSize] = {"width": 390, "height": 800}
 _ADDRESS: Final = re.compile(r"DevTools listening on (ws://\S+)")
 
 
