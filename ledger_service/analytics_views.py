@@ -8,17 +8,15 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 import orjson
-import pyarrow as pa
 
-from contracts.money import DECIMALS_MAX, format_nanos
+from contracts.exports import ColumnType
+from contracts.money import format_nanos
 from ledger_service.domain.usage_answers import Amounts, Answer, Row
 from ledger_service.domain.usage_queries import Measure
 from ledger_service.usage_views import Json
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
 GROUP, OTHERS, TOTAL = "group", "others", "total"
-_DECIMAL: Final = pa.decimal128(38, DECIMALS_MAX)
-_MOMENT: Final = pa.timestamp("us", tz="UTC")
 #: Programs that open CSV take cells that begin so for formulas.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -103,27 +101,27 @@ def _period(row: Row) -> tuple[str, datetime, datetime]:
 
 class _Column(NamedTuple):
     name: str
-    type: pa.DataType
+    type: ColumnType
     value: Callable[[_Line], object]
 
 
 def _columns(answer: Answer) -> list[_Column]:
     query = answer.plan.query
     columns = [
-        _Column("kind", pa.string(), lambda line: line.kind),
-        _Column("period", pa.string(), lambda line: line.period),
-        _Column("start", _MOMENT, lambda line: line.start),
-        _Column("end", _MOMENT, lambda line: line.end),
+        _Column("kind", ColumnType.TEXT, lambda line: line.kind),
+        _Column("period", ColumnType.TEXT, lambda line: line.period),
+        _Column("start", ColumnType.MOMENT, lambda line: line.start),
+        _Column("end", ColumnType.MOMENT, lambda line: line.end),
     ]
-    columns += [_Column(name, pa.string(), _group_value(place)) for place, name in enumerate(query.group_by)]
+    columns += [_Column(name, ColumnType.TEXT, _group_value(place)) for place, name in enumerate(query.group_by)]
     columns += [_Column(one.value, _type(one), _now(one)) for one in query.measures]
     if answer.previous is not None:
         columns += [_Column(f"previous_{one.value}", _type(one), _before(one)) for one in query.measures]
     return columns
 
 
-def _type(measure: Measure) -> pa.DataType:
-    return _DECIMAL if measure is Measure.COST else pa.int64()
+def _type(measure: Measure) -> ColumnType:
+    return ColumnType.DECIMAL if measure is Measure.COST else ColumnType.INTEGER
 
 
 def _group_value(place: int) -> Callable[[_Line], object]:
@@ -158,10 +156,15 @@ def _cell(value: object, is_text: bool) -> object:
 
 def arrow_stream(answer: Answer) -> bytes:
     """An Arrow IPC stream: money as decimals with nine places, times in UTC; where it was served from in the schema."""
+    # Read when first needed: with numpy it takes 50 MiB and a tenth of a second, and most processes need none of it.
+    import pyarrow as pa
+
+    from ledger_service.export_parquet import ARROW_TYPES
+
     columns, lines = _columns(answer), list(_lines(answer))
-    arrays = [pa.array([_typed(column, line) for line in lines], column.type) for column in columns]
+    arrays = [pa.array([_typed(column, line) for line in lines], ARROW_TYPES[column.type]) for column in columns]
     told = {"served_from": answer.plan.source.value, "served_because": "; ".join(answer.plan.reasons)}
-    schema = pa.schema([(column.name, column.type) for column in columns], metadata=told)
+    schema = pa.schema([(column.name, ARROW_TYPES[column.type]) for column in columns], metadata=told)
     written = io.BytesIO()
     with pa.ipc.new_stream(written, schema) as stream:
         stream.write_batch(pa.record_batch(arrays, schema=schema))
@@ -170,4 +173,4 @@ def arrow_stream(answer: Answer) -> bytes:
 
 def _typed(column: _Column, line: _Line) -> object:
     value = column.value(line)
-    return Decimal(value) if column.type is _DECIMAL and isinstance(value, str) else value
+    return Decimal(value) if column.type is ColumnType.DECIMAL and isinstance(value, str) else value

@@ -11,7 +11,7 @@ from contracts.exports import Column, ColumnType
 from contracts.money import DECIMALS_MAX
 
 _DECIMAL: Final = pa.decimal128(38, DECIMALS_MAX)
-_TYPES: Final = {
+ARROW_TYPES: Final = {
     ColumnType.TEXT: pa.string(),
     ColumnType.INTEGER: pa.int64(),
     ColumnType.SMALL: pa.int32(),
@@ -32,9 +32,9 @@ class ParquetEncoder:
     nano-dollars."""
 
     def __init__(self, columns: Sequence[Column], about: Mapping[str, str]) -> None:
-        self._schema = pa.schema([(column.name, _TYPES[column.type]) for column in columns], metadata=dict(about))
+        self._schema = pa.schema([(column.name, ARROW_TYPES[column.type]) for column in columns], metadata=dict(about))
         self._money = [place for place, column in enumerate(columns) if column.type is ColumnType.MONEY]
-        read = {column.name: _TYPES[column.type] for column in columns}
+        read = {column.name: ARROW_TYPES[column.type] for column in columns}
         read |= {columns[place].name: pa.int64() for place in self._money}
         self._reading = {
             "read_options": arrow_csv.ReadOptions(
