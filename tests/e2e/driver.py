@@ -151,7 +151,7 @@ class StackProcess:
         await self.ready()
 
     async def ready(self) -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
             for url in (self.state.ledger_url, self.state.image_url):
                 await eventually(lambda url=url: http.get(f"{url}/readyz"), lambda answer: answer.status_code == 200)  # type: ignore[misc]
 
@@ -209,7 +209,7 @@ class StackProcess:
 
     async def fetch(self, query: str, *values: object) -> "list[asyncpg.Record]":
         """Rows out of the ledger's database."""
-        connection = await asyncpg.connect(self.state.database_url, timeout=5)
+        connection = await asyncpg.connect(self.state.database_url, timeout=20)
         try:
             return await connection.fetch(query, *values)
         finally:
@@ -228,7 +228,7 @@ class StackProcess:
 
     @asynccontextmanager
     async def broker(self) -> AsyncIterator[Client]:
-        client = await nats.connect(self.state.nats_url.split(","), allow_reconnect=False, connect_timeout=2)
+        client = await nats.connect(self.state.nats_url.split(","), allow_reconnect=False, connect_timeout=20)
         try:
             yield client
         finally:

@@ -193,7 +193,7 @@ class Arena:
     @asynccontextmanager
     async def producer(self) -> AsyncIterator[Client]:
         """A connection to NATS as a producer has it, not through a wire."""
-        client = await nats.connect(self.stack.state.nats_url.split(","), allow_reconnect=False, connect_timeout=2)
+        client = await nats.connect(self.stack.state.nats_url.split(","), allow_reconnect=False, connect_timeout=20)
         try:
             yield client
         finally:
@@ -201,7 +201,7 @@ class Arena:
 
     async def ready(self, seconds: float = 60.0) -> None:
         """Until both services say so, after whatever it was."""
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
             for port in (self._ports["ledger"], self._ports["image"]):
                 address = f"http://{HOST}:{port}/readyz"
                 await eventually(lambda a=address: http.get(a), lambda answer: answer.status_code == 200, seconds)  # type: ignore[misc]  # of a lambda's default

@@ -349,18 +349,18 @@ async def test_a_lowered_limit_is_never_passed_by_checks_that_come_after_it(star
     await one.set_up(limit(maximum=1000))
     stop = asyncio.Event()
 
-    async def keep_checking(ledger: Ledger) -> list[Body]:
-        decisions = []
+    decisions: list[Body] = []
+
+    async def keep_checking(ledger: Ledger) -> None:
         while not stop.is_set():
             decisions.append(await ledger.check(builders.check()))
-        return decisions
 
     running = [asyncio.create_task(keep_checking(ledger)) for ledger in (one, other, one, other)]
-    await asyncio.sleep(0.2)
+    await eventually(lambda: len(decisions) >= 8, "checks are under way")
     await put(one, maximum=1)
     [changed] = [await other.check(builders.check())]
     stop.set()
-    decisions = [decision for task in running for decision in await task]
+    await asyncio.gather(*running)
     after = [decision for decision in decisions if decision["decided_at"] >= changed["decided_at"]]
     assert not any(decision["allowed"] for decision in [changed, *after])
     assert any(decision["allowed"] for decision in decisions)

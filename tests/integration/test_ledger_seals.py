@@ -19,7 +19,7 @@ from contracts.subjects import SEALS
 from ledger_service.domain.checkpoints import SigningKey, VerifierKey, notes_in, open_note
 from tests.builders import ABSENT, Body, check, completed, failed, new_id, requested
 from tests.conftest import StartLedger
-from tests.servers import Ledger, eventually
+from tests.servers import WAIT_SECONDS, Ledger, eventually
 
 VERIFY = Path(__file__).parents[2] / "deploy" / "verify_proof.py"
 
@@ -228,7 +228,7 @@ async def test_checkpoints_are_published_to_the_stream_and_the_file(
         await sealed.send(event)
         await proof_of(sealed, event)
     listed = (await sealed.http.get("/v1/seals")).json()["items"][::-1]
-    published = [(await subscription.next_msg(timeout=5)).data.decode() for _ in listed]
+    published = [(await subscription.next_msg(timeout=WAIT_SECONDS)).data.decode() for _ in listed]
     assert published == [one["note"] for one in listed]
     file = tmp_path / "seals" / "checkpoints"
     await eventually(lambda: len(list(notes_in(file.read_text()))) == len(listed), "the file has them all")

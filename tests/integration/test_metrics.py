@@ -17,7 +17,7 @@ from ledger_service import metric_names as ledger_names
 from tests.builders import check, completed, limit, to_bytes
 from tests.conftest import StartLedger
 from tests.integration.image_harness import GENERATE, image_service, make_settings
-from tests.servers import Ledger, eventually
+from tests.servers import WAIT_SECONDS, Ledger, eventually
 
 #: What a name may end in: a unit, or a thing that is counted.
 UNITS = re.compile(
@@ -139,7 +139,7 @@ async def test_a_table_that_is_locked_silences_its_gauges_alone(
     try:
         async with blocker.transaction():
             await blocker.execute("lock table sources in access exclusive mode")
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(WAIT_SECONDS):
                 told = await scrape(ledger.http)
         assert "ledger_holds_open" not in told
         assert told["ledger_dead_letters_open"] == 0

@@ -24,7 +24,7 @@ from ledger_service.stream import connect_nats, create_stream
 from tests.builders import check, completed, limit, to_bytes
 from tests.integration.client_harness import OPERATION, settings_of
 from tests.nats_flush import flushed
-from tests.servers import Databases, Ledger, eventually, run_apart, serving
+from tests.servers import WAIT_SECONDS, Databases, Ledger, eventually, run_apart, serving
 
 ANSWER_SECONDS_MAX = 2.0
 
@@ -107,13 +107,13 @@ async def test_the_whole_flow_runs_with_these_permissions_and_nothing_of_it_is_r
             await eventually(lambda: settled(ledger, 1), "the image service's outcome is counted")
             await eventually(lambda: left_in(tmp_path / "journal.db", 0), "it was told so, and forgot the event")
         async with visiting_as(guarded, "producer") as producer:
-            assert (await producer.client.request("$SRV.PING.ledger", timeout=5)).data
+            assert (await producer.client.request("$SRV.PING.ledger", timeout=WAIT_SECONDS)).data
             asked = check()
-            answer = await producer.client.request(LIMITS_CHECK, to_bytes(asked), timeout=5)
+            answer = await producer.client.request(LIMITS_CHECK, to_bytes(asked), timeout=WAIT_SECONDS)
             assert json.loads(answer.data)["allowed"]
             await producer.client.jetstream().publish(STREAM_SUBJECTS[1], to_bytes(completed(asked)))
             await eventually(lambda: settled(ledger, 2), "another producer's outcome is counted")
-            answer = await producer.client.request(LIMITS_CHECK, to_bytes(check()), timeout=5)
+            answer = await producer.client.request(LIMITS_CHECK, to_bytes(check()), timeout=WAIT_SECONDS)
             assert not json.loads(answer.data)["allowed"]
             assert await producer.settled() == []
     logged = capsys.readouterr()

@@ -28,7 +28,7 @@ from ledger_service.store.pool import Connection, Pool
 from ledger_service.store.seals import open_pool
 from ledger_service.workers.sealer import Sealer
 from tests.builders import completed, new_id
-from tests.servers import LedgerProcess, eventually
+from tests.servers import WAIT_SECONDS, LedgerProcess, eventually
 
 Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 CHAIN = SealChain(SigningKey("usage-ledger", Ed25519PrivateKey.generate()))
@@ -92,8 +92,8 @@ async def test_sealing_waits_for_nobody_and_nobody_for_it(database: Database, wr
     async with writing_pool.acquire() as other, other.transaction():
         assert await Sealing(CHAIN).seal(other) == 3
         # It has sealed, and not committed yet.
-        await asyncio.wait_for(append(database, 5), 2)
-        assert await asyncio.wait_for(Sealing(CHAIN).seal(database), 2) == 0
+        await asyncio.wait_for(append(database, 5), WAIT_SECONDS)
+        assert await asyncio.wait_for(Sealing(CHAIN).seal(database), WAIT_SECONDS) == 0
 
 
 async def test_several_sealers_beside_writers_make_one_chain(database: Database, database_url: str) -> None:

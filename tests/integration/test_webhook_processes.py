@@ -21,6 +21,7 @@ from tests.commands import ledger_command
 from tests.conftest import StartLedger
 from tests.receivers import HANG, Receiver, receiving
 from tests.servers import (
+    WAIT_SECONDS,
     Client,
     Databases,
     Ledger,
@@ -153,7 +154,7 @@ async def test_two_ledgers_send_each_delivery_once_and_each_account_in_order(
     jetstream = nats_client.jetstream()
     await eventually(lambda: _messages(jetstream, 24), "they are published")
     subscription = await jetstream.subscribe("ledger.v1.notifications.limit_check.denied", ordered_consumer=True)
-    told = [await subscription.next_msg(timeout=5) for _ in range(24)]
+    told = [await subscription.next_msg(timeout=WAIT_SECONDS) for _ in range(24)]
     assert {one.data for one in told} == {one.body for one in receiver.taken}
     assert {one.headers[MSG_ID_HEADER] for one in told if one.headers} == set(receiver.ids())
     for account in accounts:

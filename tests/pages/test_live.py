@@ -22,7 +22,7 @@ from ledger_service.store.pool import Pool
 from tests.browser import NARROW, visiting
 from tests.builders import ACCOUNT, Body, check, completed, failed, limit, requested
 from tests.pages.test_pages import made
-from tests.servers import Ledger, LedgerProcess, eventually
+from tests.servers import WAIT_SECONDS, Ledger, LedgerProcess, eventually
 from tests.tokens import AUTHORIZED, TOKEN
 
 STREAM = "/v1/operations:stream"
@@ -52,7 +52,7 @@ async def _events(answer: httpx.Response) -> AsyncIterator[tuple[str, str, Body]
 
 
 async def take(events: AsyncIterator[tuple[str, str, Body]], number: int) -> list[tuple[str, str, Body]]:
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(WAIT_SECONDS):
         return [await anext(events) for _ in range(number)]
 
 
