@@ -10,6 +10,7 @@ from contracts.identifiers import Name
 from contracts.moments import Moment
 from contracts.periods import first_day
 from contracts.problems import NOT_FOUND, ProblemError
+from contracts.usage_answers import UsageLogPage, UsageSummary
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, at_once, reading
 from ledger_service.api.usage_filters import Chosen
@@ -36,7 +37,7 @@ Wired = Annotated[Services, Depends(services)]
 Month = Annotated[str, Query(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="a month in UTC: 2026-11")]
 
 
-@router.get("/usage")
+@router.get("/usage", response_model=UsageSummary)
 async def read_usage(
     account_id: Name,
     wired: Wired,
@@ -114,7 +115,7 @@ def _moment_in(month: date, now: datetime) -> datetime:
     return min(max(now, start), end - timedelta(microseconds=1))
 
 
-@router.get("/usage-log")
+@router.get("/usage-log", response_model=UsageLogPage)
 async def list_usage_log(
     account_id: Name,
     wired: Wired,

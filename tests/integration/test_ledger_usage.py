@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from contracts.usage_answers import UsageLogPage, UsageSummary
 from tests import builders
 from tests.builders import Body, at, completed, failed, limit
 from tests.oracle import Oracle
@@ -274,3 +276,37 @@ async def test_a_filter_of_the_wrong_shape_is_refused_and_named(refusing: Ledger
 @pytest.mark.asyncio(loop_scope="module")
 async def test_the_usage_log_of_an_account_without_usage_is_empty(refusing: Ledger) -> None:
     assert await refusing.usage_log("nobody") == {"items": [], "next_cursor": None}
+
+
+# --- what the reference says of them ---
+
+
+async def test_the_answers_are_what_the_reference_promises(ledger: Ledger) -> None:
+    await ledger.set_up(limit("images"), limit("spend", meter="cost", maximum="9"))
+    before = [completed(time=at("2026-08-03"), metadata={"team": "red"}), failed(time=at("2026-08-04"), cost="0.01")]
+    await recorded(ledger, *before)
+    closed = await ledger.http.put("/v1/periods/2026-08:close", json={"reason": "books"})
+    assert closed.is_success, closed.text
+    late = completed(time=at("2026-08-05"), project_id="p1", api_key_id="k1", endpoint="/v1/x")
+    await recorded(ledger, late)
+    for body in (builders.adjustment("rerate", late, cost="0.5"), builders.adjustment(cost="-1", calls=-1)):
+        assert (await ledger.http.post("/v1/adjustments", json=body)).is_success
+
+    place = f"/v1/accounts/{builders.ACCOUNT}"
+    log = await ledger.http.get(f"{place}/usage-log")
+    page = UsageLogPage.model_validate_json(log.content, extra="forbid")
+    assert {item.outcome for item in page.items} == {"completed", "failed", "adjustment"}
+    assert [item.adjustment.corrects for item in page.items if item.adjustment] == [
+        None,
+        UUID(late["data"]["operation_id"]),
+    ]
+    assert sum(item.booked_period is not None for item in page.items) == 2
+    summary = await ledger.http.get(f"{place}/usage", params={"late_after": "2026-01-01T00:00:00Z"})
+    read = UsageSummary.model_validate_json(summary.content, extra="forbid")
+    assert read.totals == read.late
+    assert len(read.limits) == 2
+
+    paths = (await ledger.http.get("/openapi.json")).json()["paths"]
+    for route in ("usage", "usage-log"):
+        answer = paths[f"/v1/accounts/{{account_id}}/{route}"]["get"]["responses"]["200"]
+        assert answer["content"]["application/json"]["schema"]["$ref"], "it has a name and members"
