@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, assert_never
 from zoneinfo import ZoneInfo
 
 _HOUR: Final = timedelta(hours=1)
+_DAY: Final = timedelta(days=1)
 #: However the clocks change, the next midnight is no farther away: of whole dates, some were left out.
 _DAYS_AHEAD_MAX: Final = 3
 
@@ -138,3 +139,24 @@ def _whole_days(start: datetime, end: datetime, zone: ZoneInfo) -> tuple[date | 
 def are_whole_hours(moments: list[datetime]) -> bool:
     """Whether all are full hours in UTC, as rollups have them."""
     return all(not (moment.minute or moment.second or moment.microsecond) for moment in moments)
+
+
+def broken_days(edges: list[datetime]) -> list[datetime]:
+    """When the days of UTC begin that have one of the moments (UTC) within them: they are not whole between these."""
+    return sorted({start for edge in edges if (start := _day_of(edge)) != edge})
+
+
+def whole_days_count(start: datetime, end: datetime, broken: list[datetime]) -> int:
+    """How many days of UTC lie between two moments and are not broken."""
+    first, last = _day_of(start), _day_of(end)
+    return (last - first) // _DAY - sum(first <= day < last for day in broken)
+
+
+def hours_of(days: list[datetime], start: datetime, end: datetime) -> list[datetime]:
+    """The hours of these days between two moments, which are full hours."""
+    hours = (day + number * _HOUR for day in days for number in range(24))
+    return [hour for hour in hours if start <= hour < end]
+
+
+def _day_of(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -11,9 +11,12 @@ from ledger_service.domain.buckets import (
     Bucket,
     Interval,
     are_whole_hours,
+    broken_days,
     buckets_count_at_most,
     cut,
+    hours_of,
     previous_start,
+    whole_days_count,
 )
 
 #: Of an answer: more is an export's business.
@@ -25,6 +28,8 @@ FILTERS_MAX: Final = 20
 VALUES_MAX: Final = 200
 VALUE_LENGTH_MAX: Final = 1_024
 METADATA: Final = "metadata."
+#: Of an answer from days: more are read as hours, with all others. Half of them are three months of weeks of a zone.
+BROKEN_DAYS_MAX: Final = 60
 
 
 class Dimension(StrEnum):
@@ -60,8 +65,9 @@ DURATIONS: Final = (Measure.DURATION_P50, Measure.DURATION_P90, Measure.DURATION
 
 
 class Source(StrEnum):
-    """The table that an answer comes from."""
+    """The table that an answer comes from; days of which only a part is asked for, from that by hours."""
 
+    USAGE_DAILY_ALL = "usage_daily_all"
     USAGE_HOURLY_ALL = "usage_hourly_all"
     USAGE_HOURLY = "usage_hourly"
     USAGE_LOG = "usage_log"
@@ -92,13 +98,16 @@ class UsageQuery:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How it is answered. ``earlier``: the buckets of the period before, which ends where the first of ``buckets``
-    begins. ``reasons``: why no rollup has the answer."""
+    begins. ``reasons``: why no rollup has the answer. ``broken_days``: those of UTC that are not read as days, and
+    ``hours``, what is read of them."""
 
     query: UsageQuery
     source: Source
     reasons: tuple[str, ...]
     buckets: Sequence[Bucket]
     earlier: Sequence[Bucket]
+    broken_days: Sequence[datetime] = ()
+    hours: Sequence[datetime] = ()
 
     @property
     def starts(self) -> list[datetime]:
@@ -136,12 +145,20 @@ def plan(query: UsageQuery) -> Plan:
             "top", "cells", f"{query.top} groups and the others in each interval are more than {CELLS_MAX:,} cells"
         )
     reasons = tuple(_reasons(query, [bucket.start for bucket in (*earlier, *buckets)]))
-    asked = {*query.group_by, *query.filters}
     if reasons:
-        source = Source.USAGE_LOG
-    else:
-        source = Source.USAGE_HOURLY if Dimension.ACCOUNT in asked else Source.USAGE_HOURLY_ALL
-    return Plan(query, source, reasons, buckets, earlier)
+        return Plan(query, Source.USAGE_LOG, reasons, buckets, earlier)
+    if Dimension.ACCOUNT in {*query.group_by, *query.filters}:
+        return Plan(query, Source.USAGE_HOURLY, (), buckets, earlier)
+    return _of_all_accounts(query, buckets, earlier)
+
+
+def _of_all_accounts(query: UsageQuery, buckets: Sequence[Bucket], earlier: Sequence[Bucket]) -> Plan:
+    starts = [bucket.start for bucket in (*earlier, *buckets)]
+    broken = broken_days([*starts, query.end])
+    if len(broken) > BROKEN_DAYS_MAX or not whole_days_count(starts[0], query.end, broken):
+        return Plan(query, Source.USAGE_HOURLY_ALL, (), buckets, earlier)
+    hours = hours_of(broken, starts[0], query.end)
+    return Plan(query, Source.USAGE_DAILY_ALL, (), buckets, earlier, broken, hours)
 
 
 def _bound(is_too_much: bool) -> None:

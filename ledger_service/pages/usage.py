@@ -33,6 +33,7 @@ _ZERO: Final = Decimal()
 _UNKNOWN: Final = Decimal("NaN")
 #: What people call the tables that answers come from.
 _SOURCES: Final = {
+    "usage_daily_all": "the sums by day of all accounts",
     "usage_hourly_all": "the sums by hour of all accounts",
     "usage_hourly": "the sums by hour of each account",
     "usage_log": "the usage log, row by row",

@@ -1,6 +1,7 @@
 -- name: settings
--- Of this transaction: how many milliseconds a statement may take.
-select set_config('statement_timeout', $1, true)
+-- Of this transaction: how many milliseconds a statement may take, and $2: without parallel workers.
+select set_config('statement_timeout', $1, true),
+       case when $2::boolean then set_config('max_parallel_workers_per_gather', '0', true) end
 
 -- name: usage_hourly_all
 -- $1 ≤ time < $2, in intervals that begin at $3, of which the first $4 are of the period before; grouped by $5 … $8;
@@ -23,6 +24,56 @@ with cells as (
     ) k
     where hour >= $1 and hour < $2
       and $9::text[] is null
+      and ($10::text[] is null or operation = any ($10))
+      and ($11::text[] is null or provider = any ($11))
+      and ($12::text[] is null or model = any ($12))
+      and ($13::text[] is null or outcome = any ($13))
+    group by 1, 2, 3, 4, 5
+),
+firsts as (
+    select k1, k2, k3, k4
+    from cells
+    where bucket > $4::integer
+    group by k1, k2, k3, k4
+    order by case $15::text when 'calls' then sum(calls) when 'units' then sum(units)
+                            when 'failures' then sum(failures) else sum(cost_nanos) end desc, k1, k2, k3, k4
+    limit coalesce($14::integer, 0)
+)
+select c.bucket, $14 is not null and f.k1 is null as is_others, case when $14 is null then c.k1 else f.k1 end as k1,
+       case when $14 is null then c.k2 else f.k2 end as k2, case when $14 is null then c.k3 else f.k3 end as k3,
+       case when $14 is null then c.k4 else f.k4 end as k4, sum(c.calls) as calls, sum(c.units) as units,
+       sum(c.cost_nanos) as cost_nanos, sum(c.failures) as failures
+from cells c
+left join firsts f on f.k1 = c.k1 and f.k2 = c.k2 and f.k3 = c.k3 and f.k4 = c.k4
+group by 1, 2, 3, 4, 5, 6
+limit $16
+
+-- name: usage_daily_all
+-- The same: whole days, but not the days $17, of which only the hours $18 are meant, or which lie in two intervals.
+with cells as (
+    select width_bucket(at, $3::timestamptz[]) as bucket, k1, k2, k3, k4, sum(calls) as calls, sum(units) as units,
+           sum(cost_nanos) as cost_nanos, sum(failures) as failures
+    from (
+        select day as at, operation, provider, model, outcome, calls, units, cost_nanos, failures
+        from usage_daily_all
+        where day >= $1 and day < $2 and day <> all ($17::timestamptz[])
+        union all
+        select hour, operation, provider, model, outcome, calls, units, cost_nanos, failures
+        from usage_hourly_all
+        where hour = any ($18::timestamptz[])
+    ) t
+    cross join lateral (
+        select
+        coalesce(case $5::text when 'operation' then operation when 'provider' then provider when
+                'model' then model when 'outcome' then outcome end, '') as k1,
+        coalesce(case $6::text when 'operation' then operation when 'provider' then provider when
+                'model' then model when 'outcome' then outcome end, '') as k2,
+        coalesce(case $7::text when 'operation' then operation when 'provider' then provider when
+                'model' then model when 'outcome' then outcome end, '') as k3,
+        coalesce(case $8::text when 'operation' then operation when 'provider' then provider when
+                'model' then model when 'outcome' then outcome end, '') as k4
+    ) k
+    where $9::text[] is null
       and ($10::text[] is null or operation = any ($10))
       and ($11::text[] is null or provider = any ($11))
       and ($12::text[] is null or model = any ($12))

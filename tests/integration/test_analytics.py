@@ -19,10 +19,10 @@ from ledger_service.store.migrations import migrate
 from ledger_service.store.pool import open_hot_pool
 from tests.builders import Body, adjustment, completed, failed, to_bytes
 from tests.conftest import StartLedger
-from tests.rebuilds import differences
+from tests.rebuilds import differences, rebuilt
 from tests.servers import Ledger, as_service
 
-ROLLUPS = ("usage_hourly", "usage_hourly_all")
+ROLLUPS = ("usage_hourly", "usage_hourly_all", "usage_daily_all")
 NOVEMBER = {"from": "2026-11-01", "to": "2026-12-01"}
 
 
@@ -68,7 +68,7 @@ async def test_a_month_by_day_and_provider_of_one_account_comes_from_its_hours(
     ]
     assert report["totals"] == {"calls": 3, "units": 4, "cost": "1.875000000", "failures": 1}
     everybody = await ask(ledger, group_by="provider")
-    assert everybody["served_from"] == "usage_hourly_all"
+    assert everybody["served_from"] == "usage_daily_all"
     assert everybody["totals"]["cost"] == "101.875000000"
     assert await differences(database_url) == []
 
@@ -137,7 +137,9 @@ async def test_time_zones_are_named_or_the_accounts(ledger: Ledger) -> None:
     ]  # fmt: skip
     berlin = await ask(ledger, interval="week", time_zone="Europe/Berlin")
     assert [(row["period"], row["calls"]) for row in berlin["rows"]] == [("2026-W44", 2)]
-    assert berlin["served_from"] == "usage_hourly_all"
+    assert berlin["served_from"] == "usage_daily_all"
+    by_day = await ask(ledger, interval="day", time_zone="Europe/Berlin")
+    assert (by_day["served_from"], by_day["rows"][0]["calls"]) == ("usage_hourly_all", 2)
 
 
 async def test_csv_and_arrow_have_the_same_rows_and_decimals(ledger: Ledger) -> None:
@@ -259,16 +261,42 @@ async def test_an_upgrade_fills_the_rollups_from_what_is_there(
     # As it was before there were rollups.
     await database.execute(
         """
-        drop table usage_hourly, usage_hourly_all;
-        drop function account_shard;
+        drop table usage_hourly, usage_hourly_all, usage_daily_all;
+        drop function account_shard, usage_daily_all_follow;
         drop index usage_log_occurred_at;
         delete from schema_migrations where name like '%usage_hourly%';
+        delete from ledger_schema.additions where name like '%daily_rollups%';
         """
     )
-    assert len(await migrate(database_url)) == 1
+    assert len(await migrate(database_url)) == 2
     assert [await database.fetch(f"select * from {name} order by 1, 2, 3, 4, 5, 6") for name in ROLLUPS] == before
     assert all(before)
     assert await differences(database_url) == []
+
+
+async def test_what_ledgers_write_that_know_no_days_is_in_the_rollup_by_days(
+    ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]", database_url: str
+) -> None:
+    await ledger.send(*(completed(account_id=f"a{n}", time=f"2026-11-0{1 + n % 3}T10:00:00Z") for n in range(9)))
+    # As version 0.1.0 adds to it, in a session that says nothing of a schema.
+    add = """
+        insert into usage_hourly_all as h
+        select shard, hour + make_interval(hours => $1), operation, provider, model, outcome, 7 * calls, units,
+               -cost_nanos, 3
+        from usage_hourly_all
+        on conflict (hour, operation, provider, model, outcome, shard) do update
+        set calls = h.calls + excluded.calls, units = h.units + excluded.units,
+            cost_nanos = h.cost_nanos + excluded.cost_nanos, failures = h.failures + excluded.failures
+        """
+    for hours in (0, 1, 24, 24):
+        await database.execute(add, hours)
+        found = {one.projection for one in await differences(database_url)}
+        assert found == {"usage_hourly_all"}, hours
+    assert await database.fetchval("select sum(calls) from usage_daily_all") == 9 * 8 * 8 * 8 * 8
+    # A rebuild puts right what sums up, and then what sums that up.
+    await rebuilt(database_url)
+    assert await differences(database_url) == []
+    assert (await ask(ledger))["totals"]["calls"] == 9
 
 
 async def test_writers_of_several_ledgers_never_wait_for_each_other_in_a_circle(

@@ -27,6 +27,7 @@ ABOUT_NO_ACCOUNT = {
     "stream_marks",
     "stream_gaps",
     "usage_hourly_all",
+    "usage_daily_all",
     "usage_archives",
     "source_holes",
     "notification_cursors",

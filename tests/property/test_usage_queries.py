@@ -118,12 +118,43 @@ def test_a_zone_that_is_no_whole_hours_off_is_answered_by_the_log() -> None:
     day = UsageQuery(
         datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC), Interval.DAY, ZoneInfo("UTC")
     )
-    assert plan(day).source is Source.USAGE_HOURLY_ALL
+    assert plan(day).source is Source.USAGE_DAILY_ALL
+    assert plan(replace(day, interval=Interval.HOUR)).source is Source.USAGE_HOURLY_ALL
+    assert plan(replace(day, zone=ZoneInfo("Europe/Berlin"))).source is Source.USAGE_HOURLY_ALL
     assert plan(replace(day, group_by=("account",))).source is Source.USAGE_HOURLY
     assert plan(replace(day, zone=ZoneInfo("Asia/Kathmandu"))).source is Source.USAGE_LOG
     assert plan(replace(day, group_by=("user",))).source is Source.USAGE_LOG
     assert plan(replace(day, order_by=Measure.DURATION_P50)).source is Source.USAGE_LOG
     assert plan(replace(day, start=day.start + timedelta(minutes=30))).source is Source.USAGE_LOG
+
+
+@given(start=moments, hours=st.integers(1, 2000), interval=st.sampled_from(list(Interval)), zone=zones)
+@example(datetime(2026, 11, 2, tzinfo=UTC), 24, Interval.NONE, ZoneInfo("UTC"))
+@example(datetime(2026, 11, 2, 1, tzinfo=UTC), 24, Interval.NONE, ZoneInfo("UTC"))
+@example(datetime(2026, 3, 1, tzinfo=UTC), 90 * 24, Interval.WEEK, ZoneInfo("Europe/Berlin"))
+@settings(max_examples=100)
+def test_days_and_hours_that_are_read_are_all_hours_once_and_no_day_is_in_two_intervals(
+    start: datetime, hours: int, interval: Interval, zone: ZoneInfo
+) -> None:
+    start = start.replace(minute=0, second=0)
+    end = start + timedelta(hours=hours)
+    made = plan(UsageQuery(start, end, interval, zone, compare=True))
+    if made.source is not Source.USAGE_DAILY_ALL:
+        assert not made.broken_days
+        assert not made.hours
+        return
+    buckets, day = [*made.earlier, *made.buckets], timedelta(days=1)
+    midnights = [
+        midnight(buckets[0].start.date() + n * day, ZoneInfo("UTC")) for n in range((end - buckets[0].start).days + 2)
+    ]
+    # As the statement chooses them.
+    days = [one for one in midnights if buckets[0].start <= one < end and one not in made.broken_days]
+    assert days
+    for one in days:
+        assert [bucket for bucket in buckets if bucket.start < one + day and one < bucket.end][1:] == []
+    read = Counter([*made.hours, *(one + timedelta(hours=hour) for one in days for hour in range(24))])
+    every = (end - buckets[0].start) // timedelta(hours=1)
+    assert read == Counter(buckets[0].start + timedelta(hours=hour) for hour in range(every))
 
 
 # --- rollups beside the log
@@ -203,6 +234,9 @@ async def test_what_a_rollup_answers_is_what_the_log_says(
         assert source is not Source.USAGE_LOG
         rolled_up, told = await answered(reads, query, source), await answered(reads, query, Source.USAGE_LOG)
         assert rolled_up == replace(told, plan=rolled_up.plan)
+        if source is Source.USAGE_DAILY_ALL:
+            by_hours = await answered(reads, query, Source.USAGE_HOURLY_ALL)
+            assert by_hours == replace(told, plan=by_hours.plan)
         await _agrees_with_the_rows(reads, query, rolled_up)
 
 
