@@ -17,9 +17,11 @@ _DENIED = 5
 
 async def _show(visit: Visit) -> Shown:
     start, end, before, before_end = to_date(datetime.now(UTC))
+    # Nothing is there of the hours to come, and whole days are quicker to read.
+    midnight = end if end.hour == 0 else end.replace(hour=0) + timedelta(days=1)
     by_day, now, earlier, denied = await asyncio.gather(
-        _ask(visit, start, end, group_by="provider", interval="day"),
-        _ask(visit, start, end, group_by="operation"),
+        _ask(visit, start, midnight, group_by="provider", interval="day"),
+        _ask(visit, start, midnight, group_by="operation"),
         _ask(visit, before, before_end, group_by="operation"),
         denials.recent(visit, _DENIED),
     )

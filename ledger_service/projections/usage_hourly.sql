@@ -39,14 +39,14 @@ by_hour as (
     returning 1
 )
 insert into usage_daily_all as d
-    (shard, day, operation, provider, model, outcome, calls, units, cost_nanos, failures)
-select shard, date_trunc('day', hour, 'UTC'), operation, provider, model, outcome, sum(calls), sum(units),
-       sum(cost_nanos), sum(failures)
+    (day, operation, provider, model, outcome, calls, units, cost_nanos, failures)
+select date_trunc('day', hour, 'UTC'), operation, provider, model, outcome, sum(calls), sum(units), sum(cost_nanos),
+       sum(failures)
 from everybody
 where (select count(*) from by_hour) > 0
-group by 1, 2, 3, 4, 5, 6
-order by 1, 2, 3, 4, 5, 6
-on conflict (day, operation, provider, model, outcome, shard) do update
+group by 1, 2, 3, 4, 5
+order by 1, 2, 3, 4, 5
+on conflict (day, operation, provider, model, outcome) do update
 set calls = d.calls + excluded.calls, units = d.units + excluded.units,
     cost_nanos = d.cost_nanos + excluded.cost_nanos, failures = d.failures + excluded.failures
 

@@ -1,11 +1,10 @@
 -- works with: 0018
--- The rollup of all accounts once more by days: a month of it is a fifth as many rows, and pages read several months.
+-- The rollup of all accounts once more by days: a month has a fifteenth of the rows, and pages read several months.
 
 -- Whoever writes the rollup by hours waits until that by days has what is in it.
 lock table usage_hourly_all in share row exclusive mode;
 
 create table usage_daily_all (
-    shard      integer     not null,
     day        timestamptz not null,
     operation  text        not null,
     provider   text        not null,
@@ -15,17 +14,17 @@ create table usage_daily_all (
     units      bigint      not null,
     cost_nanos bigint      not null,
     failures   bigint      not null,
-    primary key (day, operation, provider, model, outcome, shard)
+    primary key (day, operation, provider, model, outcome)
 ) with (fillfactor = 70);
-comment on table usage_daily_all is 'usage_hourly_all by days of UTC.';
+comment on table usage_daily_all is 'Totals of all accounts by days of UTC, as usage_hourly_all by hours.';
 comment on column usage_daily_all.day is 'When it begins.';
 
-insert into usage_daily_all (shard, day, operation, provider, model, outcome, calls, units, cost_nanos, failures)
-select shard, date_trunc('day', hour, 'UTC'), operation, provider, model, outcome, sum(calls), sum(units),
-       sum(cost_nanos), sum(failures)
+insert into usage_daily_all (day, operation, provider, model, outcome, calls, units, cost_nanos, failures)
+select date_trunc('day', hour, 'UTC'), operation, provider, model, outcome, sum(calls), sum(units), sum(cost_nanos),
+       sum(failures)
 from usage_hourly_all
-group by 1, 2, 3, 4, 5, 6
-order by 2;
+group by 1, 2, 3, 4, 5
+order by 1;
 
 -- Ledgers that know this table write it together with that by hours. Of those that do not, triggers do: a ledger of the
 -- version before may be at work beside newer ones.
@@ -35,24 +34,24 @@ as $$
 begin
     if tg_op = 'INSERT' then
         insert into usage_daily_all as d
-            (shard, day, operation, provider, model, outcome, calls, units, cost_nanos, failures)
-        select shard, date_trunc('day', hour, 'UTC'), operation, provider, model, outcome, sum(calls), sum(units),
+            (day, operation, provider, model, outcome, calls, units, cost_nanos, failures)
+        select date_trunc('day', hour, 'UTC'), operation, provider, model, outcome, sum(calls), sum(units),
                sum(cost_nanos), sum(failures)
         from now_there
-        group by 1, 2, 3, 4, 5, 6
-        order by 1, 2, 3, 4, 5, 6
-        on conflict (day, operation, provider, model, outcome, shard) do update
+        group by 1, 2, 3, 4, 5
+        order by 1, 2, 3, 4, 5
+        on conflict (day, operation, provider, model, outcome) do update
         set calls = d.calls + excluded.calls, units = d.units + excluded.units,
             cost_nanos = d.cost_nanos + excluded.cost_nanos, failures = d.failures + excluded.failures;
     else
         insert into usage_daily_all as d
-            (shard, day, operation, provider, model, outcome, calls, units, cost_nanos, failures)
-        select shard, date_trunc('day', hour, 'UTC'), operation, provider, model, outcome, sum(sign * calls),
+            (day, operation, provider, model, outcome, calls, units, cost_nanos, failures)
+        select date_trunc('day', hour, 'UTC'), operation, provider, model, outcome, sum(sign * calls),
                sum(sign * units), sum(sign * cost_nanos), sum(sign * failures)
         from (select 1 as sign, * from now_there union all select -1, * from there_before) changed
-        group by 1, 2, 3, 4, 5, 6
-        order by 1, 2, 3, 4, 5, 6
-        on conflict (day, operation, provider, model, outcome, shard) do update
+        group by 1, 2, 3, 4, 5
+        order by 1, 2, 3, 4, 5
+        on conflict (day, operation, provider, model, outcome) do update
         set calls = d.calls + excluded.calls, units = d.units + excluded.units,
             cost_nanos = d.cost_nanos + excluded.cost_nanos, failures = d.failures + excluded.failures;
     end if;
