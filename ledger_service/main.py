@@ -96,6 +96,7 @@ from ledger_service.store.terms import TermsCache
 from ledger_service.stream import check_seals_stream, check_stream, connect_nats
 from ledger_service.stream_gaps import StreamGaps
 from ledger_service.webhook_targets import Sender, Targets
+from ledger_service.workers.denials import count_denials_of_days
 from ledger_service.workers.expiry import expire_holds
 from ledger_service.workers.freshness import Freshness
 from ledger_service.workers.holes import find_holes
@@ -240,6 +241,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         stream_gaps.watch(settings.confirm_interval_seconds),
         freshness.watch(),
         live.run(),
+        count_denials_of_days(reads),
         expire_holds(background, settings.expiry_interval_seconds, told.holds_expired),
     )
     targets = await _start_telling(settings, connection_to_nats, stack, told)

@@ -15,7 +15,7 @@ from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, reading
 from ledger_service.page_cursors import decode_cursor, encode_cursor
 from ledger_service.services import Services, services
-from ledger_service.store.denials import DenialFilter, count_by_account, count_denials, list_denials
+from ledger_service.store.denials import DenialFilter, count_by_account, count_denials, counted_until, list_denials
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["limit checks"])
 
@@ -87,8 +87,13 @@ async def read_denial_counts(
         since = since.replace(hour=0) if interval is DenialInterval.DAY else since
         if (until - since).total_seconds() > _INTERVALS_MAX * interval.seconds:
             raise broken_rule("query.from", "too_long", f"at most {_INTERVALS_MAX} intervals of one {interval}")
-        rows = await count_denials(read.known, account_id, since, until, interval.seconds, _ROWS_MAX)
-        by_account = await count_by_account(read.known, since, until, _ACCOUNTS_MAX) if account_id is None else []
+        # What was counted of days that are over is of all that is known now.
+        of_all_now = account_id is None and read.as_of is None
+        counted = await counted_until(read.connection) if of_all_now else None
+        rows = await count_denials(read.known, account_id, since, until, interval.seconds, _ROWS_MAX, counted)
+        by_account = (
+            await count_by_account(read.known, since, until, _ACCOUNTS_MAX, counted) if account_id is None else []
+        )
     read.tell(response)
     return DenialCounts(
         start=since,

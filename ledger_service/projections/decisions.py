@@ -3,6 +3,9 @@
 from typing import Final
 
 from ledger_service.projections.projection import Projection
+from ledger_service.store import denials
 from ledger_service.store.queries import load
 
-PROJECTION: Final = Projection(name="decisions", rebuild_sql=load(__name__)["rebuild"])
+PROJECTION: Final = Projection(
+    name="decisions", rebuild_sql=load(__name__)["rebuild"], replaced_sql=denials.SQL["forget_counted"]
+)

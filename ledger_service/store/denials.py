@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
+_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,49 @@ async def list_denials(
     return await connection.fetch(SQL["page_of_account"], *asked, account_id)
 
 
+async def count_days(connection: "Connection", now: datetime | None = None) -> datetime | None:
+    """Counts days (UTC) that ended an hour before ``now`` and are not counted yet, 7 of them at most. Answers before
+    which day all are counted; None where none was left. Run again, or by several at once, it counts none twice."""
+    until: datetime | None = await connection.fetchval(SQL["count_days"], now)
+    return until
+
+
+async def counted_until(connection: "Connection") -> datetime:
+    """Before which day (UTC) all denials are counted."""
+    until: datetime = await connection.fetchval(SQL["counted_until"])
+    return until.astimezone(UTC)
+
+
 async def count_denials(
-    connection: "Connection", account_id: str | None, start: datetime, end: datetime, seconds: int, rows_max: int
+    connection: "Connection",
+    account_id: str | None,
+    start: datetime,
+    end: datetime,
+    seconds: int,
+    rows_max: int,
+    counted: datetime | None = None,
 ) -> "list[asyncpg.Record]":
-    """Denials of an account, or (None) of all, by interval of so many seconds from ``start`` on, code and limit."""
+    """Denials of an account, or (None) of all, by interval of so many seconds from ``start`` (the beginning of an hour)
+    on, code and limit. ``counted``: what counted_until() said, where days that are counted may be read."""
     asked = start, end, float(seconds), rows_max
-    if account_id is None:
+    if account_id is not None:
+        return await connection.fetch(SQL["counts_of_account"], *asked, account_id)
+    if counted is None:
         return await connection.fetch(SQL["counts"], *asked)
-    return await connection.fetch(SQL["counts_of_account"], *asked, account_id)
+    whole = max(start, min(counted, end.replace(minute=0, second=0, microsecond=0)))
+    return await connection.fetch(SQL["counts_of_all"], *asked, whole)
 
 
 async def count_by_account(
-    connection: "Connection", start: datetime, end: datetime, at_most: int
+    connection: "Connection", start: datetime, end: datetime, at_most: int, counted: datetime | None = None
 ) -> "list[asyncpg.Record]":
-    """The accounts with most denials."""
-    return await connection.fetch(SQL["accounts"], start, end, at_most)
+    """The accounts with most denials. ``counted``: as above."""
+    if counted is None:
+        return await connection.fetch(SQL["accounts"], start, end, at_most)
+    first = min(start if start == _day_of(start) else _day_of(start) + _DAY, end)
+    last = max(first, min(counted, _day_of(end)))
+    return await connection.fetch(SQL["accounts_of_all"], start, end, at_most, first, last)
+
+
+def _day_of(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -28,6 +28,8 @@ ABOUT_NO_ACCOUNT = {
     "stream_gaps",
     "usage_hourly_all",
     "usage_daily_all",
+    "denials_hourly",
+    "denials_counted",
     "usage_archives",
     "source_holes",
     "notification_cursors",
