@@ -302,24 +302,26 @@ async def test_what_ledgers_write_that_know_no_days_is_in_the_rollup_by_days(
 async def test_writers_of_several_ledgers_never_wait_for_each_other_in_a_circle(
     database: "asyncpg.Connection[asyncpg.Record]", database_url: str
 ) -> None:
-    """Each batch has every account, and so every row of the rollup of all of them, in another order."""
+    """Each has accounts of its own, so that only rows of all accounts make them wait: those of few hours, then
+    those of few days with so many hours that hardly any two meet in one."""
     chance = random.Random(6)
-    accounts, hours = [f"account-{number}" for number in range(40)], range(10, 14)
 
-    async def write() -> None:
+    async def write(writer: int, hours: range, events: int) -> None:
         pool = await open_hot_pool(as_service(database_url), 1, "tests")
         try:
-            for _ in range(8):
+            for _ in range(12):
                 batch = Batch()
-                for account_id in chance.sample(accounts, len(accounts)):
-                    time = f"2026-11-05T{chance.choice(hours)}:00:00Z"
-                    event = completed(account_id=account_id, provider=chance.choice("abc"), time=time)
+                for number in chance.sample(range(events), events):
+                    moment = f"2026-11-0{chance.randint(1, 3)}T{chance.choice(hours):02d}:00:00Z"
+                    event = completed(account_id=f"{writer}-{number}", provider=chance.choice("abcdef"), time=moment)
                     add_to_batch(batch, to_bytes(event), "tests", None)
                 await record(pool, batch)
         finally:
             await pool.close()
 
-    await asyncio.gather(*(write() for _ in range(6)))
-    assert await database.fetchval("select sum(calls) from usage_hourly_all") == 6 * 8 * len(accounts)
+    for hours, events in ((range(10, 12), 30), (range(24), 8)):
+        await asyncio.gather(*(write(writer, hours, events) for writer in range(6)))
+    for name in ("usage_hourly_all", "usage_daily_all"):
+        assert await database.fetchval(f"select sum(calls) from {name}") == 6 * 12 * (30 + 8)
     assert await database.fetchval("select deadlocks from pg_stat_database where datname = current_database()") == 0
     assert await differences(database_url) == []
