@@ -22,7 +22,7 @@ own as (
 ),
 everybody as materialized (
     select account_shard(account_id) as shard, hour, operation, provider, model, outcome, sum(calls)::bigint as calls,
-           sum(units)::bigint as units, sum(cost_nanos)::bigint as cost_nanos, sum(failures)::bigint as failures
+           sum(units) as units, sum(cost_nanos) as cost_nanos, sum(failures)::bigint as failures
     from cells
     group by 1, 2, 3, 4, 5, 6
 ),

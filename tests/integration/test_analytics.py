@@ -325,3 +325,19 @@ async def test_writers_of_several_ledgers_never_wait_for_each_other_in_a_circle(
         assert await database.fetchval(f"select sum(calls) from {name}") == 6 * 12 * (30 + 8)
     assert await database.fetchval("select deadlocks from pg_stat_database where datname = current_database()") == 0
     assert await differences(database_url) == []
+
+
+async def test_however_much_accounts_use_together_each_one_s_events_are_taken(
+    ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]", database_url: str
+) -> None:
+    await ledger.send(completed(account_id="acme", cost="1", time="2026-11-05T10:00:00Z"))
+    # As if others of its shard had used as much as 64 bits can say.
+    for name in ROLLUPS[1:]:
+        await database.execute(f"update {name} set cost_nanos = {2**63 - 1}, units = {2**63 - 1}")
+    answer = await ledger.send(completed(account_id="acme", cost="1", time="2026-11-05T10:00:00Z"))
+    assert (answer["accepted"], answer["rejected"]) == (1, [])
+    everybody = (await ask(ledger))["totals"]
+    assert everybody["cost"] == f"{(2**63 - 1 + 10**9) // 10**9}.{(2**63 - 1) % 10**9:09}"
+    await rebuilt(database_url)
+    assert (await ask(ledger))["totals"]["cost"] == "2.000000000"
+    assert await differences(database_url) == []

@@ -30,6 +30,7 @@ OTHERWISE = {
     "text": "'zz' || coalesce({0}, '')",
     "uuid": "gen_random_uuid()",
     "bigint": "coalesce({0}, 0) + 7",
+    "numeric": "coalesce({0}, 0) + 7",
     "integer": "coalesce({0}, 0) + 7",
     "boolean": "not {0}",
     "bytea": "'\\x00'",

@@ -4,6 +4,9 @@
 -- Whoever writes the rollup by hours waits until that by days has what is in it.
 lock table usage_hourly_all in share row exclusive mode;
 
+-- What all accounts share has room for whatever they add up to: else one that is large enough keeps others' events out.
+alter table usage_hourly_all alter column units type numeric, alter column cost_nanos type numeric;
+
 create table usage_daily_all (
     day        timestamptz not null,
     operation  text        not null,
@@ -11,8 +14,8 @@ create table usage_daily_all (
     model      text        not null,
     outcome    text        not null,
     calls      bigint      not null,
-    units      bigint      not null,
-    cost_nanos bigint      not null,
+    units      numeric     not null,
+    cost_nanos numeric     not null,
     failures   bigint      not null,
     primary key (day, operation, provider, model, outcome)
 ) with (fillfactor = 70);
