@@ -328,9 +328,11 @@ async def test_less_than_the_estimate_leaves_the_difference_at_once_and_through_
 @over_both
 async def test_while_holds_expire_their_room_goes_to_others_and_never_twice(three: Three, transport: str) -> None:
     door, answers = three.door(transport), Answers()
-    await answers.rush(door, three.checks(ttl_seconds=1))
-    assert len(answers.allowed) == FITS
     loop = asyncio.get_running_loop()
+    began = loop.time()
+    await answers.rush(door, three.checks(ttl_seconds=1))
+    # On a busy machine the first holds end during the rush, and others have their room.
+    assert len(answers.allowed) == FITS or (len(answers.allowed) > FITS and loop.time() > began + 1)
     began = loop.time()
 
     async def keep_asking() -> None:
