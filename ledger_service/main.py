@@ -89,7 +89,7 @@ from ledger_service.store import exports as export_store
 from ledger_service.store import seals as seal_store
 from ledger_service.store.analytics import open_analytics_pool
 from ledger_service.store.migrations import check_schema
-from ledger_service.store.pool import UNAVAILABLE, Pool, open_hot_pool, open_pool
+from ledger_service.store.pool import CHECK_TIMEOUT_SECONDS, UNAVAILABLE, Pool, open_hot_pool, open_pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.privileges import may_rewrite
 from ledger_service.store.terms import TermsCache
@@ -195,7 +195,11 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     access = make_access(settings, service_tokens.find, Memory(settings.token_seconds))
     stack.push_async_callback(access.close)
     long_reads = await _open(stack, "database", lambda: open_analytics_pool(url))
-    checking = await _open(stack, "database", lambda: open_hot_pool(url, settings.check_writers, "checks"))
+    checking = await _open(
+        stack,
+        "database",
+        lambda: open_hot_pool(url, settings.check_writers, "checks", CHECK_TIMEOUT_SECONDS),
+    )
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
     background = await _open(stack, "database", lambda: open_hot_pool(url, connections.BACKGROUND, "background"))
 

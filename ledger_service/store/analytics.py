@@ -10,6 +10,7 @@ from ledger_service.domain.usage_answers import Cell
 from ledger_service.domain.usage_queries import CELLS_MAX, GROUPS_MAX, METADATA, Dimension, Plan, Source
 from ledger_service.store import connections
 from ledger_service.store.archives import refuse_archived
+from ledger_service.store.forgotten_connections import make_pool
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool, nothing_to_reset
 from ledger_service.store.queries import load
 
@@ -39,7 +40,7 @@ class TooSlowError(Exception):
 
 async def open_analytics_pool(database_url: str) -> Pool:
     """Connections for long reads; none is opened before it is needed."""
-    return await asyncpg.create_pool(
+    return await make_pool(
         database_url,
         min_size=0,
         max_size=connections.ANALYTICS,

@@ -10,6 +10,7 @@ import orjson
 
 from ledger_service.domain.usage import Totals
 from ledger_service.store import focus, moments
+from ledger_service.store.forgotten_connections import make_pool
 from ledger_service.store.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool
 from ledger_service.store.queries import load
 from ledger_service.store.usage import UsageLogFilter
@@ -84,7 +85,7 @@ class Page(NamedTuple):
 
 async def open_pool(database_url: str, connections_max: int, billing_account_id: str = "") -> Pool:
     """Opens no connection before it is needed. ``billing_account_id``: who bills, in FOCUS."""
-    return await asyncpg.create_pool(
+    return await make_pool(
         database_url,
         min_size=0,
         max_size=connections_max,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import asyncpg
 
 from ledger_service.store import event_log
+from ledger_service.store.forgotten_connections import make_pool
 from ledger_service.store.migrations import known_to_sessions
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ else:
     Connection, Pool = asyncpg.Connection, asyncpg.Pool
 
 COMMAND_TIMEOUT_SECONDS: Final = 30
+#: Of a statement of a limit check. Nobody waits longer for its answer, and so it takes to find out that the network has
+#: forgotten a connection.
+CHECK_TIMEOUT_SECONDS: Final = 10
 CONNECT_TIMEOUT_SECONDS: Final = 5
 
 #: The database is away, restarting, full or overrun: nothing is wrong with the request, and a retry may succeed.
@@ -79,7 +83,7 @@ async def nothing_to_reset(_: object) -> None:
 
 async def open_pool(database_url: str, connections_max: int, role: str = "reads") -> Pool:
     """For reads and administration, and for workers that seldom do something."""
-    return await asyncpg.create_pool(
+    return await make_pool(
         database_url,
         min_size=1,
         max_size=connections_max,
@@ -95,15 +99,17 @@ async def open_pool(database_url: str, connections_max: int, role: str = "reads"
     )
 
 
-async def open_hot_pool(database_url: str, connections_max: int, role: str) -> Pool:
+async def open_hot_pool(
+    database_url: str, connections_max: int, role: str, command_timeout_seconds: int = COMMAND_TIMEOUT_SECONDS
+) -> Pool:
     """For ingest, limit checks and expiry: few long-lived connections that run the same statements for ever."""
-    return await asyncpg.create_pool(
+    return await make_pool(
         database_url,
         min_size=connections_max,
         max_size=connections_max,
         max_inactive_connection_lifetime=0,
         timeout=CONNECT_TIMEOUT_SECONDS,
-        command_timeout=COMMAND_TIMEOUT_SECONDS,
+        command_timeout=command_timeout_seconds,
         init=event_log.prepare_connection,
         reset=nothing_to_reset,
         server_settings={

@@ -19,6 +19,7 @@ from ledger_service.domain.merkle import (
     kept_below,
 )
 from ledger_service.store.connections import SEALER
+from ledger_service.store.forgotten_connections import make_pool
 from ledger_service.store.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS
 from ledger_service.store.queries import load
 
@@ -88,7 +89,7 @@ async def connect(database_url: str, command_timeout_seconds: float = COMMAND_TI
 
 async def open_pool(database_url: str) -> "Pool":
     """The sealer's own connection, opened again whenever it was lost."""
-    return await asyncpg.create_pool(
+    return await make_pool(
         database_url,
         min_size=1,
         max_size=SEALER,
