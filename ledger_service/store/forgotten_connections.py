@@ -26,7 +26,13 @@ else:
 CLOSE_SECONDS_MAX: Final = 5.0
 
 
-async def make_pool(database_url: str, *, min_size: int, max_size: int, **options: Any) -> _Pool:  # as asyncpg declares them
+async def make_pool(
+    database_url: str,
+    *,
+    min_size: int,
+    max_size: int,
+    **options: Any,  # as asyncpg declares them
+) -> _Pool:
     """As `asyncpg.create_pool`, whose options these are."""
     defaults = {"max_queries": 50_000, "max_inactive_connection_lifetime": 300.0, "record_class": asyncpg.Record}
     loop = asyncio.get_running_loop()
