@@ -150,13 +150,13 @@ async def _is_above(database: "asyncpg.Connection[asyncpg.Record]", question: st
 async def test_the_connections_of_a_ledger_are_all_counted(
     start_ledger: StartLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, create_pool = list[int](), asyncpg.create_pool
+    opened, make = list[int](), asyncpg.Pool.__init__
 
-    def counted(*arguments: Any, max_size: int, **fields: Any) -> Any:
+    def counted(self: Any, *arguments: Any, max_size: int, **fields: Any) -> None:
         opened.append(max_size)
-        return create_pool(*arguments, max_size=max_size, **fields)
+        make(self, *arguments, max_size=max_size, **fields)
 
-    monkeypatch.setattr(asyncpg, "create_pool", counted)
+    monkeypatch.setattr(asyncpg.Pool, "__init__", counted)
     await start_ledger(seals_key_file=tmp_path / "key.pem")
     # Backtests and repricings have one each, while they run.
     settings = Settings()

@@ -6,7 +6,9 @@ import httpx
 import pytest
 from playwright.async_api import Browser
 from starlette.requests import Request
+from structlog.testing import CapturingLogger
 
+from contracts import http_problems
 from contracts.problems import CONTENT_TYPE
 from contracts.web.problem_pages import asked_by_a_browser
 from contracts.web.rendering import CONTENT_SECURITY_POLICY
@@ -51,7 +53,7 @@ async def test_people_get_a_page_and_programs_the_problem(ledger: Ledger) -> Non
 
 
 async def test_a_bug_is_a_page_without_its_inside_and_the_log_has_its_id(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Broken is what a page asks; it runs in this process."""
 
@@ -59,6 +61,9 @@ async def test_a_bug_is_a_page_without_its_inside_and_the_log_has_its_id(
         raise RuntimeError("secret inside")
 
     monkeypatch.setattr(overview, "to_date", broken)
+    # Where it is printed depends on what ran in this process before.
+    logger = CapturingLogger()
+    monkeypatch.setattr(http_problems, "log", logger)
     assert overview.PAGE in PAGES
     headers = {"Cookie": f"usage_ledger_token={TOKEN}"}
     async with httpx.AsyncClient(base_url=ledger.url, headers=headers) as client:
@@ -69,8 +74,9 @@ async def test_a_bug_is_a_page_without_its_inside_and_the_log_has_its_id(
         assert "Something went wrong on our side" in page.text
         assert "secret" not in page.text + told.text
         [request_id] = set(re.findall(r"<code>([0-9a-f-]{36})</code>", page.text))
-    logged = [line for line in capsys.readouterr().out.splitlines() if "internal_error" in line]
-    assert any(request_id in line for line in logged), logged[-2:]
+    logged = [call.kwargs for call in logger.calls if call.args == ("internal_error",)]
+    assert [one["request_id"] for one in logged][1:] == [request_id]
+    assert all("secret inside" in str(one["exc_info"]) for one in logged)
 
 
 async def test_it_says_where_to_go_at_a_browser(browser: Browser, ledger: Ledger) -> None:
