@@ -3,14 +3,7 @@
 select set_config('statement_timeout', $1, true),
        case when $2::boolean then set_config('max_parallel_workers_per_gather', '0', true) end
 
--- name: usage_hourly_all
--- $1 ≤ time < $2, in intervals that begin at $3, of which the first $4 are of the period before; grouped by $5 … $8;
--- where accounts $9, operations $10, providers $11, models $12 and outcomes $13 are one of these. Of the groups only the
--- first $14, by $15 in what is not before, and all others as one. At most $16 rows.
-with cells as (
-    select width_bucket(hour, $3::timestamptz[]) as bucket, k1, k2, k3, k4, sum(calls) as calls, sum(units) as units,
-           sum(cost_nanos) as cost_nanos, sum(failures) as failures
-    from usage_hourly_all
+-- part: keys_of_all
     cross join lateral (
         select
         coalesce(case $5::text when 'operation' then operation when 'provider' then provider when
@@ -22,14 +15,14 @@ with cells as (
         coalesce(case $8::text when 'operation' then operation when 'provider' then provider when
                 'model' then model when 'outcome' then outcome end, '') as k4
     ) k
-    where hour >= $1 and hour < $2
-      and $9::text[] is null
+
+-- part: filters
       and ($10::text[] is null or operation = any ($10))
       and ($11::text[] is null or provider = any ($11))
       and ($12::text[] is null or model = any ($12))
       and ($13::text[] is null or outcome = any ($13))
-    group by 1, 2, 3, 4, 5
-),
+
+-- part: first_groups
 firsts as (
     select k1, k2, k3, k4
     from cells
@@ -39,6 +32,8 @@ firsts as (
                             when 'failures' then sum(failures) else sum(cost_nanos) end desc, k1, k2, k3, k4
     limit coalesce($14::integer, 0)
 )
+
+-- part: result
 select c.bucket, $14 is not null and f.k1 is null as is_others, case when $14 is null then c.k1 else f.k1 end as k1,
        case when $14 is null then c.k2 else f.k2 end as k2, case when $14 is null then c.k3 else f.k3 end as k3,
        case when $14 is null then c.k4 else f.k4 end as k4, sum(c.calls) as calls, sum(c.units) as units,
@@ -47,6 +42,23 @@ from cells c
 left join firsts f on f.k1 = c.k1 and f.k2 = c.k2 and f.k3 = c.k3 and f.k4 = c.k4
 group by 1, 2, 3, 4, 5, 6
 limit $16
+
+-- name: usage_hourly_all
+-- $1 ≤ time < $2, in intervals that begin at $3, of which the first $4 are of the period before; grouped by $5 … $8;
+-- where accounts $9, operations $10, providers $11, models $12 and outcomes $13 are one of these. Of the groups only the
+-- first $14, by $15 in what is not before, and all others as one. At most $16 rows.
+with cells as (
+    select width_bucket(hour, $3::timestamptz[]) as bucket, k1, k2, k3, k4, sum(calls) as calls, sum(units) as units,
+           sum(cost_nanos) as cost_nanos, sum(failures) as failures
+    from usage_hourly_all
+    -- take: keys_of_all
+    where hour >= $1 and hour < $2
+      and $9::text[] is null
+      -- take: filters
+    group by 1, 2, 3, 4, 5
+),
+-- take: first_groups
+-- take: result
 
 -- name: usage_daily_all
 -- The same: whole days, but not the days $17, of which only the hours $18 are meant, or which lie in two intervals.
@@ -62,41 +74,13 @@ with cells as (
         from usage_hourly_all
         where hour = any ($18::timestamptz[])
     ) t
-    cross join lateral (
-        select
-        coalesce(case $5::text when 'operation' then operation when 'provider' then provider when
-                'model' then model when 'outcome' then outcome end, '') as k1,
-        coalesce(case $6::text when 'operation' then operation when 'provider' then provider when
-                'model' then model when 'outcome' then outcome end, '') as k2,
-        coalesce(case $7::text when 'operation' then operation when 'provider' then provider when
-                'model' then model when 'outcome' then outcome end, '') as k3,
-        coalesce(case $8::text when 'operation' then operation when 'provider' then provider when
-                'model' then model when 'outcome' then outcome end, '') as k4
-    ) k
+    -- take: keys_of_all
     where $9::text[] is null
-      and ($10::text[] is null or operation = any ($10))
-      and ($11::text[] is null or provider = any ($11))
-      and ($12::text[] is null or model = any ($12))
-      and ($13::text[] is null or outcome = any ($13))
+      -- take: filters
     group by 1, 2, 3, 4, 5
 ),
-firsts as (
-    select k1, k2, k3, k4
-    from cells
-    where bucket > $4::integer
-    group by k1, k2, k3, k4
-    order by case $15::text when 'calls' then sum(calls) when 'units' then sum(units)
-                            when 'failures' then sum(failures) else sum(cost_nanos) end desc, k1, k2, k3, k4
-    limit coalesce($14::integer, 0)
-)
-select c.bucket, $14 is not null and f.k1 is null as is_others, case when $14 is null then c.k1 else f.k1 end as k1,
-       case when $14 is null then c.k2 else f.k2 end as k2, case when $14 is null then c.k3 else f.k3 end as k3,
-       case when $14 is null then c.k4 else f.k4 end as k4, sum(c.calls) as calls, sum(c.units) as units,
-       sum(c.cost_nanos) as cost_nanos, sum(c.failures) as failures
-from cells c
-left join firsts f on f.k1 = c.k1 and f.k2 = c.k2 and f.k3 = c.k3 and f.k4 = c.k4
-group by 1, 2, 3, 4, 5, 6
-limit $16
+-- take: first_groups
+-- take: result
 
 -- name: usage_hourly
 -- The same.
@@ -121,29 +105,52 @@ with cells as (
     ) k
     where hour >= $1 and hour < $2
       and ($9::text[] is null or account_id = any ($9))
+      -- take: filters
+    group by 1, 2, 3, 4, 5
+),
+-- take: first_groups
+-- take: result
+
+-- part: keys_of_log
+    cross join lateral (
+        select
+        coalesce(case $5::text when 'account' then account_id when 'user' then user_id when 'project'
+                then project_id when 'api_key' then api_key_id when 'operation' then operation when
+                'provider' then provider when 'model' then model when 'outcome' then outcome when
+                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $22::text end,
+                '') as k1,
+        coalesce(case $6::text when 'account' then account_id when 'user' then user_id when 'project'
+                then project_id when 'api_key' then api_key_id when 'operation' then operation when
+                'provider' then provider when 'model' then model when 'outcome' then outcome when
+                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $23::text end,
+                '') as k2,
+        coalesce(case $7::text when 'account' then account_id when 'user' then user_id when 'project'
+                then project_id when 'api_key' then api_key_id when 'operation' then operation when
+                'provider' then provider when 'model' then model when 'outcome' then outcome when
+                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $24::text end,
+                '') as k3,
+        coalesce(case $8::text when 'account' then account_id when 'user' then user_id when 'project'
+                then project_id when 'api_key' then api_key_id when 'operation' then operation when
+                'provider' then provider when 'model' then model when 'outcome' then outcome when
+                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $25::text end,
+                '') as k4
+    ) k
+
+-- part: rows_of_log
+    where occurred_at >= $1 and occurred_at < $2
+      and ($9::text[] is null or account_id = any ($9))
       and ($10::text[] is null or operation = any ($10))
       and ($11::text[] is null or provider = any ($11))
       and ($12::text[] is null or model = any ($12))
       and ($13::text[] is null or outcome = any ($13))
-    group by 1, 2, 3, 4, 5
-),
-firsts as (
-    select k1, k2, k3, k4
-    from cells
-    where bucket > $4::integer
-    group by k1, k2, k3, k4
-    order by case $15::text when 'calls' then sum(calls) when 'units' then sum(units)
-                            when 'failures' then sum(failures) else sum(cost_nanos) end desc, k1, k2, k3, k4
-    limit coalesce($14::integer, 0)
-)
-select c.bucket, $14 is not null and f.k1 is null as is_others, case when $14 is null then c.k1 else f.k1 end as k1,
-       case when $14 is null then c.k2 else f.k2 end as k2, case when $14 is null then c.k3 else f.k3 end as k3,
-       case when $14 is null then c.k4 else f.k4 end as k4, sum(c.calls) as calls, sum(c.units) as units,
-       sum(c.cost_nanos) as cost_nanos, sum(c.failures) as failures
-from cells c
-left join firsts f on f.k1 = c.k1 and f.k2 = c.k2 and f.k3 = c.k3 and f.k4 = c.k4
-group by 1, 2, 3, 4, 5, 6
-limit $16
+      and ($17::text[] is null or coalesce(user_id, '') = any ($17))
+      and ($18::text[] is null or coalesce(project_id, '') = any ($18))
+      and ($19::text[] is null or coalesce(api_key_id, '') = any ($19))
+      and ($20::text[] is null or coalesce(endpoint, '') = any ($20))
+      and ($21::jsonb is null or not exists (
+          select from jsonb_each($21) as wanted (key, "values")
+          where not wanted."values" ? coalesce(without_nul(metadata) ->> wanted.key, '')))
+      and ($26::timestamptz is null or recorded_at <= $26)
 
 -- name: usage_log
 -- The same, and users $17, projects $18, API keys $19, endpoints $20, where the empty text is what has none; metadata
@@ -153,62 +160,12 @@ with cells as (
            sum(counted_calls(outcome, adjusted_calls)) as calls, sum(counted_units(outcome, quantity)) as units,
            sum(cost_nanos) as cost_nanos, sum(counted_failures(outcome, adjusted_failures)) as failures
     from usage_log
-    cross join lateral (
-        select
-        coalesce(case $5::text when 'account' then account_id when 'user' then user_id when 'project'
-                then project_id when 'api_key' then api_key_id when 'operation' then operation when
-                'provider' then provider when 'model' then model when 'outcome' then outcome when
-                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $22::text end,
-                '') as k1,
-        coalesce(case $6::text when 'account' then account_id when 'user' then user_id when 'project'
-                then project_id when 'api_key' then api_key_id when 'operation' then operation when
-                'provider' then provider when 'model' then model when 'outcome' then outcome when
-                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $23::text end,
-                '') as k2,
-        coalesce(case $7::text when 'account' then account_id when 'user' then user_id when 'project'
-                then project_id when 'api_key' then api_key_id when 'operation' then operation when
-                'provider' then provider when 'model' then model when 'outcome' then outcome when
-                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $24::text end,
-                '') as k3,
-        coalesce(case $8::text when 'account' then account_id when 'user' then user_id when 'project'
-                then project_id when 'api_key' then api_key_id when 'operation' then operation when
-                'provider' then provider when 'model' then model when 'outcome' then outcome when
-                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $25::text end,
-                '') as k4
-    ) k
-    where occurred_at >= $1 and occurred_at < $2
-      and ($9::text[] is null or account_id = any ($9))
-      and ($10::text[] is null or operation = any ($10))
-      and ($11::text[] is null or provider = any ($11))
-      and ($12::text[] is null or model = any ($12))
-      and ($13::text[] is null or outcome = any ($13))
-      and ($17::text[] is null or coalesce(user_id, '') = any ($17))
-      and ($18::text[] is null or coalesce(project_id, '') = any ($18))
-      and ($19::text[] is null or coalesce(api_key_id, '') = any ($19))
-      and ($20::text[] is null or coalesce(endpoint, '') = any ($20))
-      and ($21::jsonb is null or not exists (
-          select from jsonb_each($21) as wanted (key, "values")
-          where not wanted."values" ? coalesce(without_nul(metadata) ->> wanted.key, '')))
-      and ($26::timestamptz is null or recorded_at <= $26)
+    -- take: keys_of_log
+    -- take: rows_of_log
     group by 1, 2, 3, 4, 5
 ),
-firsts as (
-    select k1, k2, k3, k4
-    from cells
-    where bucket > $4::integer
-    group by k1, k2, k3, k4
-    order by case $15::text when 'calls' then sum(calls) when 'units' then sum(units)
-                            when 'failures' then sum(failures) else sum(cost_nanos) end desc, k1, k2, k3, k4
-    limit coalesce($14::integer, 0)
-)
-select c.bucket, $14 is not null and f.k1 is null as is_others, case when $14 is null then c.k1 else f.k1 end as k1,
-       case when $14 is null then c.k2 else f.k2 end as k2, case when $14 is null then c.k3 else f.k3 end as k3,
-       case when $14 is null then c.k4 else f.k4 end as k4, sum(c.calls) as calls, sum(c.units) as units,
-       sum(c.cost_nanos) as cost_nanos, sum(c.failures) as failures
-from cells c
-left join firsts f on f.k1 = c.k1 and f.k2 = c.k2 and f.k3 = c.k3 and f.k4 = c.k4
-group by 1, 2, 3, 4, 5, 6
-limit $16
+-- take: first_groups
+-- take: result
 
 -- name: usage_log_durations
 -- The same with durations, which cannot be added up.
@@ -218,43 +175,8 @@ with cells as materialized (
            counted_failures(outcome, adjusted_failures) as failures,
            case when outcome <> 'adjustment' then duration_ms end as duration_ms
     from usage_log
-    cross join lateral (
-        select
-        coalesce(case $5::text when 'account' then account_id when 'user' then user_id when 'project'
-                then project_id when 'api_key' then api_key_id when 'operation' then operation when
-                'provider' then provider when 'model' then model when 'outcome' then outcome when
-                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $22::text end,
-                '') as k1,
-        coalesce(case $6::text when 'account' then account_id when 'user' then user_id when 'project'
-                then project_id when 'api_key' then api_key_id when 'operation' then operation when
-                'provider' then provider when 'model' then model when 'outcome' then outcome when
-                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $23::text end,
-                '') as k2,
-        coalesce(case $7::text when 'account' then account_id when 'user' then user_id when 'project'
-                then project_id when 'api_key' then api_key_id when 'operation' then operation when
-                'provider' then provider when 'model' then model when 'outcome' then outcome when
-                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $24::text end,
-                '') as k3,
-        coalesce(case $8::text when 'account' then account_id when 'user' then user_id when 'project'
-                then project_id when 'api_key' then api_key_id when 'operation' then operation when
-                'provider' then provider when 'model' then model when 'outcome' then outcome when
-                'endpoint' then endpoint when 'metadata' then without_nul(metadata) ->> $25::text end,
-                '') as k4
-    ) k
-    where occurred_at >= $1 and occurred_at < $2
-      and ($9::text[] is null or account_id = any ($9))
-      and ($10::text[] is null or operation = any ($10))
-      and ($11::text[] is null or provider = any ($11))
-      and ($12::text[] is null or model = any ($12))
-      and ($13::text[] is null or outcome = any ($13))
-      and ($17::text[] is null or coalesce(user_id, '') = any ($17))
-      and ($18::text[] is null or coalesce(project_id, '') = any ($18))
-      and ($19::text[] is null or coalesce(api_key_id, '') = any ($19))
-      and ($20::text[] is null or coalesce(endpoint, '') = any ($20))
-      and ($21::jsonb is null or not exists (
-          select from jsonb_each($21) as wanted (key, "values")
-          where not wanted."values" ? coalesce(without_nul(metadata) ->> wanted.key, '')))
-      and ($26::timestamptz is null or recorded_at <= $26)
+    -- take: keys_of_log
+    -- take: rows_of_log
 ),
 firsts as (
     select k1, k2, k3, k4

@@ -13,13 +13,7 @@ on conflict (digest) do update set
     opened_in = case d.state when 'open' then d.opened_in else pg_current_xact_id() end,
     opened_at = case d.state when 'open' then d.opened_at else now() end
 
--- name: page
--- Newest first, before the letter $1 where one is given.
-select dead_letter_id, digest, state, origin, subject, account_id, code, detail, octet_length(body) as body_bytes,
-       received_count, first_received_at, last_received_at, redrive_count, last_redriven_at, closed_at,
-       event_account_id, event_id
-from dead_letters
-where ($1::bigint is null or dead_letter_id < $1)
+-- part: filters
   and ($3::text[] is null or state = any ($3))
   and ($4::text is null or code = $4)
   and ($5::text is null or origin = $5)
@@ -27,6 +21,15 @@ where ($1::bigint is null or dead_letter_id < $1)
   and ($7::text is null or account_id = $7)
   and ($8::timestamptz is null or last_received_at >= $8)
   and ($9::timestamptz is null or first_received_at < $9)
+
+-- name: page
+-- Newest first, before the letter $1 where one is given.
+select dead_letter_id, digest, state, origin, subject, account_id, code, detail, octet_length(body) as body_bytes,
+       received_count, first_received_at, last_received_at, redrive_count, last_redriven_at, closed_at,
+       event_account_id, event_id
+from dead_letters
+where ($1::bigint is null or dead_letter_id < $1)
+  -- take: filters
 order by dead_letter_id desc
 limit $2
 
@@ -35,13 +38,7 @@ limit $2
 select dead_letter_id
 from dead_letters
 where ($1::bigint is null or dead_letter_id > $1)
-  and ($3::text[] is null or state = any ($3))
-  and ($4::text is null or code = $4)
-  and ($5::text is null or origin = $5)
-  and ($6::text is null or subject = $6)
-  and ($7::text is null or account_id = $7)
-  and ($8::timestamptz is null or last_received_at >= $8)
-  and ($9::timestamptz is null or first_received_at < $9)
+  -- take: filters
 order by dead_letter_id
 limit $2
 

@@ -1,12 +1,11 @@
--- name: page
--- Newest first, $1 ≤ decided_at < $2, for these reasons, before the cursor ($7, $8, $9).
+-- part: denial_with_message
 select d.account_id, d.operation_id, d.decided_at, d.denial_code as code, d.denial_limit_id as limit_id, d.user_id,
        d.project_id, d.api_key_id, d.operation, d.provider, d.model, d.calls, d.quantity,
        d.estimated_cost_nanos as estimated_cost, d.is_lease,
        without_nul(e.body) -> 'data' -> 'decision' -> 'denial' ->> 'message' as message
 from (
-    select * from decisions
-    where state = 'denied' and decided_at >= $1 and decided_at < $2
+
+-- part: chosen_newest_first
       and ($3::text[] is null or denial_code = any ($3)) and ($4::text is null or denial_limit_id = $4)
       and ($5::text is null or user_id = $5) and ($6::text is null or operation = $6)
       and ($7::timestamptz is null or (decided_at, account_id, operation_id) < ($7, $8::text, $9::uuid))
@@ -16,23 +15,19 @@ from (
 join event_log e on e.account_id = d.account_id and e.event_id = d.event_id
 order by d.decided_at desc, d.account_id desc, d.operation_id desc
 
+-- name: page
+-- Newest first, $1 ≤ decided_at < $2, for these reasons, before the cursor ($7, $8, $9).
+-- take: denial_with_message
+    select * from decisions
+    where state = 'denied' and decided_at >= $1 and decided_at < $2
+      -- take: chosen_newest_first
+
 -- name: page_of_account
 -- The same of one account: a statement of its own, as another index has it.
-select d.account_id, d.operation_id, d.decided_at, d.denial_code as code, d.denial_limit_id as limit_id, d.user_id,
-       d.project_id, d.api_key_id, d.operation, d.provider, d.model, d.calls, d.quantity,
-       d.estimated_cost_nanos as estimated_cost, d.is_lease,
-       without_nul(e.body) -> 'data' -> 'decision' -> 'denial' ->> 'message' as message
-from (
+-- take: denial_with_message
     select * from decisions
     where state = 'denied' and account_id = $11 and decided_at >= $1 and decided_at < $2
-      and ($3::text[] is null or denial_code = any ($3)) and ($4::text is null or denial_limit_id = $4)
-      and ($5::text is null or user_id = $5) and ($6::text is null or operation = $6)
-      and ($7::timestamptz is null or (decided_at, account_id, operation_id) < ($7, $8::text, $9::uuid))
-    order by decided_at desc, account_id desc, operation_id desc
-    limit $10
-) d
-join event_log e on e.account_id = d.account_id and e.event_id = d.event_id
-order by d.decided_at desc, d.account_id desc, d.operation_id desc
+      -- take: chosen_newest_first
 
 -- name: counts
 -- How many there were in each interval of $3 seconds from $1 on, by reason. Interval by interval, for each has few

@@ -1,18 +1,23 @@
-"""Named queries in .sql files: ``-- name: lock`` begins one, the next name or the file's end ends it."""
+"""Named queries in .sql files: ``-- name: lock`` begins one, the next name or the file's end ends it.
+
+What several queries of a file share stands in it once, after ``-- part: columns``, and is where a line
+``-- take: columns`` stands. Parts take no parts.
+"""
 
 import re
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 
-_NAME: Final = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
+_SECTION: Final = re.compile(r"^-- (name|part): ([a-z_]+)$", re.MULTILINE)
+_TAKEN: Final = re.compile(r"^ *-- take: (.+)$", re.MULTILINE)
 _PACKAGES: Final = ("ledger_service.store", "ledger_service.projections")
 
 
 def load(module: str) -> dict[str, str]:
     """The queries of the .sql file beside a module, by name: ``load(__name__)``."""
     package, _, name = module.rpartition(".")
-    return _parse(files(package).joinpath(f"{name}.sql").read_text())
+    return parse(files(package).joinpath(f"{name}.sql").read_text())
 
 
 def every_query() -> Iterator[tuple[str, str]]:
@@ -20,10 +25,15 @@ def every_query() -> Iterator[tuple[str, str]]:
     for package in _PACKAGES:
         for file in sorted(files(package).iterdir(), key=lambda entry: entry.name):
             if file.name.endswith(".sql"):
-                for name, sql in _parse(file.read_text()).items():
+                for name, sql in parse(file.read_text()).items():
                     yield f"{package}.{file.name}:{name}", sql
 
 
-def _parse(text: str) -> dict[str, str]:
-    parts = _NAME.split(text)[1:]
-    return {name: sql.strip() for name, sql in zip(parts[::2], parts[1::2], strict=True)}
+def parse(text: str) -> dict[str, str]:
+    """The queries of such a file. Raises KeyError for a part that it does not have."""
+    pieces = _SECTION.split(text)[1:]
+    sections = list(zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True))
+    parts = {name: sql.strip("\n") for kind, name, sql in sections if kind == "part"}
+    return {
+        name: _TAKEN.sub(lambda taken: parts[taken[1]], sql).strip() for kind, name, sql in sections if kind == "name"
+    }

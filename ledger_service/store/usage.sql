@@ -72,12 +72,13 @@ cross join lateral (
     ) k
 ) c
 
--- name: log_page
--- Newest first, after the cursor ($13, $14) where there is one.
+-- part: entries
 select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
        requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, counted_at, recorded_at, duration_ms,
        status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message,
        metadata::text as metadata, adjusted_calls, adjusted_failures, adjustment::text as adjustment, booked_period
+
+-- part: of_account
 from usage_log
 where account_id = $1
   and ($2::timestamptz is null or occurred_at >= $2)
@@ -90,7 +91,8 @@ where account_id = $1
   and ($9::text is null or user_id = $9)
   and ($10::text is null or project_id = $10)
   and ($11::text is null or api_key_id = $11)
-  and ($12::text is null or outcome = $12)
+
+-- part: page_of_rows
   and ($16::text is null or endpoint = $16)
   and ($17::timestamptz is null or recorded_at >= $17)
   and ($18::timestamptz is null or recorded_at < $18)
@@ -98,42 +100,27 @@ where account_id = $1
 order by occurred_at desc, operation_id desc
 limit $15
 
+-- name: log_page
+-- Newest first, after the cursor ($13, $14) where there is one.
+-- take: entries
+-- take: of_account
+  and ($12::text is null or outcome = $12)
+  -- take: page_of_rows
+
 -- name: log_page_of_adjustments
 -- The same of corrections alone, which are few: a statement of its own, as another index has them, and the plan for any $12
 -- would go through all of an account's rows.
-select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
-       requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, counted_at, recorded_at, duration_ms,
-       status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message,
-       metadata::text as metadata, adjusted_calls, adjusted_failures, adjustment::text as adjustment, booked_period
-from usage_log
-where account_id = $1
-  and ($2::timestamptz is null or occurred_at >= $2)
-  and ($3::timestamptz is null or occurred_at < $3)
-  and ($4::timestamptz is null or counted_at >= $4)
-  and ($5::timestamptz is null or counted_at < $5)
-  and ($6::text[] is null or operation = any ($6))
-  and ($7::text[] is null or provider = any ($7))
-  and ($8::text[] is null or model = any ($8))
-  and ($9::text is null or user_id = $9)
-  and ($10::text is null or project_id = $10)
-  and ($11::text is null or api_key_id = $11)
+-- take: entries
+-- take: of_account
   and outcome = 'adjustment' and outcome = $12::text
-  and ($16::text is null or endpoint = $16)
-  and ($17::timestamptz is null or recorded_at >= $17)
-  and ($18::timestamptz is null or recorded_at < $18)
-  and ($13::timestamptz is null or (occurred_at, operation_id) < ($13, $14::uuid))
-order by occurred_at desc, operation_id desc
-limit $15
+  -- take: page_of_rows
 
 -- name: accounts_of
 select distinct account_id from decisions where operation_id = $1 order by account_id limit 2
 
 -- name: entry
 -- An operation's, or an adjustment's; then what corrects it, $3 of those at most.
-select account_id, operation_id, event_id, outcome, user_id, project_id, api_key_id, operation, provider,
-       requested_provider, model, quantity, cost_nanos, requested_at, occurred_at, counted_at, recorded_at, duration_ms,
-       status_code, retry_count, request_bytes, response_bytes, endpoint, error_code, error_message,
-       metadata::text as metadata, adjusted_calls, adjusted_failures, adjustment::text as adjustment, booked_period
+-- take: entries
 from (
     select true as is_first, u.*
     from event_log e
