@@ -113,8 +113,11 @@ class GroupCommit:
                 # Locked, or in trouble: the thread sees to it.
                 self._handed.put((batch, False))
                 return
-            failure = self._execute(batch)
-            if failure is None:
+            try:
+                self._execute(batch)
+            except sqlite3.Error as error:
+                failure = self._undone(error)
+            else:
                 self._handed.put((batch, True))
                 return
         self._settled(batch, failure)
@@ -125,10 +128,14 @@ class GroupCommit:
 
     def _commit(self, batch: list[_Write], executed: bool) -> None:
         """On the thread: what the loop has begun, or could not begin."""
-        failure = None if executed else self._begin_patiently() or self._execute(batch)
-        self._tell(batch, failure or self._finish())
-
-    def _tell(self, batch: list[_Write], failure: Exception | None) -> None:
+        failure = None
+        try:
+            if not executed:
+                self._begin_patiently()
+                self._execute(batch)
+            self._connection.execute("commit")
+        except sqlite3.Error as error:
+            failure = self._undone(error)
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more, and what is committed is committed
             self._loop.call_soon_threadsafe(self._settled, batch, failure)
@@ -140,30 +147,16 @@ class GroupCommit:
         if self._busy:
             self._begin()
 
-    def _begin_patiently(self) -> Exception | None:
+    def _begin_patiently(self) -> None:
+        self._connection.execute(f"pragma busy_timeout = {LOCKED_SECONDS_MAX * 1000:.0f}")
         try:
-            self._connection.execute(f"pragma busy_timeout = {LOCKED_SECONDS_MAX * 1000:.0f}")
             self._connection.execute("begin immediate")
-        except sqlite3.Error as error:
-            return self._undone(error)
         finally:
             self._connection.execute("pragma busy_timeout = 0")
-        return None
 
-    def _execute(self, batch: list[_Write]) -> Exception | None:
-        try:
-            for write in batch:
-                self._run(write)
-        except sqlite3.Error as error:
-            return self._undone(error)
-        return None
-
-    def _finish(self) -> Exception | None:
-        try:
-            self._connection.execute("commit")
-        except sqlite3.Error as error:
-            return self._undone(error)
-        return None
+    def _execute(self, batch: list[_Write]) -> None:
+        for write in batch:
+            self._run(write)
 
     def _run(self, write: _Write) -> None:
         """One write in a savepoint of its own. An error of the database itself ends the whole transaction."""

@@ -245,24 +245,20 @@ class Journal:
 
     async def intent_of(self, operation_id: UUID) -> OperationRequested | None:
         """What was requested, where the operation runs here, or is being recovered."""
-
         rows = self._look("intent_of", str(operation_id))
         return _read_intent(rows[0][0]) if rows else None
 
     async def outbox(self, first: int, last: int, rows_max: int) -> list[OutboxRow]:
         """Unconfirmed rows with ``first`` <= sequence <= ``last``, in order, at most ``rows_max``."""
-
         return [OutboxRow(*row) for row in self._look("outbox_range", first, last, rows_max)]
 
     async def outbox_ends(self) -> tuple[int, int]:
         """First and last unconfirmed sequence; (0, 0) where there is none."""
-
         [(first, last)] = self._look("outbox_ends")
         return first, last
 
     async def last_sequence(self) -> int:
         """The last sequence number that was ever given out; 0 before the first."""
-
         [(last,)] = self._look("read_meta", "last_sequence")
         return int(last)
 
