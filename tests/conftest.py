@@ -108,9 +108,8 @@ def nats_server_url(server_source: Source, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def database_url(databases: Databases) -> Iterator[str]:
-    url = databases.clone()
-    yield url
-    databases.drop(url)
+    with databases.cloned() as url:
+        yield url
 
 
 @pytest.fixture

@@ -190,6 +190,15 @@ class Databases:
         """The URL of a new migrated database."""
         return self._run(self._clone())
 
+    @contextmanager
+    def cloned(self) -> Iterator[str]:
+        """The same, gone afterwards."""
+        url = self.clone()
+        try:
+            yield url
+        finally:
+            self.drop(url)
+
     def empty(self) -> str:
         """The URL of a new database with nothing in it."""
         return self._run(self._create("template1"))

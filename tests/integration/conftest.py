@@ -57,9 +57,8 @@ def emulator_server() -> Iterator[Emulators]:
 
 @pytest.fixture(scope="module")
 def shared_database_url(databases: Databases) -> Iterator[str]:
-    url = databases.clone()
-    yield url
-    databases.drop(url)
+    with databases.cloned() as url:
+        yield url
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -52,9 +52,8 @@ RELATIONS_OF_REBUILDS = ";".join(
 @pytest.fixture(scope="module")
 def database_url(databases: Databases) -> Iterator[str]:
     """One for all: nothing here leaves anything behind that its connection does not take along."""
-    url = databases.clone()
-    yield url
-    databases.drop(url)
+    with databases.cloned() as url:
+        yield url
 
 
 @pytest.mark.parametrize("name", QUERIES)

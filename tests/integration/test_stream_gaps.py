@@ -152,12 +152,9 @@ async def test_a_new_database_on_an_old_stream_has_all_of_it(
     async with serving(database_url=as_service(database_url), nats_url=nats_url):
         await publish(nats_client, *numbered(1, 30))
         await acknowledged(nats_client)
-    new = databases.clone()
-    try:
+    with databases.cloned() as new:
         async with serving(database_url=as_service(new), nats_url=nats_url):
             assert await rows(new, "select recorded::text from sources") == [("{[1,31)}",)]
-    finally:
-        databases.drop(new)
 
 
 async def test_what_was_never_put_back_is_not_read_again(

@@ -45,9 +45,8 @@ SETTINGS: dict[str, Any] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair_database_url(databases: Databases) -> AsyncIterator[str]:
-    url = databases.clone()
-    yield url
-    databases.drop(url)
+    with databases.cloned() as url:
+        yield url
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

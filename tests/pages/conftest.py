@@ -55,9 +55,8 @@ def nats_url(nats_server_url: str) -> str:
 
 @pytest.fixture(scope="module")
 def database_url(databases: Databases) -> Iterator[str]:
-    url = databases.clone()
-    yield url
-    databases.drop(url)
+    with databases.cloned() as url:
+        yield url
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -82,9 +81,8 @@ async def writing_pool(database_url: str) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 def fresh_database_url(databases: Databases) -> Iterator[str]:
-    url = databases.clone()
-    yield url
-    databases.drop(url)
+    with databases.cloned() as url:
+        yield url
 
 
 @pytest_asyncio.fixture(loop_scope="session")

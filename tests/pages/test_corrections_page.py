@@ -8,13 +8,12 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from contracts.access.bearer import SESSION_COOKIE
 from contracts.identifiers import uuid7
 from tests.browser import NARROW, visiting
 from tests.builders import ACCOUNT, completed, limit, new_id
-from tests.pages.test_pages import SAME_SITE, made
+from tests.forms import form_client
+from tests.pages.test_pages import made
 from tests.servers import Ledger
-from tests.tokens import TOKEN
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -35,10 +34,7 @@ async def operation_id(stocked: Ledger) -> str:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def person(stocked: Ledger) -> AsyncIterator[httpx.AsyncClient]:
-    cookies, headers = {SESSION_COOKIE: TOKEN}, {**SAME_SITE, "Referer": f"{stocked.url}/corrections"}
-    async with httpx.AsyncClient(
-        base_url=stocked.url, cookies=cookies, headers=headers, follow_redirects=True
-    ) as client:
+    async with form_client(stocked.url, page="/corrections", follow_redirects=True) as client:
         yield client
 
 
@@ -143,14 +139,14 @@ async def test_a_broken_rule_is_shown_beside_what_was_typed(
 
 async def test_who_may_not_correct_may_look(stocked: Ledger, operation_id: str) -> None:
     token = await made(stocked, scopes=["usage:read"], account_id=ACCOUNT)
-    async with httpx.AsyncClient(base_url=stocked.url, cookies={SESSION_COOKIE: token}, headers=SAME_SITE) as client:
+    async with form_client(stocked.url, token) as client:
         listed = await client.get("/corrections")
         assert listed.status_code == 200
         assert "Add free amounts" not in listed.text
         assert "Correct it" not in (await client.get(f"/operations/{operation_id}")).text
         assert (await client.get("/corrections/new")).status_code == 403
     own = await made(stocked, scopes=["admin", "usage:read"], account_id="another")
-    async with httpx.AsyncClient(base_url=stocked.url, cookies={SESSION_COOKIE: own}, headers=SAME_SITE) as client:
+    async with form_client(stocked.url, own) as client:
         form = {**typed(operation_id=operation_id, kind="void"), "act": "record"}
         assert (await client.post("/corrections/new", data=form)).status_code == 404
     assert await cost_of(stocked, operation_id) == "1.000000000"

@@ -11,7 +11,6 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from contracts.access.bearer import SESSION_COOKIE
 from contracts.web.pages import Action
 from contracts.web.rendering import CONTENT_SECURITY_POLICY
 from image_service.operations import OPERATIONS
@@ -19,8 +18,9 @@ from image_service.pages import PAGES
 from image_service.pages.fields import fields_of, typed
 from tests.browser import NARROW, visiting
 from tests.builders import limit
+from tests.forms import form_client
 from tests.integration.image_harness import eventually, image_service, make_settings, picture
-from tests.pages.test_pages import SAME_SITE, made
+from tests.pages.test_pages import made
 from tests.servers import Ledger
 from tests.tokens import TOKEN
 
@@ -40,9 +40,7 @@ async def gallery(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @asynccontextmanager
 async def signed_in(api: httpx.AsyncClient, token: str = TOKEN) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(
-        base_url=api.base_url, cookies={SESSION_COOKIE: token}, headers=SAME_SITE, timeout=20
-    ) as person:
+    async with form_client(api.base_url, token, timeout=20) as person:
         yield person
 
 

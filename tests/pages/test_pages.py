@@ -14,10 +14,9 @@ from contracts.web.sessions import inner_path
 from ledger_service.pages import PAGES
 from tests.browser import NARROW, Visitor, visiting
 from tests.builders import ACCOUNT, completed, new_id
+from tests.forms import SAME_SITE
 from tests.servers import Ledger
 from tests.tokens import TOKEN
-
-SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 
 
 async def made(ledger: Ledger, **fields: object) -> str:

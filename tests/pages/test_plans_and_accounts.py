@@ -12,19 +12,17 @@ from contracts.access.bearer import SESSION_COOKIE
 from ledger_service.pages.limit_forms import fields_of, limit_of, read_rows
 from tests.browser import NARROW, visiting
 from tests.builders import ACCOUNT, PLAN, completed, limit
+from tests.forms import SAME_SITE, form_client
 from tests.pages.test_pages import made
 from tests.servers import Ledger
-from tests.tokens import TOKEN
 
-SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 Form = dict[str, str]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def pages(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
     """Pages without a browser, of an administrator."""
-    sent = {**SAME_SITE, "Referer": f"{ledger.url}/"}
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}, headers=sent) as client:
+    async with form_client(ledger.url, page="/") as client:
         yield client
 
 

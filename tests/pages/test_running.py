@@ -20,7 +20,8 @@ from ledger_service.store.in_doubt import SQL
 from tests.browser import NARROW, visiting
 from tests.builders import ACCOUNT, Body, adjustment, at, check, completed, failed, limit
 from tests.conftest import StartLedger
-from tests.pages.test_pages import SAME_SITE, made
+from tests.forms import form_client
+from tests.pages.test_pages import made
 from tests.servers import Ledger, eventually
 from tests.tokens import TOKEN
 
@@ -44,7 +45,7 @@ QUIET: Body = {
 @asynccontextmanager
 async def visited(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
     """Somebody who is signed in with a token for everything, without a browser around them."""
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}, headers=SAME_SITE) as client:
+    async with form_client(ledger.url) as client:
         yield client
 
 

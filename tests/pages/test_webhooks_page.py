@@ -14,10 +14,10 @@ from contracts.notifications import KINDS
 from ledger_service.pages.webhooks import WORDS
 from tests.browser import NARROW, visiting
 from tests.builders import ACCOUNT, check, limit
-from tests.pages.test_pages import SAME_SITE, made
+from tests.forms import form_client
+from tests.pages.test_pages import made
 from tests.receivers import Receiver, receiving
 from tests.servers import Ledger, as_service, eventually, serving
-from tests.tokens import TOKEN
 
 QUICK: dict[str, Any] = {
     "webhook_insecure_hosts": ["127.0.0.1"],
@@ -42,10 +42,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def person(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
-    cookies, headers = {SESSION_COOKIE: TOKEN}, {**SAME_SITE, "Referer": f"{ledger.url}/webhooks"}
-    async with httpx.AsyncClient(
-        base_url=ledger.url, cookies=cookies, headers=headers, follow_redirects=True
-    ) as client:
+    async with form_client(ledger.url, page="/webhooks", follow_redirects=True) as client:
         yield client
 
 
@@ -172,7 +169,7 @@ async def test_an_accounts_token_has_its_own_alone(
     ledger: Ledger, person: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     token = await made(ledger, scopes=["admin"], account_id=ACCOUNT)
-    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: token}, headers=SAME_SITE) as client:
+    async with form_client(ledger.url, token) as client:
         page = (await client.get("/webhooks")).text
         assert "something could not enter the log" not in page
         assert (await client.post("/webhooks", data=typed(receiver, "own"))).status_code == 200
