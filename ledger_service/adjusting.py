@@ -75,14 +75,19 @@ async def adjust(connection: Connection, wanted: Adjustment, author: str) -> Adj
     Raises ProblemError: invalid_request, not_found, conflict (the id came with another body), already_voided. The
     connection has its staging table (event_log.prepare_connection).
     """
-    refuse_wrong_fields(wanted)
+    return await _adjust(connection, wanted, author, trial=False)
+
+
+async def try_adjustment(connection: Connection, wanted: Adjustment, author: str) -> AdjustmentStored:
+    """What ``adjust`` would record, by recording it in a transaction that is rolled back: nothing of it stays.
+
+    Raises what that raises.
+    """
     try:
-        [stored] = await in_transaction(
-            connection, lambda: _record(connection, wanted.account_id, [Asked(wanted, author)], leave_out=False)
-        )
-    except REFUSED as error:
-        raise ProblemError(INVALID_REQUEST, f"the database refuses the adjustment: {error}") from None
-    return stored
+        await _adjust(connection, wanted, author, trial=True)
+    except _TriedError as tried:
+        return tried.stored
+    raise AssertionError("unreachable: a trial ends in its error")
 
 
 class _TriedError(Exception):
@@ -93,21 +98,17 @@ class _TriedError(Exception):
         self.stored = stored
 
 
-async def try_adjustment(connection: Connection, wanted: Adjustment, author: str) -> AdjustmentStored:
-    """What ``adjust`` would record, by recording it in a transaction that is rolled back: nothing of it stays.
-
-    Raises what that raises.
-    """
+async def _adjust(connection: Connection, wanted: Adjustment, author: str, *, trial: bool) -> AdjustmentStored:
     refuse_wrong_fields(wanted)
 
-    async def try_it() -> AdjustmentStored:
+    async def record() -> AdjustmentStored:
         [stored] = await _record(connection, wanted.account_id, [Asked(wanted, author)], leave_out=False)
-        raise _TriedError(stored)
+        if trial:
+            raise _TriedError(stored)
+        return stored
 
     try:
-        return await in_transaction(connection, try_it)
-    except _TriedError as tried:
-        return tried.stored
+        return await in_transaction(connection, record)
     except REFUSED as error:
         raise ProblemError(INVALID_REQUEST, f"the database refuses the adjustment: {error}") from None
 

@@ -143,12 +143,12 @@ def are_whole_hours(moments: list[datetime]) -> bool:
 
 def broken_days(edges: list[datetime]) -> list[datetime]:
     """When the days of UTC begin that have one of the moments (UTC) within them: they are not whole between these."""
-    return sorted({start for edge in edges if (start := _day_of(edge)) != edge})
+    return sorted({start for edge in edges if (start := day_of(edge)) != edge})
 
 
 def whole_days_count(start: datetime, end: datetime, broken: list[datetime]) -> int:
     """How many days of UTC lie between two moments and are not broken."""
-    first, last = _day_of(start), _day_of(end)
+    first, last = day_of(start), day_of(end)
     return (last - first) // _DAY - sum(first <= day < last for day in broken)
 
 
@@ -158,5 +158,6 @@ def hours_of(days: list[datetime], start: datetime, end: datetime) -> list[datet
     return [hour for hour in hours if start <= hour < end]
 
 
-def _day_of(moment: datetime) -> datetime:
+def day_of(moment: datetime) -> datetime:
+    """When the moment's day begins, in its zone."""
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -12,6 +12,7 @@ import orjson
 from contracts.problems import QUERY_TOO_LARGE, Problem, ProblemError, broken_rule
 from contracts.web.own_api import ApiProblem, Document
 from contracts.web.pages import Visit
+from ledger_service.domain.buckets import day_of
 from ledger_service.pages.denials import name_of_reason
 from ledger_service.pages.series import Table
 
@@ -49,7 +50,7 @@ async def try_out(visit: Visit, plan: Document, trial: Trial) -> Trial:
     if trial.days not in map(str, DAYS):
         raise ApiProblem(broken_rule("days", "enum", f"one of {', '.join(map(str, DAYS))}").problem)
     now = datetime.now(UTC)
-    start = (now - timedelta(days=int(trial.days) - 1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = day_of(now - timedelta(days=int(trial.days) - 1))
     asked: Document = {"from": start.isoformat(), "to": now.isoformat(), "include_denied": trial.include_denied}
     asked["plan"] = {**plan, "limits": [limit for limit in plan["limits"] if not limit["credit"]]}
     if trial.account_id:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from ledger_service.domain.buckets import day_of
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -85,10 +86,6 @@ async def count_by_account(
     """The accounts with most denials. ``counted``: as above."""
     if counted is None:
         return await connection.fetch(SQL["accounts"], start, end, at_most)
-    first = min(start if start == _day_of(start) else _day_of(start) + _DAY, end)
-    last = max(first, min(counted, _day_of(end)))
+    first = min(start if start == day_of(start) else day_of(start) + _DAY, end)
+    last = max(first, min(counted, day_of(end)))
     return await connection.fetch(SQL["accounts_of_all"], start, end, at_most, first, last)
-
-
-def _day_of(moment: datetime) -> datetime:
-    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
