@@ -44,7 +44,7 @@ def caller_of(principal: Principal, headers: Mapping[str, str]) -> Caller:
     Raises Forbidden where headers contradict a token without act-as: to ignore them would book the operation on
     somebody whom the caller does not expect. Raises ProblemError (invalid_request) naming the header.
     """
-    named = {name: headers[name] for name in HEADERS if name in headers}
+    named = {name: value for name in HEADERS if (value := headers.get(name)) is not None}
     own = _of_token(principal) if principal.account_id is not None else {}
     if Scope.ACT_AS in principal.scopes:
         if own and named.get(_ACCOUNT, own[_ACCOUNT]) != own[_ACCOUNT]:

@@ -119,11 +119,10 @@ class Attempts:
             )  # fmt: skip
 
     async def _call(self, call: Call, operation: Operation, candidate: Candidate, attempt: Attempt) -> ProviderResult:
-        found = self._providers.find(candidate.provider)
-        assert found is not None, "selections are made from the same registry"
         if candidate is call.selection.first and _has_no_price(candidate, operation.decision):
             raise ProviderError(UNPRICED_MODEL, f"no price of {candidate.model.name} is known", elsewhere=True)
-        provider = call.operation.capability(found)
+        provider = self._providers.capable(call.operation, candidate.provider)
+        assert provider is not None, "selections are made from the same registry"
         deadline = self._times.deadline(candidate)
         extending = None
         if deadline > self._times.hold_seconds / 2:

@@ -23,7 +23,7 @@ from contracts.events import OperationRequested
 from contracts.http_bounds import bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
-from contracts.http_tracing import TracedRequests
+from contracts.http_tracing import NO_TELEMETRY, TracedRequests
 from contracts.spans import export_spans
 from contracts.web.pages import page_routes
 from contracts.web.problem_pages import shown_by
@@ -88,6 +88,7 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
         version="1",
         summary="Image operations within limits, every one recorded.",
         lifespan=_lifespan(parts),
+        telemetry=NO_TELEMETRY,
         docs_url=None,
         redoc_url=None,
     )

@@ -19,7 +19,7 @@ from contracts.access.guard import document_access, require_rules
 from contracts.http_bounds import BoundedBodies, bounded_protocol, bounds_for
 from contracts.http_documents import document_headers, document_problems
 from contracts.http_problems import install_problems
-from contracts.http_tracing import TracedRequests
+from contracts.http_tracing import NO_TELEMETRY, TracedRequests
 from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_UNKNOWN
 from contracts.spans import export_spans
 from contracts.version import VERSION
@@ -161,7 +161,9 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.access = app.state.services.access
             yield
 
-    app = FastAPI(title="Usage ledger", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Usage ledger", version="1", lifespan=lifespan, telemetry=NO_TELEMETRY, docs_url=None, redoc_url=None
+    )
     app.add_middleware(BoundedBodies, bytes_max=body_bytes_max)
     app.add_middleware(TracedRequests)
     for module in _ROUTES:

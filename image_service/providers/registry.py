@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from contracts.problems import (
     INVALID_REQUEST,
@@ -13,7 +13,7 @@ from contracts.problems import (
 )
 from image_service.config import Settings
 from image_service.operations import OPERATIONS
-from image_service.operations.base import AnyOperation
+from image_service.operations.base import AnyOperation, C, Operation
 from image_service.providers import gemini, huggingface, openai, stability, wavespeed
 from image_service.providers.base import Model, Provider, ProviderRequest, Quote, RefusedRequestError
 from image_service.providers.local import LocalProvider
@@ -85,7 +85,7 @@ class Providers:
     ) -> None:
         self._by_name = {provider.name: provider for provider in providers}
         self._routes = routes
-        self._capable: dict[tuple[str, str], bool] = {}
+        self._capable: dict[tuple[str, str], Any] = {}  # Any: each operation has a capability of its own
         self._missing = missing or {}
         for index, route in enumerate(routes):
             self._check_route(index, route)
@@ -100,6 +100,16 @@ class Providers:
 
     def find(self, name: str) -> Provider | None:
         return self._by_name.get(name)
+
+    def capable(self, operation: Operation[Any, Any, C], name: str) -> C | None:  # Any: no matter of its capability
+        """The provider of that name as one that does the operation; None where it does not, or is not there."""
+        # Runtime protocols are slow to look at, and what a provider can do does not change.
+        key = (operation.name, name)
+        if key not in self._capable:
+            provider = self._by_name.get(name)
+            self._capable[key] = None if provider is None else operation.capability(provider)
+        found: C | None = self._capable[key]
+        return found
 
     def select(
         self, operation: AnyOperation, provider: str | None, model: str | None, request: ProviderRequest
@@ -152,7 +162,7 @@ class Providers:
     def _model(self, operation: AnyOperation, provider: Provider, name: str | None, kind: str | None) -> Model:
         """The model of that name, else the provider's first that does the kind."""
         serving = [model for model in provider.models if model.operation == operation.name]
-        if not serving or not self._does(operation, provider):
+        if not serving or self.capable(operation, provider.name) is None:
             raise _wrong("provider", "wrong_provider", f"{provider.name} does not do {operation.name}")
         named = [model for model in serving if name in (None, model.name)]
         if not named:
@@ -164,13 +174,6 @@ class Providers:
         kinds = ", ".join(known for known in operation.kinds if any(known in model.kinds for model in named))
         who = provider.name if name is None else f"{name} of {provider.name}"
         raise _wrong("kind", "not_with_model", f"{who} does not do the kind {kind}, but {kinds}")
-
-    def _does(self, operation: AnyOperation, provider: Provider) -> bool:
-        # Runtime protocols are slow to look at, and what a provider can do does not change.
-        key = (operation.name, provider.name)
-        if key not in self._capable:
-            self._capable[key] = operation.capability(provider) is not None
-        return self._capable[key]
 
     def _check_route(self, index: int, route: Route) -> None:
         """Raises ValueError, naming the rule and what in it does not exist."""
