@@ -64,7 +64,8 @@ POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
 #: One for all of a server's databases.
 SERVICE_ROLE: Final = SERVICE
 PASSWORDS: Final = {role: f"the-{role}-of-tests" for role in ROLES}
-WAIT_SECONDS: Final = 20.0
+#: Long, for it costs nothing where all is well, and a busy machine is no bug.
+WAIT_SECONDS: Final = 60.0
 #: Of clients that only speak plain HTTP: to read the authorities of the world for each takes longer than most tests.
 TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 POLL_SECONDS: Final = 0.01

@@ -31,7 +31,7 @@ from deploy.local.tokens import DEV_TOKEN_FILE
 from tests.builders import Body, account, limit, plan
 
 REPOSITORY: Final = Path(__file__).parents[2]
-WAIT_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.05
 #: Longer than the ingest consumer's ack wait: what a killed ledger had taken is delivered again only after that.
 QUIET_SECONDS: Final = 60.0

@@ -31,7 +31,7 @@ from starlette.routing import Route
 from image_service.config import Settings
 from image_service.main import create_app
 from image_service.providers.registry import Providers
-from tests.servers import TLS, QuickServer
+from tests.servers import TLS, WAIT_SECONDS, QuickServer
 from tests.tokens import AUTHORIZED, TOKEN, introspected
 
 CALLER = {**AUTHORIZED, "X-Account-Id": "acme", "X-User-Id": "ann"}
@@ -213,7 +213,7 @@ def upload(data: bytes, **fields: str) -> dict[str, Any]:
     return {"files": {"image": ("picture", data, "application/octet-stream")}, "data": fields}
 
 
-async def eventually(condition: Callable[[], Any], timeout_seconds: float = 15.0) -> None:
+async def eventually(condition: Callable[[], Any], timeout_seconds: float = WAIT_SECONDS) -> None:
     """Wait until the condition holds; it may be a coroutine function."""
     deadline = time.monotonic() + timeout_seconds
     while True:

@@ -40,7 +40,7 @@ from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceCommands
 from deploy.local.stack import ExternalServers, StackOptions, running_stack
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 STAND_IN = """
 import http.server, os, sys
 if sys.argv[1] == "crash":
