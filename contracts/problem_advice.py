@@ -30,6 +30,7 @@ ADVICE: Final[Mapping[str, str]] = MappingProxyType(
         "lease_invalid": "Use the token that came with this lease; take a new lease if it is lost.",
         "lease_closed": "Take a new lease.",
         "dead_letter_closed": "Look at the letter: it says who dealt with it, and how.",
+        "webhook_disabled": "Mend the receiver, and resume the webhook; nothing is sent there until then.",
         "already_voided": "Nothing: it counts no more.",
         "not_sealed_yet": "Repeat after the next checkpoint.",
         "seal_mismatch": "Change nothing, and run `ledger seals verify`: it names what is not what was sealed.",

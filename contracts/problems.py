@@ -58,6 +58,7 @@ LEASE_INVALID: Final = ProblemType("lease_invalid", 403, "The token is not one o
 LEASE_CLOSED: Final = ProblemType("lease_closed", 409, "The lease is over")
 DEAD_LETTER_CLOSED: Final = ProblemType("dead_letter_closed", 409, "The dead letter was dealt with already")
 PERIOD_ARCHIVED: Final = ProblemType("period_archived", 409, "The rows of that time are in archives")
+WEBHOOK_DISABLED: Final = ProblemType("webhook_disabled", 409, "The webhook is disabled already")
 ALREADY_VOIDED: Final = ProblemType("already_voided", 409, "It was taken back already")
 NOT_SEALED_YET: Final = ProblemType("not_sealed_yet", 409, "The row is not sealed yet", retry_after_seconds=10)
 SEAL_MISMATCH: Final = ProblemType("seal_mismatch", 409, "The log is not what was sealed")

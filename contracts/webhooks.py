@@ -84,15 +84,18 @@ class Webhook(_Body):
 
 
 class DisabledReason(StrEnum):
-    """``gone``: it answered 410. ``failing``: it took nothing for as long as LEDGER_WEBHOOK_DISABLE_SECONDS says."""
+    """``gone``: it answered 410. ``failing``: it took nothing for as long as LEDGER_WEBHOOK_DISABLE_SECONDS says.
+    ``paused``: somebody has paused it; what happens meanwhile is queued, and sent once it is resumed."""
 
     GONE = "gone"
     FAILING = "failing"
+    PAUSED = "paused"
 
 
 class WebhookStored(BaseModel):
     """An endpoint as it was put. ``account_id`` null: for all accounts. ``since``: what was recorded before is not sent
-    by itself. While it is disabled nothing is sent; to put it again enables it."""
+    by itself. While it is disabled nothing is sent; to put it again enables it, unless it is paused: that ends with
+    ``:resume`` alone."""
 
     account_id: str | None
     webhook_id: Name
@@ -104,6 +107,15 @@ class WebhookStored(BaseModel):
     since: datetime
     disabled_at: datetime | None = None
     disabled_reason: DisabledReason | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        return self.disabled_reason is DisabledReason.PAUSED
+
+    @property
+    def is_told(self) -> bool:
+        """Whether what happens is queued for it, to be sent now or once it is resumed."""
+        return self.disabled_at is None or self.is_paused
 
 
 class WebhookState(BaseModel):

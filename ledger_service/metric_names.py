@@ -115,10 +115,13 @@ WEBHOOK_REQUESTS: Final = Metric(
 WEBHOOK_LAG: Final = Metric(
     "ledger_webhook_lag_seconds",
     "gauge",
-    "For how long the oldest delivery waits, of endpoints that are not disabled; 0: nothing waits.",
+    "For how long the oldest delivery waits, of endpoints neither disabled nor paused; 0: nothing waits.",
 )
 WEBHOOKS_DISABLED: Final = Metric(
     "ledger_webhooks_disabled", "gauge", "Endpoints that answered 410, or took nothing for days: nothing is sent there."
+)
+WEBHOOKS_PAUSED: Final = Metric(
+    "ledger_webhooks_paused", "gauge", "Endpoints that somebody paused: what happens is queued until they are resumed."
 )
 
 METRICS: Final = (
@@ -126,5 +129,5 @@ METRICS: Final = (
     CHECK_SECONDS, CHECK_BATCH, DECISIONS, DENIALS, CHECK_ERRORS, INGESTED, INGEST_SECONDS, INGEST_BATCH, DEAD_LETTERS,
     HOLDS_EXPIRED, SEALS_DIVERGED, INGEST_LAG_EVENTS, INGEST_LAG_SECONDS, NATS_CONNECTED, LETTERS_OPEN,
     LETTERS_OPEN_BY_CODE, HORIZON_AGE, HOLDS_OPEN, HOLDS_OVERDUE, MISSING_EVENTS, SEAL_LAG_EVENTS, SEAL_LAG_SECONDS,
-    WEBHOOK_REQUESTS, WEBHOOK_LAG, WEBHOOKS_DISABLED,
+    WEBHOOK_REQUESTS, WEBHOOK_LAG, WEBHOOKS_DISABLED, WEBHOOKS_PAUSED,
 )  # fmt: skip

@@ -173,7 +173,11 @@ class _FromDatabase:
         found = await self._bounded(read_figures)
         if found is None:
             return {}
-        return {names.WEBHOOKS_DISABLED: found.disabled, names.WEBHOOK_LAG: found.lag_seconds}
+        return {
+            names.WEBHOOKS_DISABLED: found.disabled,
+            names.WEBHOOKS_PAUSED: found.paused,
+            names.WEBHOOK_LAG: found.lag_seconds,
+        }
 
     async def _unsealed(self, origin: str) -> dict[Metric, Reading]:
         found = await self._bounded(lambda connection: read_unsealed(connection, origin))

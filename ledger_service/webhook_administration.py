@@ -52,7 +52,7 @@ _LEDGER = Author(kind=SYSTEM, id="ledger")
 async def change_webhook(
     connection: "Connection", account_id: str | None, webhook_id: str, wanted: Webhook, targets: Targets
 ) -> WebhookPut:
-    """Makes an endpoint, of an account or (None) for all; or changes it, and enables it again.
+    """Makes an endpoint, of an account or (None) for all; or changes it, and enables it again, unless it is paused.
 
     What waits is sent at once to another address, which has not failed yet. The same again is no change, unless it was
     disabled. Raises ProblemError for an address that may not be sent to,
@@ -76,21 +76,37 @@ async def change_webhook(
                 "url": wanted.url,
                 "types": sorted(set(wanted.types)),
                 "description": wanted.description,
-                "disabled_at": None,
-                "disabled_reason": None,
             }
         )
+        if not before.is_paused:
+            stored = enabled(stored)
         if stored != before:
             # While it was off it was told of nothing, and that is not made up for; a type that is added changes nothing
             # for the others, of which something may just be on its way.
-            since = before.since if before.disabled_at is None else await store.read_now(connection)
-            stored = stored.model_copy(update={"version": before.version + 1, "since": since})
-            await store.put_webhook(connection, stored)
-            await log_change(connection, WEBHOOK_CHANGED, owner, stored)
-            if before.disabled_at is not None or stored.url != before.url:
-                await store.forget_failures(connection, owner, stored.endpoint_id)
-                await wake_endpoint(connection, stored.endpoint_id)
+            since = before.since if before.is_told else await store.read_now(connection)
+            stored = stored.model_copy(update={"since": since})
+            starts_anew = not before.is_told or stored.url != before.url
+            stored = await put_change(connection, stored, WEBHOOK_CHANGED, starts_anew=starts_anew)
     return WebhookPut(**dict(stored))
+
+
+async def put_change(
+    connection: "Connection", changed: WebhookStored, event_type: str, *, starts_anew: bool
+) -> WebhookStored:
+    """Keeps another version of an endpoint, whose state is locked. ``starts_anew``: it has not failed yet, and what
+    waits for it is due now (of one that is off, once it is on)."""
+    owner = changed.account_id or NO_ACCOUNT
+    stored = changed.model_copy(update={"version": changed.version + 1})
+    await store.put_webhook(connection, stored)
+    await log_change(connection, event_type, owner, stored)
+    if starts_anew:
+        await store.forget_failures(connection, owner, stored.endpoint_id)
+        await wake_endpoint(connection, stored.endpoint_id)
+    return stored
+
+
+def enabled(webhook: WebhookStored) -> WebhookStored:
+    return webhook.model_copy(update={"disabled_at": None, "disabled_reason": None})
 
 
 async def _make(connection: "Connection", account_id: str | None, webhook_id: str, wanted: Webhook) -> WebhookPut:
@@ -144,8 +160,8 @@ async def rotate_secret(
 
 
 async def disable_webhook(connection: "Connection", endpoint_id: UUID, reason: DisabledReason) -> WebhookStored | None:
-    """By the ledger itself, within the transaction that found out, which has locked its state; None where it is off or
-    gone already."""
+    """By the ledger itself, within the transaction that found out, which has locked its state; None where it is off,
+    paused or gone already."""
     stored = await store.lock_endpoint(connection, endpoint_id)
     if stored is None or stored.disabled_at is not None:
         return None

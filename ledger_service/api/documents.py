@@ -21,6 +21,7 @@ from contracts.problems import (
     STORE_UNAVAILABLE,
     UNSUPPORTED_MEDIA_TYPE,
     VERSION_CHANGED,
+    WEBHOOK_DISABLED,
 )
 
 EVERYWHERE: Final = (*ACCESS_PROBLEMS, STORE_UNAVAILABLE)
@@ -69,12 +70,16 @@ OWN: Final[Own] = {
         for prefix in ("/v1", _ACCOUNT)
         for method, rest in (
             *((method, "") for method in ("GET", "DELETE")),
-            *(("POST", f":{act}") for act in ("rotate-secret", "test", "redeliver")),
+            *(("POST", f":{act}") for act in ("resume", "rotate-secret", "test", "redeliver")),
             *(("GET", rest) for rest in ("/deliveries", "/deliveries/{message_id}")),
             ("POST", "/deliveries/{message_id}:redeliver"),
         )
     },
     ("PUT", f"{_ACCOUNT}/webhooks/{{webhook_id}}"): (NOT_FOUND,),
+    **{
+        ("POST", f"{prefix}/webhooks/{{webhook_id}}:pause"): (NOT_FOUND, WEBHOOK_DISABLED)
+        for prefix in ("/v1", _ACCOUNT)
+    },
     ("GET", _LETTER): (NOT_FOUND,),
     ("POST", f"{_LETTER}:redrive"): (NOT_FOUND, CONFLICT, OPERATION_CONFLICT, DEAD_LETTER_CLOSED),
     ("POST", f"{_LETTER}:discard"): (NOT_FOUND, DEAD_LETTER_CLOSED),

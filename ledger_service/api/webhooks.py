@@ -32,6 +32,7 @@ from ledger_service.store.deliveries import find_delivery, list_attempts, list_d
 from ledger_service.store.pool import Connection
 from ledger_service.webhook_administration import change_webhook, remove_webhook, require_webhook, rotate_secret
 from ledger_service.webhook_follow import no_delivery, redeliver_from, redeliver_some, send_trial
+from ledger_service.webhook_pausing import pause_webhook, resume_webhook
 from ledger_service.webhook_views import delivery_page, delivery_view, seen_webhook, seen_webhooks
 
 log = structlog.get_logger()
@@ -64,8 +65,9 @@ def _add_routes(prefix: str, whose: Callable[..., Awaitable[str | None]]) -> Non
         webhook_id: Name, account: Owner, request: Request, wired: Wired, response: Response
     ) -> WebhookPut:
         """Where notifications of these ``types`` go from now on. Of a new endpoint the answer has the ``secret`` that
-        deliveries are signed with, unless it was given: this once. One that is disabled is enabled again. What was
-        still to be sent then goes out at once, as with another address. The same again changes nothing."""
+        deliveries are signed with, unless it was given: this once. One that is disabled is enabled again (one that is
+        paused stays so). What was still to be sent then goes out at once, as with another address. The same again
+        changes nothing."""
         wanted = await read_model(request, Webhook, CHECK_BYTES_MAX)
         response.headers.update(_NOT_KEPT)
         async with writing(wired.reads, response) as connection:
@@ -82,6 +84,21 @@ def _add_routes(prefix: str, whose: Callable[..., Awaitable[str | None]]) -> Non
         """Nothing more is sent there, and what is known of its deliveries is forgotten."""
         async with writing(wired.reads, response) as connection:
             return await remove_webhook(connection, account, webhook_id)
+
+    @router.post(f"{prefix}/webhooks/{{webhook_id}}:pause")
+    async def pause_webhook_(webhook_id: Name, account: Owner, wired: Wired, response: Response) -> WebhookSeen:
+        """Sends nothing more there until ``:resume``; what is on its way arrives. What waits, and what happens
+        meanwhile, is queued. One that is paused stays so; 409 (``webhook_disabled``) where it is off for a failure."""
+        async with writing(wired.reads, response) as connection:
+            return await seen_webhook(connection, await pause_webhook(connection, account, webhook_id))
+
+    @router.post(f"{prefix}/webhooks/{{webhook_id}}:resume")
+    async def resume_webhook_(webhook_id: Name, account: Owner, wired: Wired, response: Response) -> WebhookSeen:
+        """Ends a pause: what was queued goes out at once, in order per account. It also enables what is off for a
+        failure, as putting it again does; what happened meanwhile is then for ``:redeliver``. One that is neither
+        stays as it is."""
+        async with writing(wired.reads, response) as connection:
+            return await seen_webhook(connection, await resume_webhook(connection, account, webhook_id))
 
     @router.post(
         f"{prefix}/webhooks/{{webhook_id}}:rotate-secret",

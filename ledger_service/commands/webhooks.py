@@ -20,7 +20,8 @@ from ledger_service.store.deliveries import find_delivery, list_attempts, list_d
 from ledger_service.store.pool import Connection
 from ledger_service.webhook_administration import require_webhook
 from ledger_service.webhook_follow import no_delivery, redeliver_from, redeliver_some, send_trial
-from ledger_service.webhook_views import delivery_page, delivery_view, seen_webhooks
+from ledger_service.webhook_pausing import pause_webhook, resume_webhook
+from ledger_service.webhook_views import delivery_page, delivery_view, seen_webhook, seen_webhooks
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks: how endpoints go, and what was sent to them.")
 
@@ -34,7 +35,7 @@ Account = Annotated[str | None, typer.Option("--account", help="One of this acco
 
 @app.command("list")
 def list_(account: Account = None, as_json: AsJsonLines = False) -> None:
-    """Shows the endpoints and how each goes. Exit 1 where any is disabled."""
+    """Shows the endpoints and how each goes. Exit 1 where any is disabled; one that is paused is meant to be."""
     found = answer_or_stop(lambda connection: seen_webhooks(connection, account))
     if as_json:
         write_json_lines(found)
@@ -42,9 +43,30 @@ def list_(account: Account = None, as_json: AsJsonLines = False) -> None:
         messages().print("no webhooks; PUT /v1/webhooks/NAME makes one: deploy/guides/webhooks.md")
     else:
         output().print(_endpoints(found))
-    if any(one.disabled_at for one in found):
-        messages().print("what is disabled gets nothing: mend the receiver, then PUT the webhook again")
+    if any(not one.is_told for one in found):
+        messages().print("what is disabled gets nothing: mend the receiver, then `ledger webhooks resume NAME`")
         raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command("pause")
+def pause_(webhook: Webhook, account: Account = None, as_json: AsJson = False) -> None:
+    """Sends nothing more to an endpoint until it is resumed; what waits, and what happens meanwhile, is queued."""
+    found = answer_or_stop(lambda connection: _paused(connection, account, webhook))
+    if as_json:
+        write_json(found)
+    else:
+        waiting = f"{found.state.pending:,} wait for it"
+        messages().print(f"{webhook} is paused: {waiting}; `ledger webhooks resume {webhook}` sends them, in order")
+
+
+@app.command("resume")
+def resume_(webhook: Webhook, account: Account = None, as_json: AsJson = False) -> None:
+    """Ends a pause: what was queued goes out at once, in order. It also enables an endpoint that was disabled."""
+    found = answer_or_stop(lambda connection: _resumed(connection, account, webhook))
+    if as_json:
+        write_json(found)
+    else:
+        messages().print(f"{webhook} is enabled: {found.state.pending:,} are to be sent now")
 
 
 @app.command()
@@ -148,7 +170,8 @@ def try_(
     elif not found.tries:
         raise stop(
             f"nothing was sent within {wait_seconds:g} s",
-            "Does a ledger run, and is the endpoint enabled (`ledger webhooks list`)? Earlier deliveries go first.",
+            "Does a ledger run, and is the endpoint neither paused nor disabled (`ledger webhooks list`)?"
+            " Earlier deliveries go first.",
         )
     else:
         [last, *_] = found.tries
@@ -156,6 +179,14 @@ def try_(
         messages().print(f"{webhook}: {said} after {last.duration_ms:,} ms", markup=False)
     if found.state is not DeliveryState.DELIVERED:
         raise typer.Exit(ExitCode.FAILED)
+
+
+async def _paused(connection: Connection, account: str | None, webhook: str) -> WebhookSeen:
+    return await seen_webhook(connection, await pause_webhook(connection, account, webhook))
+
+
+async def _resumed(connection: Connection, account: str | None, webhook: str) -> WebhookSeen:
+    return await seen_webhook(connection, await resume_webhook(connection, account, webhook))
 
 
 async def _one(connection: Connection, account: str | None, webhook: str, message_id: UUID) -> Delivery:
@@ -189,7 +220,9 @@ async def _all_again(connection: Connection, account: str | None, webhook: str, 
 def _endpoints(found: Sequence[WebhookSeen]) -> Table:
     table = Table("webhook", "goes to", "types", "to be sent", "last delivered", "state", header_style="bold")
     for one in found:
-        if one.disabled_at:
+        if one.is_paused:
+            state = Text(f"paused {shown(one.disabled_at)}", style="yellow")
+        elif one.disabled_at:
             state = Text(f"disabled {shown(one.disabled_at)}: {one.disabled_reason}", style="bold red")
         elif one.state.failing_since:
             state = Text(f"fails since {shown(one.state.failing_since)}: {one.state.last_error}", style="yellow")

@@ -9,7 +9,7 @@ from contracts.notifications.kind import Audience
 from contracts.problems import NOT_FOUND, broken_rule
 from contracts.web.own_api import ApiProblem, Document, path_of, query_of
 from contracts.web.pages import Action, Page, Redirect, Shown, View, Visit
-from contracts.webhooks import DeliveryState
+from contracts.webhooks import DeliveryState, DisabledReason
 from ledger_service.pages.account_forms import moment_of
 from ledger_service.pages.groups import ADMINS, RUNNING
 
@@ -50,6 +50,8 @@ async def _endpoints(visit: Visit, told: Mapping[str, object], status: int = 200
 def state_of(webhook: Document) -> tuple[str, str]:
     """How an endpoint goes: the class of its tag, and in words."""
     state = webhook["state"]
+    if webhook["disabled_reason"] == DisabledReason.PAUSED:
+        return "warn", "paused"
     if webhook["disabled_at"]:
         return "bad", "disabled"
     if state["failing_since"]:
@@ -171,14 +173,35 @@ def _stored(webhook: Document) -> dict[str, str]:
 
 
 async def _save(visit: Visit) -> Shown:
-    """Changes it; to save one that is disabled enables it."""
+    """Changes it; to save one that is disabled enables it, but for one that is paused."""
     name = _named(visit)["webhook_id"]
     try:
         await visit.api.get(_api(visit, webhook_id=name))  # one that was removed meanwhile is not made again
-        await visit.api.send("PUT", _api(visit, webhook_id=name), _wanted(visit))
+        saved = (await visit.api.send("PUT", _api(visit, webhook_id=name), _wanted(visit))).json
     except ApiProblem as error:
         return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
-    return Redirect(_at(visit, _ONE, webhook_id=name), "Saved: what happens from now on goes there.")
+    follows = "it is still paused" if saved["disabled_at"] else "what happens from now on goes there"
+    return Redirect(_at(visit, _ONE, webhook_id=name), f"Saved: {follows}.")
+
+
+async def _pause(visit: Visit) -> Shown:
+    name = _named(visit)["webhook_id"]
+    try:
+        await visit.api.send("POST", _api(visit, ":pause", webhook_id=name))
+    except ApiProblem as error:
+        return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
+    said = "Paused: what happens is queued until it is resumed."
+    return Redirect(_at(visit, _ONE, webhook_id=name), said)
+
+
+async def _resume(visit: Visit) -> Shown:
+    name = _named(visit)["webhook_id"]
+    try:
+        seen = (await visit.api.send("POST", _api(visit, ":resume", webhook_id=name))).json
+    except ApiProblem as error:
+        return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
+    said = f"It goes on: {seen['state']['pending']:,} are to be sent now, in order."
+    return Redirect(_at(visit, _ONE, webhook_id=name), said)
 
 
 async def _try(visit: Visit) -> Shown:
@@ -225,7 +248,8 @@ async def _show_delivery(visit: Visit) -> Shown:
     names = _named(visit)
     found = (await visit.api.get(_api(visit, **names))).json
     title = f"Delivery {names['message_id']}"
-    told = {"delivery": found, "payload": json.loads(found["payload"]), "title": title}
+    goes = state_of((await visit.api.get(_api(visit, webhook_id=names["webhook_id"]))).json)
+    told = {"delivery": found, "goes": goes, "payload": json.loads(found["payload"]), "title": title}
     return View("webhook_delivery.html", {**_around(visit), **names, **told})
 
 
@@ -240,6 +264,8 @@ PAGES: Final = (
     Action(_LIST, "Webhooks", _add, scopes=ADMINS),
     Page(_ONE, "Webhook", _show_one, scopes=ADMINS),
     Action(f"{_ONE}/save", "Webhook", _save, scopes=ADMINS),
+    Action(f"{_ONE}/pause", "Webhook", _pause, scopes=ADMINS),
+    Action(f"{_ONE}/resume", "Webhook", _resume, scopes=ADMINS),
     Action(f"{_ONE}/test", "Webhook", _try, scopes=ADMINS),
     Action(f"{_ONE}/rotate-secret", "Webhook", _rotate, scopes=ADMINS),
     Action(f"{_ONE}/redeliver", "Webhook", _redeliver, scopes=ADMINS),

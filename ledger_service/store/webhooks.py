@@ -21,9 +21,10 @@ COUNTED_MAX: Final = 100_000
 
 
 class Figures(NamedTuple):
-    """``lag_seconds``: how long the oldest delivery to an endpoint that is not disabled waits."""
+    """``lag_seconds``: how long the oldest delivery to an endpoint that is neither disabled nor paused waits."""
 
     disabled: int
+    paused: int
     lag_seconds: float
 
 
@@ -52,7 +53,7 @@ async def list_webhooks(connection: "Connection", owner: str) -> list[WebhookSto
 
 
 async def list_subscriptions(connection: "Connection") -> list[Subscription]:
-    """Of all endpoints that are not disabled."""
+    """Of all endpoints that are told: also of those that are paused."""
     return [
         Subscription(row["endpoint_id"], row["account_id"], frozenset(row["types"]), row["since"], enabled=True)
         for row in await connection.fetch(SQL["subscriptions"])
@@ -62,7 +63,7 @@ async def list_subscriptions(connection: "Connection") -> list[Subscription]:
 def subscription_of(webhook: WebhookStored) -> Subscription:
     return Subscription(
         webhook.endpoint_id, webhook.account_id or NO_ACCOUNT, frozenset(webhook.types), webhook.since,
-        webhook.disabled_at is None,
+        webhook.is_told,
     )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ async def forget_failures(connection: "Connection", owner: str, endpoint_id: UUI
 
 async def read_figures(connection: "Connection") -> Figures:
     [row] = await connection.fetch(SQL["figures"])
-    return Figures(row["disabled"], row["lag_seconds"])
+    return Figures(row["disabled"], row["paused"], row["lag_seconds"])
 
 
 def _stored(row: "asyncpg.Record | None") -> WebhookStored | None:

@@ -23,7 +23,8 @@ where account_id = $1
 order by webhook_id
 
 -- name: subscriptions
-select endpoint_id, account_id, types, since from webhooks where disabled_at is null
+-- Those that are paused, too: what happens meanwhile is queued.
+select endpoint_id, account_id, types, since from webhooks where disabled_at is null or disabled_reason = 'paused'
 
 -- name: put
 insert into webhooks (account_id, webhook_id, endpoint_id, url, types, description, version, since, disabled_at,
@@ -96,8 +97,9 @@ where account_id = $1 and endpoint_id = $2
 update webhook_states set failing_since = null where account_id = $1 and endpoint_id = $2
 
 -- name: figures
--- Of endpoints that are not disabled, how long ago the oldest of what is to be sent was queued.
-select (select count(*) from webhooks where disabled_at is not null) as disabled,
+-- Of endpoints that are neither disabled nor paused, how long ago the oldest of what is to be sent was queued.
+select (select count(*) from webhooks where disabled_reason <> 'paused') as disabled,
+       (select count(*) from webhooks where disabled_reason = 'paused') as paused,
        coalesce(extract(epoch from greatest(clock_timestamp() - min(d.queued_at), interval '0')), 0)::float8
            as lag_seconds
 from webhooks w

@@ -135,8 +135,8 @@ class Deliverer:
         await store.free_lane(connection, task.lane, verdict.again_in_seconds, resting=verdict.disable is not None)
         about = {"webhook": task.webhook_id, "account": task.owner or None, "host": host_of(task.url)}
         if verdict.disable is not None:
-            await disable_webhook(connection, endpoint, verdict.disable)
-            log.error("webhook_disabled", reason=verdict.disable.value, error=error, **about)
+            if await disable_webhook(connection, endpoint, verdict.disable) is not None:
+                log.error("webhook_disabled", reason=verdict.disable.value, error=error, **about)
         elif error is not None:
             log.warning("webhook_failed", message=str(task.message_id), error=error, state=verdict.state.value, **about)
         self.on_outcome(_outcome(verdict.state, disabled=verdict.disable is not None))

@@ -209,6 +209,8 @@ LEDGER = {
             ("PUT", "/{webhook_id}", "/w", {"json": WEBHOOK}),
             ("GET", "/{webhook_id}", "/w", {}),
             ("DELETE", "/{webhook_id}", "/none", {}),
+            ("POST", "/{webhook_id}:pause", "/w:pause", {}),
+            ("POST", "/{webhook_id}:resume", "/w:resume", {}),
             ("POST", "/{webhook_id}:rotate-secret", "/w:rotate-secret", {"json": {}}),
             ("POST", "/{webhook_id}:test", "/w:test", {}),
             ("POST", "/{webhook_id}:redeliver", "/w:redeliver", {"json": {"from": "2026-01-01T00:00:00Z"}}),

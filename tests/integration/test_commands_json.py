@@ -79,6 +79,8 @@ CALLS: Final = (
     Call("verify --seals --jobs 1", lambda told: told[0]["differences"] == [] and told[0]["seals"]["holds"] is True),
     Call("rebuild --jobs 1", lambda told: told[0]["left"] == {}),
     Call("webhooks list", lambda told: [one["webhook_id"] for one in told] == ["w"]),
+    Call("webhooks pause w", lambda told: told[0]["disabled_reason"] == "paused"),
+    Call("webhooks resume w", lambda told: told[0]["disabled_at"] is None),
     Call("webhooks test w", lambda told: told[0]["tries"][0]["status"] == 200),
     Call("webhooks deliveries w", lambda told: [one["state"] for one in told] == ["delivered"]),
     Call("webhooks show w 01920000-0000-7000-8000-000000000000", lambda told: told == [], 1),

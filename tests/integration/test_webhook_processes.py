@@ -282,6 +282,13 @@ async def test_the_command_shows_tries_and_sends_again(
     assert (await command("show", "main", made["endpoint_id"]))[0] == 1
     assert (await command("deliveries", "nobody"))[0] == 1
 
+    code, printed = await command("pause", "main", "--json")
+    assert (code, json.loads(printed)["disabled_reason"]) == (0, "paused")
+    code, printed = await command("list")
+    assert (code, "paused" in printed) == (0, True)
+    assert (await command("test", "main", "--wait-seconds", "0"))[0] == 1
+    code, printed = await command("resume", "main", "--json")
+    assert (code, json.loads(printed)["disabled_at"]) == (0, None)
     receiver.otherwise = 410
     assert (await command("test", "main"))[0] == 1
     assert (await command("list"))[0] == 1

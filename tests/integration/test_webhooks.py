@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 from contracts.notifications.kind import Feed
 from ledger_service import webhook_administration, webhook_follow
 from ledger_service.store.notifications import BEGINNING, read_facts
+from ledger_service.store.webhooks import read_figures
 from tests.builders import Body, check, completed, limit, new_id
 from tests.receivers import ENDLESS, HANG, RESET, Receiver, receiving
 from tests.servers import Databases, Ledger, as_service, eventually, remove_stream, renew_stream, serving
@@ -429,6 +430,62 @@ async def test_gone_is_disabled_at_once(ledger: Ledger, account: str, receiver: 
     await deny(ledger, account)
     await asyncio.sleep(0.3)
     assert len(receiver.requests) == 1
+
+
+async def test_a_paused_endpoint_keeps_its_queue_and_resumes_in_order(
+    ledger: Ledger, account: str, receiver: Receiver, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    receiver.otherwise = (503, {"Retry-After": "3600"})
+    await put(ledger, receiver.url(), "limit_check.denied")
+    denied = [await deny(ledger, account)]
+    await eventually(lambda: receiver.requests, "it is on its way when the pause begins")
+    paused = (await ledger.http.post("/v1/webhooks/main:pause")).json()
+    assert (paused["disabled_reason"], paused["version"], paused["since"]) == (
+        "paused",
+        2,
+        (await seen(ledger))["since"],
+    )
+    assert (await ledger.http.post("/v1/webhooks/main:pause")).json()["version"] == 2
+    receiver.otherwise = 200
+    denied += [await deny(ledger, account) for _ in range(2)]
+    await eventually(lambda: _pending(ledger, 3), "what happens meanwhile is queued")
+    # Neither what asks for a delivery nor who puts the same endpoint again, with another address, ends the pause.
+    again = await ledger.http.post(f"/v1/webhooks/main/deliveries/{receiver.ids()[0]}:redeliver")
+    assert again.status_code == 200
+    changed = await put(ledger, receiver.url("/elsewhere"), "limit_check.denied")
+    assert (changed["disabled_reason"], changed["version"]) == ("paused", 3)
+    figures = await read_figures(database)
+    assert (figures.paused, figures.disabled, figures.lag_seconds) == (1, 0, 0)
+    await asyncio.sleep(0.3)
+    assert len(receiver.requests) == 1
+
+    resumed = (await ledger.http.post("/v1/webhooks/main:resume")).json()
+    assert (resumed["disabled_at"], resumed["disabled_reason"], resumed["since"]) == (None, None, paused["since"])
+    assert resumed["state"]["failing_since"] is None
+    await eventually(lambda: operations(receiver) == denied, "all of it, in order")
+    assert receiver.taken[0].path == "/elsewhere"
+    assert (await ledger.http.post("/v1/webhooks/main:resume")).json()["version"] == 4
+    changes = (await ledger.http.get("/v1/changes")).json()["items"][:3]
+    kinds = ["ledger.webhook.changed.v1", "ledger.webhook.changed.v1", "ledger.webhook.disabled.v1"]
+    assert [(one["type"], one["author"]["kind"]) for one in changes] == [(kind, "api_key") for kind in kinds]
+
+
+async def _pending(ledger: Ledger, wanted: int) -> bool:
+    return bool((await seen(ledger))["state"]["pending"] == wanted)
+
+
+async def test_what_is_off_for_a_failure_is_not_paused_but_resumed(
+    ledger: Ledger, account: str, receiver: Receiver
+) -> None:
+    assert (await ledger.http.post("/v1/webhooks/main:pause")).status_code == 404
+    receiver.script.append(410)
+    await put(ledger, receiver.url(), "limit_check.denied")
+    denied = await deny(ledger, account)
+    await eventually(lambda: _disabled(ledger), "it is gone")
+    refused = await ledger.http.post("/v1/webhooks/main:pause")
+    assert (refused.status_code, refused.json()["code"]) == (409, "webhook_disabled")
+    assert (await ledger.http.post("/v1/webhooks/main:resume")).json()["disabled_at"] is None
+    await eventually(lambda: operations(receiver) == [denied], "what was pending goes on")
 
 
 async def test_retry_after_is_waited_for(ledger: Ledger, account: str, receiver: Receiver) -> None:

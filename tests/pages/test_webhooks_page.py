@@ -128,7 +128,9 @@ async def test_one_that_is_gone_is_disabled_and_enabled_then_removed(
     await person.post("/webhooks", data=typed(receiver, "gone"))
     await person.post("/webhooks/gone/test")
     await eventually(lambda: _is_disabled(ledger), "it is disabled")
-    assert "it answered 410 Gone: nothing is sent until it is saved again" in (await person.get("/webhooks/gone")).text
+    assert (
+        "it answered 410 Gone: nothing is sent until it is enabled again" in (await person.get("/webhooks/gone")).text
+    )
     receiver.otherwise = 200
     saved = await person.post("/webhooks/gone/save", data=typed(receiver, "gone", description="the books"))
     assert "the books" in saved.text
@@ -139,6 +141,25 @@ async def test_one_that_is_gone_is_disabled_and_enabled_then_removed(
     # Nobody makes it again by a form that stood open.
     assert (await person.post("/webhooks/gone/save", data=typed(receiver, "gone"))).status_code == 404
     assert (await ledger.http.get("/v1/webhooks/gone")).status_code == 404
+
+
+async def test_it_is_paused_and_resumed_by_a_button(
+    ledger: Ledger, person: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    await person.post("/webhooks", data=typed(receiver, "worked-on"))
+    before = (await person.get("/webhooks/worked-on")).text
+    assert '/webhooks/worked-on/pause"' in before
+    assert '/webhooks/worked-on/resume"' not in before
+    paused = (await person.post("/webhooks/worked-on/pause")).text
+    assert "Paused: what happens is queued until it is resumed." in paused
+    assert re.search(r'warn">paused</span> since .*, by hand: what happens is queued until it is resumed', paused)
+    assert "by hand: what happens is queued" in (await person.get("/webhooks")).text
+    waits = (await person.post("/webhooks/worked-on/test")).text
+    assert "its endpoint is paused: nothing is sent there now" in waits
+    kept = await person.post("/webhooks/worked-on/save", data=typed(receiver, "worked-on", description="soon back"))
+    assert "Saved: it is still paused." in kept.text
+    assert "It goes on: 1 are to be sent now, in order." in (await person.post("/webhooks/worked-on/resume")).text
+    await eventually(lambda: [one.payload["type"] for one in receiver.taken] == ["webhook.test"], "it arrives")
 
 
 async def _is_disabled(ledger: Ledger) -> bool:

@@ -45,6 +45,7 @@ PINNED: dict[str, tuple[str, int, int | None]] = {
     "reservation_closed": ("urn:usage-ledger:problem:reservation-closed", 409, None),
     "lease_invalid": ("urn:usage-ledger:problem:lease-invalid", 403, None),
     "lease_closed": ("urn:usage-ledger:problem:lease-closed", 409, None),
+    "webhook_disabled": ("urn:usage-ledger:problem:webhook-disabled", 409, None),
     "dead_letter_closed": ("urn:usage-ledger:problem:dead-letter-closed", 409, None),
     "period_archived": ("urn:usage-ledger:problem:period-archived", 409, None),
     "already_voided": ("urn:usage-ledger:problem:already-voided", 409, None),
