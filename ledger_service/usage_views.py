@@ -11,6 +11,8 @@ from ledger_service.domain.usage import SummaryCell, Totals, totals_by, totals_o
 from ledger_service.page_cursors import encode_cursor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import asyncpg
 
     from ledger_service.store.usage import Entry
@@ -58,11 +60,19 @@ def _totals(totals: Totals) -> Json:
 def usage_log_view(rows: "list[asyncpg.Record]", rows_max: int, begins: datetime | None = None) -> Json:
     """A page of the usage log; the cursor is there while there may be more. Where ``begins`` is not None, rows from
     before are in archives."""
+    return _page(rows, rows_max, begins, ("occurred_at", "operation_id"))
+
+
+def corrections_view(rows: "list[asyncpg.Record]", rows_max: int, begins: datetime | None = None) -> Json:
+    """The same of corrections, in the order in which they were recorded."""
+    return _page(rows, rows_max, begins, ("recorded_at", "account_id", "operation_id"))
+
+
+def _page(rows: "list[asyncpg.Record]", rows_max: int, begins: datetime | None, place: "Sequence[str]") -> Json:
+    last = rows[-1] if len(rows) == rows_max else None
     view: Json = {
         "items": [_usage_log_item(row) for row in rows],
-        "next_cursor": encode_cursor(rows[-1]["occurred_at"], rows[-1]["operation_id"])
-        if len(rows) == rows_max
-        else None,
+        "next_cursor": encode_cursor(*(last[name] for name in place)) if last is not None else None,
     }
     return view if begins is None else {**view, "archived_before": f"{begins:%Y-%m}"}
 

@@ -69,6 +69,7 @@ RULES: Final[Rules] = {
     ("PUT", "/v1/accounts/{account_id}/resale-prices/{operation}/{model}"): _CHANGE,
     # Who changed what: an account's own, or what is for all of them.
     ("GET", "/v1/changes"): needs(About.QUERY, Scope.ADMIN),
+    ("GET", "/v1/adjustments"): needs(About.QUERY, Scope.USAGE_READ, Scope.USAGE_READ_ALL),
     ("POST", "/v1/adjustments"): needs(About.BODY, Scope.ADMIN),
     ("PUT", "/v1/periods/{period}:close"): _CHANGE_ALL,
     ("PUT", "/v1/accounts/{account_id}/periods/{period}:close"): _CHANGE,

@@ -1,6 +1,8 @@
-"""Corrections of an account: those that there are, and a form that shows what one changes before it is recorded."""
+"""Corrections, of all accounts or one: those that there are, and a form that shows what one changes before it is
+recorded."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -11,8 +13,9 @@ from contracts.problem_advice import ADVICE
 from contracts.problems import NOT_FOUND
 from contracts.web.own_api import ApiProblem, Document, path_of, query_of
 from contracts.web.pages import Action, Page, Redirect, Shown, View, Visit
-from ledger_service.pages.accounts_found import find_accounts
+from ledger_service.pages.days import DAY, day_of
 from ledger_service.pages.groups import ADMINS, READERS, SPEND
+from ledger_service.pages.problems import fields_of
 
 _LIST: Final = "/corrections"
 _NEW: Final = "/corrections/new"
@@ -34,19 +37,59 @@ KINDS: Final[Mapping[str, str]] = {
 
 async def _list(visit: Visit) -> Shown:
     account_id = visit.account_id
-    told: dict[str, object] = {"account_id": account_id, "own": query_of({"account_id": account_id}), "rows": []}
-    told |= {"next_cursor": None, "problem": None}
-    if account_id is None:
-        return View("corrections.html", {**told, **await find_accounts(visit)})
-    asked: dict[str, str | int] = {"outcome": "adjustment", "cursor": visit.asked("cursor"), "limit": _ROWS}
+    typed = {name: visit.asked(name) for name in ("from", "until", "kind", "author")}
+    asked: dict[str, str | int | None] = {
+        "from": _midnight(typed["from"]),
+        "to": _midnight(typed["until"], DAY),
+        "account_id": account_id,
+        "kind": typed["kind"],
+        "author": typed["author"],
+    }
+    this_month = datetime.now(UTC).date().replace(day=1)
+    last_day = this_month - DAY
+    told: dict[str, object] = {
+        "account_id": account_id,
+        "own": query_of({"account_id": account_id}),
+        "typed": typed,
+        "kinds": KINDS,
+        "months": [
+            ("this month", query_of({"from": f"{this_month}", "account_id": account_id})),
+            (
+                f"{last_day:%Y-%m}",
+                query_of({"from": f"{last_day:%Y-%m}-01", "until": f"{last_day}", "account_id": account_id}),
+            ),
+        ],
+        "file": _file_of(asked),
+        "rows": [],
+        "next_cursor": None,
+        "archived_before": None,
+        "problem": None,
+        "wrong": frozenset[str](),
+    }
     try:
-        path = path_of("/v1/accounts/{account_id}/usage-log", account_id=account_id)
-        page = (await visit.api.get(path, asked)).json
+        page = (await visit.api.get("/v1/adjustments", {**asked, "cursor": visit.asked("cursor"), "limit": _ROWS})).json
     except ApiProblem as error:
-        if error.problem.status not in (409, 422):
+        found = error.problem
+        if found.status not in (409, 422):
             raise
-        return View("corrections.html", {**told, "problem": error.problem}, error.problem.status)
-    return View("corrections.html", {**told, "rows": page["items"], "next_cursor": page["next_cursor"]})
+        wrong = {"problem": found, "wrong": fields_of(found, {"to": "until"})}
+        return View("corrections.html", {**told, **wrong}, found.status)
+    told |= {"rows": page["items"], "next_cursor": page["next_cursor"]}
+    return View("corrections.html", {**told, "archived_before": page.get("archived_before")})
+
+
+def _midnight(written: str, later: timedelta = timedelta()) -> str:
+    """The beginning of a day (UTC), or of one later; what is no day is for the API to refuse."""
+    day = day_of(written)
+    return f"{day + later}T00:00:00Z" if day else written
+
+
+def _file_of(asked: Mapping[str, str | int | None]) -> str:
+    """The same as a file, which knows neither who nor which kind; "" where those are asked for."""
+    if asked["kind"] or asked["author"]:
+        return ""
+    chosen = {"recorded_from": asked["from"], "recorded_to": asked["to"], "account_id": asked["account_id"]}
+    return "/v1/exports/usage-log?" + query_of({"format": "csv", "outcome": "adjustment", **chosen})
 
 
 async def _ask(visit: Visit) -> Shown:

@@ -103,6 +103,28 @@ async def read_usage_log(
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class CorrectionFilter:
+    """``start`` ≤ recorded_at < ``end``; of several kinds any will do. None selects all."""
+
+    account_id: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    kinds: Collection[str] | None = None
+    author: str | None = None
+
+
+async def read_corrections(
+    connection: "Connection", chosen: CorrectionFilter, after: tuple[datetime, str, UUID] | None, rows_max: int
+) -> "list[asyncpg.Record]":
+    """A page of corrections, as the usage log has them, newest recorded first, after (recorded_at, account_id,
+    operation_id)."""
+    asked = chosen.start, chosen.end, chosen.kinds, chosen.author, *(after or (None, None, None)), rows_max
+    if chosen.account_id is None:
+        return await connection.fetch(SQL["corrections"], *asked)
+    return await connection.fetch(SQL["corrections_of_account"], *asked, chosen.account_id)
+
+
 async def find_accounts(connection: "Connection", operation_id: UUID) -> list[str]:
     """Whose limit checks had this operation_id: two at most."""
     return [row["account_id"] for row in await connection.fetch(SQL["accounts_of"], operation_id)]

@@ -115,6 +115,33 @@ limit $15
   and outcome = 'adjustment' and outcome = $12::text
   -- take: page_of_rows
 
+-- part: corrections
+where outcome = 'adjustment'
+  and ($1::timestamptz is null or recorded_at >= $1)
+  and ($2::timestamptz is null or recorded_at < $2)
+  and ($3::text[] is null or adjustment ->> 'kind' = any ($3))
+  and ($4::text is null or adjustment ->> 'author' = $4)
+  and ($5::timestamptz is null or (recorded_at, account_id, operation_id) < ($5, $6::text, $7::uuid))
+
+-- part: corrections_page
+order by recorded_at desc, account_id desc, operation_id desc
+limit $8
+
+-- name: corrections
+-- Newest recorded first, $1 ≤ recorded_at < $2, of these kinds and this author, after the cursor ($5, $6, $7).
+-- take: entries
+from usage_log
+-- take: corrections
+-- take: corrections_page
+
+-- name: corrections_of_account
+-- The same of one account: a statement of its own, as another index has it.
+-- take: entries
+from usage_log
+-- take: corrections
+  and account_id = $9
+-- take: corrections_page
+
 -- name: accounts_of
 select distinct account_id from decisions where operation_id = $1 order by account_id limit 2
 

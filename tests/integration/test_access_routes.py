@@ -110,6 +110,7 @@ LEDGER = {
     ),
     ("POST", "/v1/events"): Route("events:write", "own", at("/v1/events", json=lambda of: completed(account_id=of.id))),
     ("GET", "/v1/decisions/{operation_id}"): Route(READ, "own", at("/v1/decisions/{held}"), elsewhere=404),
+    ("GET", "/v1/adjustments"): Route(READ, "own", at("/v1/adjustments?account_id={id}")),
     ("GET", "/v1/denials"): Route(READ, "own", at("/v1/denials?account_id={id}")),
     ("GET", "/v1/denials:counts"): Route(READ, "own", at("/v1/denials:counts?account_id={id}")),
     ("GET", "/v1/accounts/{account_id}/limits:standing"): Route(READ, "own", at("/v1/accounts/{id}/limits:standing")),

@@ -8,6 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from contracts.usage_answers import UsageLogPage
+from ledger_service.store.usage import SQL
 from tests import builders
 from tests.builders import Body, adjustment, check, completed, failed, limit, new_id
 from tests.property.projections import assert_projections_agree, replayed
@@ -312,3 +314,58 @@ async def test_reports_know_corrections(ledger: Ledger) -> None:
     await ledger.send(*(completed(time=now + timedelta(seconds=1)) for _ in range(2)))
     lines = (await ledger.http.post("/v1/limits:backtest", json=body)).text.splitlines()
     assert json.loads(lines[-1])["result"]["total"]["would_deny"] == 1
+
+
+async def test_corrections_of_all_accounts_are_listed_as_they_were_recorded(
+    ledger: Ledger, database: "Database[asyncpg.Record]"
+) -> None:
+    events = [completed(account_id=account, cost="1.00") for account in ("a", "b", "c")]
+    await ledger.send(*events)
+    bodies = [adjustment("void", event, account_id=event["subject"]) for event in events]
+    free = adjustment(account_id="b", cost="-2", occurred_at="2026-01-01T00:00:00Z")
+    for body in (*bodies, free):
+        await adjust(ledger, body)
+    rows = (await ledger.http.get("/v1/adjustments")).json()
+    # The last one happened long before the others.
+    made = [body["adjustment_id"] for body in (free, *reversed(bodies))]
+    assert ([one["operation_id"] for one in rows["items"]], rows["next_cursor"]) == (made, None)
+    log = (await ledger.http.get("/v1/accounts/b/usage-log", params={"outcome": "adjustment"})).json()["items"]
+    assert rows["items"][0] in log
+    UsageLogPage.model_validate(rows)
+
+    async def listed(**asked: Any) -> list[str]:
+        """Page by page, of one row each."""
+        found: list[str] = []
+        while True:
+            page = (await ledger.http.get("/v1/adjustments", params={**asked, "limit": 1})).json()
+            found += [one["operation_id"] for one in page["items"]]
+            if page["next_cursor"] is None:
+                return found
+            asked["cursor"] = page["next_cursor"]
+
+    assert await listed() == made
+    assert await listed(account_id="b") == [made[0], made[2]]
+    assert await listed(kind="void") == made[1:]
+    assert await listed(kind=["void", "adjustment"]) == made
+    author = rows["items"][0]["adjustment"]["author"]
+    assert (await listed(author=author), await listed(author="nobody")) == (made, [])
+    second, third = rows["items"][2]["recorded_at"], rows["items"][1]["recorded_at"]
+    assert await listed(**{"from": second, "to": third}) == [made[2]]
+    for wrong, field in (
+        ({"from": "2026-02-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "query.to"),
+        ({"from": "yesterday"}, "query.from"),
+        ({"kind": "gift"}, "query.kind[0]"),
+        ({"cursor": "x"}, "query.cursor"),
+        ({"who": "ada"}, "query.who"),
+    ):
+        refused = await ledger.http.get("/v1/adjustments", params=wrong)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)
+
+    # However many operations there are: row by row from the index of what is corrected, until a page is full.
+    await database.execute("set enable_seqscan = off; set plan_cache_mode = force_generic_plan")
+    types = "timestamptz, timestamptz, text[], text, timestamptz, text, uuid, bigint"
+    await database.execute(f"prepare listed ({types}) as {SQL['corrections']}")
+    plan = await database.fetch("explain execute listed (null, null, null, null, null, null, null, 100)")
+    steps = "\n".join(row[0] for row in plan)
+    assert "Index Scan Backward using usage_log_corrections" in steps, steps
+    assert "Sort" not in steps

@@ -1,7 +1,9 @@
 """Corrections on pages: what one changes is shown before it is recorded, and is what is then recorded."""
 
+import html
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -135,6 +137,41 @@ async def test_a_broken_rule_is_shown_beside_what_was_typed(
     assert wrong.status_code == 422
     assert re.search(rf'name="{field}"[^>]*aria-invalid="true"', wrong.text), field
     assert "This is what changes" not in wrong.text
+
+
+async def test_those_of_all_accounts_are_found_by_who_what_and_when(
+    stocked: Ledger, person: httpx.AsyncClient, browser: Browser
+) -> None:
+    for account_id, reason in (("first", "of the first"), ("second", "of the second")):
+        form = typed(account_id=account_id, cost="-1", reason=reason, occurred_at="2026-01-31T12:00", act="record")
+        assert (await person.post("/corrections/new", data=form)).status_code == 200
+    listed = (await person.get("/corrections")).text
+    assert listed.index("of the second") < listed.index("of the first")
+    only = (await person.get("/corrections", params={"account_id": "first", "kind": "adjustment"})).text
+    assert "of the first" in only
+    assert "of the second" not in only
+    today = datetime.now(UTC).date()
+    for asked, is_there in (({"from": f"{today}", "until": f"{today}"}, True), ({"until": "2026-02-01"}, False)):
+        assert ("of the first" in (await person.get("/corrections", params=asked)).text) is is_there
+    assert "take a filter away" in (await person.get("/corrections", params={"author": "nobody"})).text
+    file = re.search(r'href="(/v1/exports/usage-log[^"]*)"', listed)
+    assert file is not None
+    rows = (await stocked.http.get(html.unescape(file[1]))).text
+    assert "of the first" in rows
+    wrong = await person.get("/corrections", params={"from": "yesterday"})
+    assert wrong.status_code == 422
+    assert re.search(r'name="from" type="text" value="yesterday" aria-invalid="true"', wrong.text)
+    bound = await made(stocked, scopes=["usage:read"], account_id="first")
+    async with form_client(stocked.url, bound) as client:
+        own = (await client.get("/corrections")).text
+        assert "of the first" in own
+        assert "of the second" not in own
+    async with visiting(browser, stocked.url, viewport=NARROW, color_scheme="dark") as visitor:
+        await visitor.sign_in()
+        await visitor.open("/corrections")
+        assert await visitor.axe() == []
+        assert await visitor.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert visitor.errors == []
 
 
 async def test_who_may_not_correct_may_look(stocked: Ledger, operation_id: str) -> None:
