@@ -76,7 +76,7 @@ docs: $(READY) ## The documentation site, in build/site/
 docs-serve: $(READY) ## The same at http://localhost:8008
 	@$(PY) -m deploy.docs serve
 
-bench: $(READY) ## Speed, each figure beside its limit
+bench: $(READY) ## Speed, each figure beside its limit (BENCH_ARGS='--only checks': a part of it)
 	@$(PY) -m tests.bench $(BENCH_ARGS)
 
 HISTORY ?= .data/history

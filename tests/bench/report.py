@@ -1,9 +1,10 @@
 """One table: what was measured, what it is compared with, and whether it is what we aim for."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,20 +12,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 WIDTH_MIN = 150
-
-
-@contextmanager
-def steps() -> Iterator[Callable[[str], None]]:
-    """Shows on the terminal what is being measured, and for how long: call it with each step's name."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-
-        def step(text: str) -> None:
-            for task in progress.task_ids:
-                progress.stop_task(task)
-            progress.add_task(text, total=None)
-
-        yield step
 
 
 @dataclass(frozen=True)
@@ -56,10 +43,15 @@ class Figure:
 
 @dataclass
 class Report:
+    """``tell`` hears of each figure as it comes."""
+
     figures: list[Figure] = field(default_factory=list)
+    tell: Callable[[Figure], None] | None = None
 
     def add(self, figure: Figure) -> None:
         self.figures.append(figure)
+        if self.tell is not None:
+            self.tell(figure)
 
     def show(self) -> None:
         console = Console()
@@ -77,7 +69,49 @@ class Report:
         console.print(table)
 
     def as_json(self) -> str:
-        return json.dumps([{**asdict(one), "ratio": one.ratio, "met": one.met} for one in self.figures], indent=2)
+        return json.dumps(self._documents(), indent=2)
+
+    def keep(self, file: Path, part: str, parts: Sequence[str]) -> None:
+        """Writes the figures as those of a part, in the place of what the file had of it; in the order of ``parts``."""
+        before = json.loads(file.read_text()) if file.exists() else []
+        kept = [one for one in before if one["part"] != part]
+        kept += [{"part": part, **one} for one in self._documents()]
+        kept.sort(key=lambda one: parts.index(one["part"]))
+        file.write_text(json.dumps(kept, indent=2) + "\n")
+
+    def _documents(self) -> list[dict[str, object]]:
+        return [{**asdict(one), "ratio": one.ratio, "met": one.met} for one in self.figures]
+
+
+class Steps:
+    """Shows on the terminal what is being measured, and for how long: call it with each step's name."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def __call__(self, text: str) -> None:
+        for task in self._progress.task_ids:
+            self._progress.stop_task(task)
+        self._progress.add_task(text, total=None)
+
+    def tell(self, figure: Figure) -> None:
+        """Says what came out, above the steps."""
+        self._progress.console.print(_line(figure), highlight=False)
+
+
+@contextmanager
+def steps() -> Iterator[Steps]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield Steps(progress)
+
+
+def _line(figure: Figure) -> str:
+    name, value, aim, beside, _, ratio, ratio_aim, mark = _cells(figure)
+    parts = [f"{name}: [bold]{value}[/bold]{f' (aim {aim})' if aim else ''}"]
+    if ratio:
+        parts.append(f"{ratio} of {beside}{f' (aim {ratio_aim})' if ratio_aim else ''}")
+    return ", ".join((*parts, mark) if mark else parts)
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
