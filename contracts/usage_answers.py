@@ -89,8 +89,10 @@ class LoggedUsage(BaseModel):
 
 
 class UsageLogPage(BaseModel):
-    """Newest first. ``archived_before``: months before that one are in archives."""
+    """Newest first. ``searched_until``: down to there fewer entries than asked for pass the filters, and older ones
+    were not looked at: the cursor goes on there. ``archived_before``: months before that one are in archives."""
 
     items: list[LoggedUsage]
     next_cursor: str | None
+    searched_until: datetime | None = None
     archived_before: str | None = None

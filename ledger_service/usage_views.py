@@ -11,11 +11,11 @@ from ledger_service.domain.usage import SummaryCell, Totals, totals_by, totals_o
 from ledger_service.page_cursors import encode_cursor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     import asyncpg
 
-    from ledger_service.store.usage import Entry
+    from ledger_service.store.usage import Entry, LogPage
 
 Json = dict[str, Any]  # a JSON object on its way to orjson
 
@@ -57,22 +57,26 @@ def _totals(totals: Totals) -> Json:
     }
 
 
-def usage_log_view(rows: "list[asyncpg.Record]", rows_max: int, begins: datetime | None = None) -> Json:
+def usage_log_view(page: "LogPage", begins: datetime | None = None) -> Json:
     """A page of the usage log; the cursor is there while there may be more. Where ``begins`` is not None, rows from
     before are in archives."""
-    return _page(rows, rows_max, begins, ("occurred_at", "operation_id"))
+    view = _page(page.rows, page.end, begins)
+    if page.end is not None and not page.is_full:
+        view["searched_until"] = page.end.occurred_at
+    return view
 
 
 def corrections_view(rows: "list[asyncpg.Record]", rows_max: int, begins: datetime | None = None) -> Json:
     """The same of corrections, in the order in which they were recorded."""
-    return _page(rows, rows_max, begins, ("recorded_at", "account_id", "operation_id"))
-
-
-def _page(rows: "list[asyncpg.Record]", rows_max: int, begins: datetime | None, place: "Sequence[str]") -> Json:
     last = rows[-1] if len(rows) == rows_max else None
+    place = ("recorded_at", "account_id", "operation_id")
+    return _page(rows, None if last is None else [last[name] for name in place], begins)
+
+
+def _page(rows: "list[asyncpg.Record]", end: "Iterable[object] | None", begins: datetime | None) -> Json:
     view: Json = {
         "items": [_usage_log_item(row) for row in rows],
-        "next_cursor": encode_cursor(*(last[name] for name in place)) if last is not None else None,
+        "next_cursor": None if end is None else encode_cursor(*end),
     }
     return view if begins is None else {**view, "archived_before": f"{begins:%Y-%m}"}
 

@@ -23,7 +23,9 @@ from ledger_service.store.accounts import find_account
 from ledger_service.store.archives import refuse_archived, usage_log_begins
 from ledger_service.store.terms import TermsCache, read_terms
 from ledger_service.store.usage import (
+    WALKED_MAX,
     Present,
+    RowKey,
     read_present,
     read_summary,
     read_usage_log,
@@ -124,17 +126,23 @@ async def list_usage_log(
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
-    """The account's finished operations, and adjustments, newest first. ``next_cursor`` goes on where a page ended.
+    """The account's finished operations, and adjustments, newest first. ``next_cursor`` goes on where a page ended;
+    null: that was all.
+
+    A page looks at 10,000 entries at most. Where it found fewer than ``limit`` among them that pass the filters, maybe
+    none, and there are older ones, ``searched_until`` says how far it got, and ``next_cursor`` goes on from there.
 
     An adjustment stands at the time of what it corrects; ``adjustment`` says what that is, who corrected it, and why.
     What came for a month that was closed already has ``booked_period``: the month in whose totals it is. ``late``: it
     was recorded after the end of the month (UTC) in which it occurred; ``lag_seconds``: how long after it occurred.
     Where there is ``archived_before``, months before that one are in archives: of them, only what came late is here.
     """
-    after = decode_row_cursor(cursor) if cursor else None
+    after = RowKey(*decode_row_cursor(cursor)) if cursor else None
     async with reading(wired, demand) as read:
         begins, since = await usage_log_begins(read.connection), chosen.start or chosen.counted_start
         if since is not None:
             await refuse_archived(read.connection, since, "the usage log")
-        rows = await read_usage_log(read.known, account_id, chosen, after, limit)
-    return read.tell(json_response(usage_log_view(rows, limit, begins)))
+        # What was known at a moment is put together of the whole log: to look at a part of it would take as long.
+        walked_max = WALKED_MAX if read.as_of is None else None
+        page = await read_usage_log(read.known, account_id, chosen, after, limit, walked_max)
+    return read.tell(json_response(usage_log_view(page, begins)))

@@ -47,6 +47,7 @@ async def _show(visit: Visit) -> Shown:
         "rows": [],
         "more": None,
         "archived_before": None,
+        "searched_until": None,
         "invalid": frozenset[str](),
     }
     if account_id is None:
@@ -61,7 +62,7 @@ async def _show(visit: Visit) -> Shown:
             raise
         wrong = {"problem": found, "advice": ADVICE.get(found.code, ""), "invalid": fields_of(found, {"to": "until"})}
         return View("usage_log.html", {**told, **wrong}, found.status)
-    told |= {"rows": page["items"], "archived_before": page.get("archived_before")}
+    told |= {name: page.get(name) for name in ("archived_before", "searched_until")} | {"rows": page["items"]}
     if page["next_cursor"]:
         told["more"] = query_of({**asked, "account_id": account_id, "cursor": page["next_cursor"]})
     return View("usage_log.html", told)

@@ -21,8 +21,11 @@ SQL: Final = load(__name__)
 
 _CELLS: Final = ("operations", "providers", "models", "calls", "units", "costs_nanos", "failures")
 _COUNTERS: Final = ("period_ends", "period_starts", "counter_ids", "settled", "held")
-#: The outcome of corrections, which have an index of their own.
 _ADJUSTMENT: Final = "adjustment"
+#: Outcomes that have an index of their own, and so statements that name them.
+_KINDS: Final = {_ADJUSTMENT: "_of_adjustments", "failed": "_of_failures"}
+#: Rows of the usage log that one page looks at: 10 to 30 ms where the database has them in memory.
+WALKED_MAX: Final = 10_000
 #: Corrections of one operation that are listed; all of them count.
 CORRECTIONS_MAX: Final = 1000
 
@@ -46,6 +49,22 @@ class UsageLogFilter:
     endpoint: str | None = None
     recorded_start: datetime | None = None
     recorded_end: datetime | None = None
+
+
+class RowKey(NamedTuple):
+    """What orders the rows of an account."""
+
+    occurred_at: datetime
+    operation_id: UUID
+
+
+class LogPage(NamedTuple):
+    """``end``: where the next page goes on; None: there are no more rows. Where the page is not full, it was looked at
+    those until ``end`` alone, and more may be chosen after it."""
+
+    rows: "list[asyncpg.Record]"
+    end: RowKey | None = None
+    is_full: bool = False
 
 
 class Present(NamedTuple):
@@ -90,17 +109,42 @@ async def read_usage_log(
     connection: "Connection",
     account_id: str,
     chosen: UsageLogFilter,
-    after: tuple[datetime, UUID] | None,
+    after: RowKey | None,
     rows_max: int,
-) -> "list[asyncpg.Record]":
-    """A page of the usage log, newest first, after the given (occurred_at, operation_id)."""
+    walked_max: int | None = WALKED_MAX,
+) -> LogPage:
+    """A page of the usage log, newest first, after the given (occurred_at, operation_id).
+
+    It looks at ``walked_max`` rows at most (None: at all), so that it takes no longer where few of very many rows are
+    chosen; but at all corrections, which are few, where those are chosen.
+    """
     occurred_at, operation_id = after or (None, None)
-    return await connection.fetch(
-        SQL["log_page_of_adjustments" if chosen.outcome == _ADJUSTMENT else "log_page"],
-        account_id, chosen.start, chosen.end, chosen.counted_start, chosen.counted_end, chosen.operations,
-        chosen.providers, chosen.models, chosen.user_id, chosen.project_id, chosen.api_key_id, chosen.outcome,
-        occurred_at, operation_id, rows_max, chosen.endpoint, chosen.recorded_start, chosen.recorded_end,
+    place = (account_id, chosen.start, chosen.end, occurred_at, operation_id)
+    wanted = (
+        chosen.operations, chosen.providers, chosen.models, chosen.user_id, chosen.project_id, chosen.api_key_id,
+        chosen.outcome, chosen.endpoint, chosen.recorded_start, chosen.recorded_end, chosen.counted_start,
+        chosen.counted_end,
     )  # fmt: skip
+    kind = await _kind(connection, account_id, chosen, walked_max)
+    walks = f"walked_until{kind}" in SQL
+    rows = await connection.fetch(SQL[f"log_page{kind}"], *place, rows_max, *wanted, *([walked_max] if walks else []))
+    if len(rows) == rows_max:
+        return LogPage(rows, RowKey(rows[-1]["occurred_at"], rows[-1]["operation_id"]), is_full=True)
+    if not walks or walked_max is None or (rows_max <= walked_max and all(value is None for value in wanted)):
+        return LogPage(rows)
+    last = await connection.fetchrow(SQL[f"walked_until{kind}"], *place, walked_max)
+    return LogPage(rows, None if last is None else RowKey(*last))
+
+
+async def _kind(connection: "Connection", account_id: str, chosen: UsageLogFilter, walked_max: int | None) -> str:
+    """Which of the statements: it ends the name."""
+    ranges = chosen.counted_start, chosen.counted_end
+    if chosen.outcome != _ADJUSTMENT and walked_max is not None and any(ranges):
+        # What was counted long ago is far down the log, and at hand by its own index.
+        rows = await connection.fetchval(SQL["counted_up_to"], account_id, *ranges, walked_max + 1)
+        if rows <= walked_max:
+            return "_of_counted"
+    return _KINDS.get(chosen.outcome or "", "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,41 +79,119 @@ select account_id, operation_id, event_id, outcome, user_id, project_id, api_key
        metadata::text as metadata, adjusted_calls, adjusted_failures, adjustment::text as adjustment, booked_period
 
 -- part: of_account
-from usage_log
+-- Each bound stands for itself, also where it is none: so the key is gone through from there, whatever plan is kept.
 where account_id = $1
-  and ($2::timestamptz is null or occurred_at >= $2)
-  and ($3::timestamptz is null or occurred_at < $3)
-  and ($4::timestamptz is null or counted_at >= $4)
-  and ($5::timestamptz is null or counted_at < $5)
-  and ($6::text[] is null or operation = any ($6))
-  and ($7::text[] is null or provider = any ($7))
-  and ($8::text[] is null or model = any ($8))
-  and ($9::text is null or user_id = $9)
-  and ($10::text is null or project_id = $10)
-  and ($11::text is null or api_key_id = $11)
+  and occurred_at >= coalesce($2::timestamptz, '-infinity')
+  and occurred_at < coalesce($3::timestamptz, 'infinity')
+  and (occurred_at, operation_id)
+      < (coalesce($4::timestamptz, 'infinity'), coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
 
--- part: page_of_rows
-  and ($16::text is null or endpoint = $16)
-  and ($17::timestamptz is null or recorded_at >= $17)
-  and ($18::timestamptz is null or recorded_at < $18)
-  and ($13::timestamptz is null or (occurred_at, operation_id) < ($13, $14::uuid))
+-- part: newest_first
 order by occurred_at desc, operation_id desc
-limit $15
+
+-- part: chosen
+      ($7::text[] is null or operation = any ($7))
+  and ($8::text[] is null or provider = any ($8))
+  and ($9::text[] is null or model = any ($9))
+  and ($10::text is null or user_id = $10)
+  and ($11::text is null or project_id = $11)
+  and ($12::text is null or api_key_id = $12)
+  and ($13::text is null or outcome = $13)
+  and ($14::text is null or endpoint = $14)
+  and ($15::timestamptz is null or recorded_at >= $15)
+  and ($16::timestamptz is null or recorded_at < $16)
+  and ($17::timestamptz is null or counted_at >= $17)
+  and ($18::timestamptz is null or counted_at < $18)
 
 -- name: log_page
--- Newest first, after the cursor ($13, $14) where there is one.
+-- Newest first, after the cursor ($4, $5) where there is one: $6 rows at most, of the next $19 (null: all) of the account
+-- that occurred from $2 until before $3.
 -- take: entries
+from (
+    select *
+    from usage_log
+    -- take: of_account
+    -- take: newest_first
+    limit $19::bigint
+) walked
+where
+  -- take: chosen
+-- take: newest_first
+limit $6
+
+-- name: walked_until
+-- Which row is the last that such a page looks at; none, where all of them are fewer. An index alone answers.
+select occurred_at, operation_id
+from usage_log
 -- take: of_account
-  and ($12::text is null or outcome = $12)
-  -- take: page_of_rows
+-- take: newest_first
+offset $6::bigint - 1
+limit 1
+
+-- name: log_page_of_failures
+-- The same of what failed alone: a statement of its own, as an index has only those.
+-- take: entries
+from (
+    select *
+    from usage_log
+    -- take: of_account
+      and outcome = 'failed'
+    -- take: newest_first
+    limit $19::bigint
+) walked
+where
+  -- take: chosen
+-- take: newest_first
+limit $6
+
+-- name: walked_until_of_failures
+select occurred_at, operation_id
+from usage_log
+-- take: of_account
+  and outcome = 'failed'
+-- take: newest_first
+offset $6::bigint - 1
+limit 1
 
 -- name: log_page_of_adjustments
--- The same of corrections alone, which are few: a statement of its own, as another index has them, and the plan for any $12
--- would go through all of an account's rows.
+-- The same of corrections alone, all of them: they are few, and an index has them in another order.
 -- take: entries
+from usage_log
 -- take: of_account
-  and outcome = 'adjustment' and outcome = $12::text
-  -- take: page_of_rows
+  and outcome = 'adjustment'
+  and
+  -- take: chosen
+-- take: newest_first
+limit $6
+
+-- name: log_page_of_counted
+-- The same of what limits count in a time, all of it, where that is little.
+-- take: entries
+from (
+    select *
+    from usage_log
+    where account_id = $1
+      and counted_at >= coalesce($17::timestamptz, '-infinity')
+      and counted_at < coalesce($18::timestamptz, 'infinity')
+    offset 0
+) counted
+-- take: of_account
+  and
+  -- take: chosen
+-- take: newest_first
+limit $6
+
+-- name: counted_up_to
+-- How many rows limits count from $2 until before $3, where those are fewer than $4. An index alone answers.
+select count(*)
+from (
+    select
+    from usage_log
+    where account_id = $1
+      and counted_at >= coalesce($2::timestamptz, '-infinity')
+      and counted_at < coalesce($3::timestamptz, 'infinity')
+    limit $4
+) counted
 
 -- part: corrections
 where outcome = 'adjustment'

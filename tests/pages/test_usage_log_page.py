@@ -10,6 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
+from ledger_service.api import usage
 from tests.browser import NARROW, Visitor, visiting
 from tests.builders import ACCOUNT, Body, account, adjustment, check, completed, failed, limit, new_id, plan
 from tests.pages.test_pages import made
@@ -122,6 +123,29 @@ async def test_rows_are_added_page_by_page(visitor: Visitor, browser: Browser, f
         assert "cursor=" in person.page.url
         await person.page.get_by_role("link", name="Back to the newest").click()
         assert "$9.00" in await person.main()
+
+
+async def test_a_log_is_searched_part_by_part(
+    visitor: Visitor, browser: Browser, fresh: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [completed(time=f"2026-07-0{day}T12:00:00Z") for day in range(2, 8)]
+    await fresh.send(completed(time="2026-07-01T12:00:00Z", user_id="long-gone"), *sent)
+    monkeypatch.setattr(usage, "WALKED_MAX", 2)
+    address = f"/usage-log?account_id={ACCOUNT}&user_id=long-gone"
+    # The next parts come by themselves, until the log's end.
+    await visitor.open(address)
+    await visitor.page.get_by_text("These are all.").wait_for()
+    assert await visitor.page.locator("#rows tr").count() == 1
+    assert visitor.errors == []
+    async with visiting(browser, fresh.url, java_script_enabled=False) as person:
+        await person.sign_in()
+        await person.open(address)
+        for last in ("2026-07-06 12:00", "2026-07-04 12:00", "2026-07-02 12:00"):
+            assert f"Looked at what happened until {last}" in await person.main()
+            assert "nothing there" in await person.main()
+            await person.page.get_by_role("link", name="Look further").click()
+        assert await person.page.locator("#rows tr").count() == 1
+        assert "These are all." in await person.main()
 
 
 async def test_filters_are_those_of_the_api_and_of_the_files(ledger: Ledger, done: Body) -> None:
