@@ -13,6 +13,7 @@ from typing import Final
 import httpx
 
 from contracts.access.http_connections import Connections
+from contracts.authorities import authorities
 from contracts.problems import broken_rule
 from contracts.public_hosts import (
     NoAddressError,
@@ -85,7 +86,9 @@ class Sender:
         # A connection belongs to an address, and must not be found again by another name with that address.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(
-            transport=Connections(limits=limits, trust_env=False), timeout=timeout_seconds, follow_redirects=False
+            transport=Connections(limits=limits, verify=authorities(), trust_env=False),
+            timeout=timeout_seconds,
+            follow_redirects=False,
         )
 
     async def close(self) -> None:

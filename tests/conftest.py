@@ -36,6 +36,7 @@ from deploy.local.ports import free_port
 from deploy.local.servers import NatsServer, PostgresServer
 from ledger_service.store.pool import Pool, open_hot_pool
 from tests.introspection import remember_types
+from tests.quick_clients import remember_authorities
 from tests.servers import (
     Databases,
     Ledger,
@@ -54,6 +55,7 @@ from tests.servers import (
 # What is imported and collected stays: see pytest_collection_finish().
 gc.disable()
 remember_types()
+remember_authorities()
 
 #: Derandomised, so that a failure in somebody's change is of that change. HYPOTHESIS_PROFILE=long searches on, for
 #: HYPOTHESIS_EXAMPLES histories of 60 steps, and prints how to repeat what it found.

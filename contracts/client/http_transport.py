@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from contracts.access.http_connections import Connections
 from contracts.access.service_tokens import Introspection
+from contracts.authorities import authorities
 from contracts.client.asking import AnswerLostError, NotSentError, Question, Reply
 from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefused
 from contracts.client.reading import UnusableAnswerError, read, read_problem, refuses_token, unavailable
@@ -40,7 +41,6 @@ class HttpTransport:
     ) -> None:
         authorization = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
         share = CONNECTIONS_MAX // POOLS
-        trust = httpx.create_ssl_context(trust_env=False)  # takes longer than all the rest: once will do
         self._pools = [
             _Pool(
                 httpx.AsyncClient(
@@ -50,7 +50,7 @@ class HttpTransport:
                     # A proxy from the environment is for the world outside, not for our own ledger.
                     transport=Connections(
                         limits=httpx.Limits(max_connections=share, max_keepalive_connections=share),
-                        verify=trust,
+                        verify=authorities(),
                         trust_env=False,
                     ),
                     trust_env=False,

@@ -12,6 +12,7 @@ from typing import Final
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from contracts.authorities import authorities
 from contracts.public_hosts import NoAddressError, PrivateAddressError, address_of, at_address, is_among
 from image_service.providers.attempt import Attempt
 
@@ -51,7 +52,9 @@ class Downloads:
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         # A connection belongs to an address, and must not be found again by another name with that address.
         limits = httpx.Limits(max_keepalive_connections=0)
-        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+        self._client = httpx.AsyncClient(
+            timeout=timeout, limits=limits, verify=authorities(), trust_env=False, follow_redirects=False
+        )
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -18,6 +18,7 @@ import httpx
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
+from contracts.authorities import authorities
 from contracts.retry_after import retry_after_seconds
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import OutcomeUnknownError, ProviderError
@@ -154,12 +155,19 @@ class Channel:
         self._limiter = pace.limiter()
         self._backoff_seconds = backoff_seconds
         timeout = httpx.Timeout(LOOK_SECONDS, connect=CONNECT_SECONDS, write=WRITE_SECONDS)
-        self._looks = httpx.AsyncClient(base_url=url, headers=dict(headers), timeout=timeout, trust_env=False)
+        self._looks = httpx.AsyncClient(
+            base_url=url, headers=dict(headers), timeout=timeout, verify=authorities(), trust_env=False
+        )
         # A kept connection may be closed by the other end just as an order goes out on it, and then nobody knows
         # whether it was read: every order gets a connection of its own.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._orders = httpx.AsyncClient(
-            base_url=url, headers=dict(headers), timeout=timeout, trust_env=False, limits=limits
+            base_url=url,
+            headers=dict(headers),
+            timeout=timeout,
+            verify=authorities(),
+            trust_env=False,
+            limits=limits,
         )
 
     @property

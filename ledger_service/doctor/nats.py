@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.js.api import ConsumerInfo, StreamInfo
 
 from contracts.access.nats_access import close_client
+from contracts.authorities import authorities
 from contracts.subjects import INGEST_CONSUMER, SEALS, SEALS_STREAM, STREAM
 from ledger_service.config import Settings
 from ledger_service.doctor.seals import Published
@@ -273,7 +274,7 @@ async def _sync_interval(monitoring_url: str | None) -> str | Unknown:
     if monitoring_url is None:
         return Unknown("servers tell only who monitors them (--nats-monitoring)")
     try:
-        async with httpx.AsyncClient(timeout=_ANSWER_SECONDS_MAX, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=_ANSWER_SECONDS_MAX, verify=authorities(), trust_env=False) as client:
             told = (await client.get(f"{monitoring_url.rstrip('/')}/jsz?config=true")).json()
         config = told["config"]
     except (httpx.HTTPError, httpx.InvalidURL) as error:

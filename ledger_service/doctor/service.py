@@ -4,6 +4,7 @@ from typing import Final
 
 import httpx
 
+from contracts.authorities import authorities
 from ledger_service.domain.doctor.facts import Service
 
 _SECONDS_MAX: Final = 4.0
@@ -16,7 +17,7 @@ async def ask_service(url: str | None, own_url: str) -> Service:
     base = (url or own_url).rstrip("/")
     asked = url is not None
     try:
-        async with httpx.AsyncClient(timeout=_SECONDS_MAX, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=_SECONDS_MAX, verify=authorities(), trust_env=False) as client:
             response = await client.get(f"{base}/readyz")
             parts = response.json()
             if not isinstance(parts, dict) or "status" not in parts:
