@@ -267,3 +267,29 @@ async def test_a_file_that_was_changed_is_found_and_not_read_back(
     assert recovered.exit_code == 0, recovered.output
     assert (await rows(database), await list_archives(database)) == (before, [])
     assert await differences(database_url) == []
+
+
+async def test_credit_that_was_used_in_an_archived_month_stays_used_when_grants_cut_the_past(
+    ledger: Ledger, database: "Database[asyncpg.Record]", database_url: str, tmp_path: Path
+) -> None:
+    await ledger.set_up(limit("credit", window="lifetime", maximum=0, credit=True))
+
+    async def give(grant_id: str, amount: int, **fields: str) -> None:
+        path = f"/v1/accounts/acme/credit-grants/{grant_id}"
+        answer = await ledger.http.put(path, json={"limit_id": "credit", "amount": amount, **fields})
+        assert answer.status_code == 200, answer.text
+
+    await give("bought", 10, valid_from="2025-01-01T00:00:00Z")
+    used = [of(5) for _ in range(6)]
+    await ledger.send(*used)
+    for month in ("2025-05", "2025-06"):
+        assert (await ledger.http.put(f"/v1/periods/{month}:close", json={"reason": "books"})).status_code == 200
+    await archive_all(database_url, tmp_path)
+    assert await rows(database) == []
+    # It ends: the time before it is a stretch of its own from now on, which is over.
+    await give("gift", 1, valid_from="2026-01-01T00:00:00Z", expires_at="2199-01-01T00:00:00Z")
+
+    decision = await ledger.check(check(dry_run=True))
+
+    assert (decision["limits"][0]["settled"], decision["limits"][0]["available"]) == (6, 4)  # its own call is held
+    assert await differences(database_url) == []
