@@ -1,10 +1,12 @@
 """Is the process alive, and can it serve."""
 
 import asyncio
+from typing import Literal
 
 import orjson
 import structlog
 from fastapi import FastAPI, Response
+from pydantic import BaseModel
 
 from contracts.client import JournalUnavailableError, LedgerClient
 from contracts.client.journal import Journal
@@ -13,12 +15,62 @@ from contracts.version import VERSION
 _log = structlog.stdlib.get_logger(__name__)
 
 
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class JournalPart(BaseModel):
+    """``unconfirmed_events``: about how many wait for the ledger; null where that cannot be read."""
+
+    ok: bool
+    unconfirmed_events: int | None
+
+
+class LedgerPart(BaseModel):
+    ok: bool
+
+
+class TokenPart(BaseModel):
+    """``refusal``: why the ledger does not take IMAGE_LEDGER_TOKEN."""
+
+    ok: bool
+    refusal: str | None
+
+
+class NatsPart(BaseModel):
+    """``needed``: whether operations need it."""
+
+    ok: bool
+    needed: bool
+
+
+class Parts(BaseModel):
+    """What operations need."""
+
+    journal: JournalPart
+    ledger: LedgerPart
+    ledger_token: TokenPart
+    nats: NatsPart
+
+
+class Readiness(BaseModel):
+    """Whether operations can be checked and recorded, and each part of that."""
+
+    status: Literal["ready", "not_ready"]
+    parts: Parts
+
+
 def add_health_routes(app: FastAPI, journal: Journal, ledger: LedgerClient) -> None:
     @app.get("/livez", tags=["health"], summary="The process answers")
-    async def livez() -> dict[str, str]:
-        return {"status": "ok", "version": VERSION}
+    async def livez() -> Alive:
+        return Alive(status="ok", version=VERSION)
 
-    @app.get("/readyz", tags=["health"], summary="Operations can be served", responses={503: {}})
+    @app.get(
+        "/readyz", tags=["health"], summary="Operations can be served", response_model=Readiness, responses={503: {}}
+    )
     async def readyz() -> Response:
         """Ready means that an operation can be checked and recorded. Without NATS it can: the journal keeps events.
 

@@ -123,6 +123,7 @@ def add_metrics_route(app: FastAPI, metrics: Metrics) -> None:
         "/metrics",
         tags=["health"],
         summary="For Prometheus",
+        response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def read_metrics() -> Response:

@@ -211,8 +211,12 @@ def add_result_routes(app: FastAPI, api: ResultsApi) -> None:
         tags=["results"],
         summary="Follow an operation",
         description="Server-sent events: `progress`, and at last `completed` or `failed` with the operation's status.",
-        responses={200: {"content": {EVENT_STREAM: {}}, "description": "A stream"}, **_NOT_THERE},
+        responses={
+            200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}, "description": "A stream"},
+            **_NOT_THERE,
+        },
         response_model=None,
+        response_class=Response,
     )
     async def events(
         request: Request,
@@ -229,6 +233,7 @@ def add_result_routes(app: FastAPI, api: ResultsApi) -> None:
         description="Its bytes, with its media type; ranges are answered as such.",
         responses={200: {"content": {"image/*": {}, "model/*": {}, "video/*": {}}, "description": "It"}, **_NOT_THERE},
         response_model=None,
+        response_class=Response,
     )
     async def result(request: Request, operation_id: _OperationId, number: int) -> Response:
         return await api.result(request, operation_id, number)

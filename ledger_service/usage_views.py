@@ -11,8 +11,6 @@ from ledger_service.domain.usage import SummaryCell, Totals, totals_by, totals_o
 from ledger_service.page_cursors import encode_cursor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import asyncpg
 
     from ledger_service.store.usage import Entry, LogPage
@@ -60,7 +58,7 @@ def _totals(totals: Totals) -> Json:
 def usage_log_view(page: "LogPage", begins: datetime | None = None) -> Json:
     """A page of the usage log; the cursor is there while there may be more. Where ``begins`` is not None, rows from
     before are in archives."""
-    view = _page(page.rows, page.end, begins)
+    view = _page(page.rows, None if page.end is None else encode_cursor(*page.end), begins)
     if page.end is not None and not page.is_full:
         view["searched_until"] = page.end.occurred_at
     return view
@@ -69,15 +67,12 @@ def usage_log_view(page: "LogPage", begins: datetime | None = None) -> Json:
 def corrections_view(rows: "list[asyncpg.Record]", rows_max: int, begins: datetime | None = None) -> Json:
     """The same of corrections, in the order in which they were recorded."""
     last = rows[-1] if len(rows) == rows_max else None
-    place = ("recorded_at", "account_id", "operation_id")
-    return _page(rows, None if last is None else [last[name] for name in place], begins)
+    end = None if last is None else encode_cursor(last["recorded_at"], last["account_id"], last["operation_id"])
+    return _page(rows, end, begins)
 
 
-def _page(rows: "list[asyncpg.Record]", end: "Iterable[object] | None", begins: datetime | None) -> Json:
-    view: Json = {
-        "items": [_usage_log_item(row) for row in rows],
-        "next_cursor": None if end is None else encode_cursor(*end),
-    }
+def _page(rows: "list[asyncpg.Record]", next_cursor: str | None, begins: datetime | None) -> Json:
+    view: Json = {"items": [_usage_log_item(row) for row in rows], "next_cursor": next_cursor}
     return view if begins is None else {**view, "archived_before": f"{begins:%Y-%m}"}
 
 

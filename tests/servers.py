@@ -37,6 +37,7 @@ from nats.aio.client import Client as NatsClient
 from nats.js.errors import NotFoundError
 
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
+from contracts.explained_answers import ExplainedDecision
 from contracts.subjects import NOTIFICATIONS_STREAM, SEALS_STREAM, STREAM
 from deploy.local.postgres import NOT_DURABLE, TEXT_OPTIONS
 from deploy.local.servers import NatsServer, PostgresServer
@@ -362,7 +363,10 @@ class Client:
         return await self.http.post(f"/v1/reservations/{operation_id}:extend", json=body)
 
     async def decision(self, operation_id: str) -> Body:
-        return _succeeded(await self.http.get(f"/v1/decisions/{operation_id}"))
+        answer = await self.http.get(f"/v1/decisions/{operation_id}")
+        found = _succeeded(answer)
+        ExplainedDecision.model_validate_json(answer.content, extra="forbid")  # as it is documented
+        return found
 
     async def usage(self, account_id: str = ACCOUNT, **query: str) -> Body:
         return _succeeded(await self.http.get(f"/v1/accounts/{account_id}/usage", params=query))

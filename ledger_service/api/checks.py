@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 
 from contracts.access.guard import bound_account
+from contracts.explained_answers import ExplainedDecision
 from contracts.identifiers import Name
 from contracts.limits import Decision, LimitCheck, LimitCheckBatch, LimitCheckBatchAnswer
 from contracts.problems import NOT_FOUND, ProblemError
@@ -66,7 +67,7 @@ async def extend_reservation(operation_id: UUID, request: Request) -> Response:
     return Response(await wired.calls.extend(body, bound_account(request)), media_type=_JSON)
 
 
-@router.get("/decisions/{operation_id}")
+@router.get("/decisions/{operation_id}", response_model=ExplainedDecision)
 async def explain_decision(
     operation_id: UUID, wired: Wired, demand: Demanded, account_id: Name | None = None
 ) -> Response:

@@ -1,12 +1,13 @@
 """Whether the process lives, and whether it can do its work."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import asyncpg
 import structlog
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from contracts.version import VERSION
 from ledger_service.api.access import LedgerRoute
@@ -22,12 +23,27 @@ _DOWN: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, asyncpg.PostgresError
 PROBE_TIMEOUT_SECONDS: Final = 2.0
 
 
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"]
+    version: str
+
+
+class Readiness(BaseModel):
+    """``database``: ok, down or too new; ``nats``: ok or down."""
+
+    status: Literal["ready", "not ready"]
+    database: Literal["ok", "down", "too new"]
+    nats: Literal["ok", "down"]
+
+
 @router.get("/livez")
-async def livez() -> dict[str, str]:
-    return {"status": "alive", "version": VERSION}
+async def livez() -> Alive:
+    return Alive(status="alive", version=VERSION)
 
 
-@router.get("/readyz", responses={503: {"description": "Names what does not answer"}})
+@router.get("/readyz", response_model=Readiness, responses={503: {"description": "Names what does not answer"}})
 async def readyz(wired: Annotated[Services, Depends(services)]) -> JSONResponse:
     """200 when the database and NATS answer, else 503 that names what does not.
 

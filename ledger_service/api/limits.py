@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
+from contracts.explained_answers import RaisedAlerts
 from contracts.identifiers import Name
 from contracts.limits import LimitOverride, LimitOverrideStored
 from contracts.moments import Moment
@@ -68,7 +69,7 @@ async def delete_override(
         return Overrides(overrides=await remove_override(connection, account_id, limit_id, scope_id))
 
 
-@router.get("/alerts")
+@router.get("/alerts", response_model=RaisedAlerts)
 async def read_alerts(
     account_id: Name,
     wired: Wired,

@@ -4,7 +4,7 @@ from itertools import islice
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -69,7 +69,12 @@ async def read_recent_operations(
     return RecentOperations(items=items, last_id=None if newest == BEGINNING else str(newest))
 
 
-@router.get("/operations:stream", response_model=None, responses={200: {"content": {EVENT_STREAM: {}}}})
+@router.get(
+    "/operations:stream",
+    response_model=None,
+    response_class=Response,
+    responses={200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+)
 async def stream_operations(
     request: Request,
     wired: Wired,

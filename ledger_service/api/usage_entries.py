@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from contracts.explained_answers import LoggedEntry
 from contracts.identifiers import Name
 from contracts.limits import LimitCheck, Meter
 from contracts.money import format_nanos
@@ -24,7 +25,7 @@ router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["usage"])
 Wired = Annotated[Services, Depends(services)]
 
 
-@router.get("/usage-log/{operation_id}")
+@router.get("/usage-log/{operation_id}", response_model=LoggedEntry)
 async def read_usage_log_entry(
     operation_id: UUID,
     wired: Wired,

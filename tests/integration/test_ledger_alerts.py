@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from contracts.explained_answers import RaisedAlerts
 from tests import builders
 from tests.builders import Body, completed, failed, limit
 from tests.conftest import StartLedger
@@ -29,6 +30,7 @@ async def alerts(ledger: Ledger, **query: Any) -> list[Body]:
     """Oldest first."""
     answer = await ledger.http.get(f"/v1/accounts/{builders.ACCOUNT}/alerts", params=query)
     assert answer.status_code == 200, answer.text
+    RaisedAlerts.model_validate_json(answer.content, extra="forbid")
     return list(reversed(answer.json()["alerts"]))
 
 

@@ -10,6 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from contracts.access.bearer import SESSION_COOKIE
+from contracts.explained_answers import LoggedEntry
 from ledger_service.api import usage
 from tests.browser import NARROW, Visitor, visiting
 from tests.builders import ACCOUNT, Body, account, adjustment, check, completed, failed, limit, new_id, plan
@@ -215,7 +216,8 @@ async def test_a_hold_without_an_outcome_is_shown_as_such(ledger: Ledger, done: 
 
 async def test_an_entry_is_read_as_it_was(ledger: Ledger, done: Body) -> None:
     path = f"/v1/usage-log/{done['data']['operation_id']}"
-    now = (await ledger.http.get(path)).json()
+    answer = await ledger.http.get(path)
+    now = answer.json()
     assert now["comes_to"] == {"calls": 1, "units": 1, "failures": 0, "cost": "0.250000000"}
     assert [Decimal(one["cost"]) for one in (now["entry"], *now["corrections"])] == [Decimal("0.4"), Decimal("-0.15")]
     then = (await ledger.http.get(path, params={"as_of": now["entry"]["recorded_at"]})).json()
@@ -226,6 +228,8 @@ async def test_an_entry_is_read_as_it_was(ledger: Ledger, done: Body) -> None:
     [failure] = [row for row in (await ledger.usage_log())["items"] if row["outcome"] == "failed"]
     found = await ledger.http.get(f"/v1/usage-log/{failure['operation_id']}", params={"account_id": ACCOUNT})
     assert (found.json()["comes_to"]["failures"], found.json()["limits"]) == (1, [])
+    for read in (answer, found):
+        LoggedEntry.model_validate_json(read.content, extra="forbid")
 
 
 async def test_without_the_database_each_page_of_spend_says_so(fresh: Ledger, fresh_database_url: str) -> None:

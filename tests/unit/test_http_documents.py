@@ -54,6 +54,27 @@ def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
+def test_every_answer_has_members(document: dict[str, Any]) -> None:
+    """Programs are made from it: JSON of which nothing is said is of no use to them."""
+    untyped = [
+        (path, method, status, kind)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        for status, response in operation["responses"].items()
+        if status.startswith("2")
+        for kind, content in response.get("content", {}).items()
+        if kind.endswith(("/json", "+json")) and not _says_what(content.get("schema", {}))
+    ]
+    assert untyped == []
+
+
+def _says_what(schema: dict[str, Any]) -> bool:
+    """Whether any of its members has a name; NDJSON is lines of text."""
+    if {"$ref", "properties", "anyOf", "oneOf", "allOf"} & set(schema):
+        return True
+    return schema.get("type") == "array" and _says_what(schema.get("items", {}))
+
+
 def test_a_route_that_there_is_not_is_noticed() -> None:
     app = FastAPI()
     document_problems(app, own={("GET", "/gone"): (NOT_FOUND,)})
