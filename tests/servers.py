@@ -49,6 +49,7 @@ from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import create_stream
 from tests.builders import ACCOUNT, PLAN, Body, account, plan
 from tests.memory import folder_in_memory
+from tests.quick_clients import Spread
 from tests.tokens import AUTHORIZED, make_token_known
 
 POSTGRES_IMAGE: Final = "postgres:18"
@@ -444,7 +445,7 @@ async def serving(**changes: Any) -> AsyncIterator[Ledger]:
         assert server.started, "the ledger did not start: see its log above"
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            async with httpx.AsyncClient(base_url=url, headers=AUTHORIZED, timeout=WAIT_SECONDS, verify=TLS) as http:
+            async with httpx.AsyncClient(base_url=url, headers=AUTHORIZED, timeout=WAIT_SECONDS, transport=Spread()) as http:
                 yield Ledger(http, url)
         finally:
             server.should_exit = True
@@ -462,7 +463,7 @@ class LedgerProcess(ServiceProcess):
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        async with httpx.AsyncClient(base_url=self.url, headers=AUTHORIZED, timeout=WAIT_SECONDS, verify=TLS) as http:
+        async with httpx.AsyncClient(base_url=self.url, headers=AUTHORIZED, timeout=WAIT_SECONDS, transport=Spread()) as http:
             yield Client(http)
 
     def end(self, wanted: signal.Signals) -> int:

@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import nats
 
+from tests.quick_clients import Spread
 from tests.soak.facts import Body, account_id, is_strict, make_plans
 from tests.soak.load import Load
 from tests.soak.stack import Stack
@@ -46,7 +47,9 @@ async def soak(
         connection = await nats.connect(stack.nats_url)
         opened.push_async_callback(connection.close)
         https = [
-            await opened.enter_async_context(httpx.AsyncClient(base_url=ledger.url, headers=AUTHORIZED, timeout=60))
+            await opened.enter_async_context(
+                httpx.AsyncClient(base_url=ledger.url, headers=AUTHORIZED, timeout=60, transport=Spread())
+            )
             for ledger in stack.ledgers
         ]
         load = Load(
