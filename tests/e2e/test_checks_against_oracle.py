@@ -13,11 +13,16 @@ from tests.soak.run import Size, soak
 from tests.soak.stack import Stack, stack_of
 from tests.soak.verifier import AccountReplay, Findings, logged
 
-SIZE = Size(checks=20_000, accounts=100, callers=256, seed=20)
+SHORT = Size(checks=4_000, accounts=40, callers=128, seed=20)
+#: Run by `make faults`.
+LONG = Size(checks=20_000, accounts=100, callers=256, seed=20)
+in_every_run_and_longer = pytest.mark.parametrize(
+    "size", [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.faults)]
+)
 Row = tuple[str, str, str]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
         with stack_of(tmp_path_factory.mktemp("soak"), 3, durable=False) as made:
@@ -26,8 +31,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         pytest.skip(str(error))
 
 
-async def test_every_decision_is_right_and_the_verifier_would_say_if_not(stack: Stack) -> None:
-    outcome = await soak(stack, SIZE)
+@in_every_run_and_longer
+async def test_every_decision_is_right_and_the_verifier_would_say_if_not(stack: Stack, size: Size) -> None:
+    outcome = await soak(stack, size)
     assert not outcome.findings.broken, outcome.findings.shown
     seen = outcome.findings.seen
     # A load under which nothing binds, expires or settles would prove nothing.
@@ -40,20 +46,22 @@ async def test_every_decision_is_right_and_the_verifier_would_say_if_not(stack: 
         "usage.operation.completed.v1",
         "usage.operation.failed.v1",
     ):
-        assert seen[kind] >= SIZE.checks // 500, kind
+        assert seen[kind] >= size.checks // 500, kind
     database = await asyncpg.connect(stack.database_url)
     try:
         for name, spoil in SPOILT.items():
-            assert name in await spoilt(database, spoil), f"{spoil.__name__} was not noticed"
+            assert name in await spoilt(database, spoil, size), f"{spoil.__name__} was not noticed"
     finally:
         await database.close()
 
 
-async def spoilt(database: "asyncpg.Connection[asyncpg.Record]", spoil: Callable[[list[Row]], list[Row]]) -> set[str]:
+async def spoilt(
+    database: "asyncpg.Connection[asyncpg.Record]", spoil: Callable[[list[Row]], list[Row]], size: Size
+) -> set[str]:
     """What the verifier finds in the log of some accounts after it was spoilt."""
-    plans = make_plans(SIZE.seed, SIZE.checks // SIZE.accounts, SIZE.checks)
+    plans = make_plans(size.seed, size.checks // size.accounts, size.checks)
     findings = Findings()
-    for index in range(SIZE.accounts // 10):
+    for index in range(size.accounts // 10):
         account = account_id(index)
         replay = AccountReplay(account, plans, findings, is_strict(account))
         replay.replay(spoil(await logged(database, account)))

@@ -45,7 +45,7 @@ SHORT_TTL_SECONDS_MAX: Final = 4
 OPEN_PER_ACCOUNT: Final = 4
 EVENTS_PER_SENDING: Final = 50
 #: What becomes of an admitted operation, and how often.
-STRICT_FATES: Final = {"exact": 25, "below": 30, "unbilled": 10, "billed": 5, "release": 3, "expire": 24, "extend": 1}
+STRICT_FATES: Final = {"exact": 25, "below": 30, "unbilled": 10, "billed": 5, "release": 3, "expire": 24, "extend": 3}
 LOOSE_FATES: Final = {**STRICT_FATES, "above": 10, "late": 6}
 ASKED_TWICE: Final = 0.02
 SENT_TWICE: Final = 0.03
