@@ -46,7 +46,8 @@ class PreviousPeriod(BaseModel):
 
 class UsageReport(BaseModel):
     """``served_from``: the table that had the answer; ``served_because``: why no rollup had. ``totals``: of all rows,
-    others included."""
+    others included. ``groups``: one row a group, of the whole time, where that was asked for: then they are compared
+    with the period before, and the rows are not."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -62,6 +63,7 @@ class UsageReport(BaseModel):
     served_because: list[str]
     totals: UsageAmounts
     previous: PreviousPeriod | None = None
+    groups: list[UsageRow] | None = None
     rows: list[UsageRow]
 
 

@@ -44,11 +44,15 @@ def _report(answer: Answer) -> Json:
         earlier = answer.plan.earlier
         totals = _amounts(answer.previous, measures)
         report["previous"] = {"from": earlier[0].start, "to": earlier[-1].end, "totals": totals}
-    report["rows"] = [_row(answer, row) for row in answer.rows]
+    compares = answer.previous is not None
+    if answer.groups is not None:
+        report["groups"] = [_row(answer, row, compares) for row in answer.groups]
+        compares = False
+    report["rows"] = [_row(answer, row, compares) for row in answer.rows]
     return report
 
 
-def _row(answer: Answer, row: Row) -> Json:
+def _row(answer: Answer, row: Row, compares: bool) -> Json:
     query = answer.plan.query
     shown: Json = {
         "period": row.bucket.name,
@@ -58,7 +62,7 @@ def _row(answer: Answer, row: Row) -> Json:
         "group": {} if row.group is None else dict(zip(query.group_by, row.group, strict=True)),
         **_amounts(row.amounts, query.measures),
     }
-    if answer.previous is not None:
+    if compares:
         shown["previous"] = None if row.previous is None else _amounts(row.previous, query.measures)
     return shown
 

@@ -62,6 +62,7 @@ class Asked:
     order_by: str | None
     top: int | None
     compare: bool
+    groups: bool
     as_of: datetime | None
 
 
@@ -147,8 +148,9 @@ def read_question(
     assert end is not None
     assert order_by is not None
     return UsageQuery(
-        start, end, asked.interval, zone, group_by, filters, measures, order_by, asked.top, asked.compare, asked.as_of
-    )
+        start, end, asked.interval, zone, group_by, filters, measures, order_by, asked.top, asked.compare, asked.groups,
+        asked.as_of,
+    )  # fmt: skip
 
 
 def read_zone(name: str, of_account: str | None) -> str:

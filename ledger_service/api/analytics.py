@@ -80,6 +80,9 @@ async def read_analytics(
     order_by: Annotated[str | None, Query(max_length=64, description="a measure; default: cost")] = None,
     top: Annotated[int | None, Query(ge=1, le=TOP_MAX, description="so many groups; the others as one")] = None,
     compare: Annotated[Literal["previous"] | None, Query(description="beside the period before")] = None,
+    groups: Annotated[
+        bool, Query(description="also each group over the whole time, and compare these alone: in JSON only")
+    ] = False,
     account_id: Name | None = None,
     wanted: Annotated[Format | None, Query(alias="format", description="json, csv, or arrow; else as Accept")] = None,
 ) -> Response:
@@ -93,8 +96,11 @@ async def read_analytics(
     _refuse_unknown(request)
     asked = Asked(
         start, end, interval, time_zone, group_by or (), filters or (), measures or (), order_by, top,
-        compare is not None, demand.as_of,
+        compare is not None, groups, demand.as_of,
     )  # fmt: skip
+    form = wanted or _accepted(request)
+    if groups and form is not Format.JSON:
+        raise broken_rule("query.groups", "format", "groups stand beside the rows in JSON alone: ask for interval=none")
     analytics = wired.analytics
     chosen = read_filters(asked, analytics.metadata_keys)
     only = bound_account(request)
@@ -111,7 +117,7 @@ async def read_analytics(
             pass  # whoever waits for it takes nobody's turn
     async with analytics.turn(), reading(wired, demand, analytics.pool) as read:
         answer = await analytics.answer(read.connection, query)
-    write, media_type = _FORMS[wanted or _accepted(request)]
+    write, media_type = _FORMS[form]
     # Of a hundred thousand rows that takes a second: not for the event loop.
     written = await asyncio.to_thread(write, answer)
     return read.tell(Response(written, media_type=media_type))

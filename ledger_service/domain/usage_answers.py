@@ -1,7 +1,7 @@
 """Cells, as queries answer them → rows, others, totals and the period before."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ledger_service.domain.buckets import Bucket
@@ -51,12 +51,13 @@ class Row:
 class Answer:
     """Rows by bucket, the largest first and the others last. Where neither a group nor its counterpart in the period
     before has anything, there is no row. The sums of ``totals`` are those of all rows; of ``previous`` of the whole
-    period before, also where it has more buckets."""
+    period before, also where it has more buckets. ``groups``: a row a group, of the whole time; None: not asked for."""
 
     plan: Plan
     rows: list[Row]
     totals: Amounts
     previous: Amounts | None = None
+    groups: list[Row] | None = None
 
 
 @dataclass(slots=True)
@@ -65,8 +66,25 @@ class _Sides:
     previous: Amounts = field(default_factory=Amounts)
 
 
-def answer(plan: Plan, cells: Sequence[Cell], whole: Sequence[Cell]) -> Answer:
-    """``whole``: the durations of all groups together, from `Plan.whole`; empty where they were not asked for."""
+def answer(plan: Plan, cells: Sequence[Cell], whole: Sequence[Cell], grouped: Sequence[Cell] = ()) -> Answer:
+    """``whole`` and ``grouped``: the durations of all groups together, and of each, from `Plan.whole`; empty where they
+    were not asked for."""
+    before = len(plan.earlier)
+    now = [cell for cell in cells if cell.bucket >= before]
+    groups = None
+    if plan.query.groups:
+        groups = _rows(plan.whole(), grouped or _folded(cells, before))
+        rows = _rows(replace(plan, earlier=()), [cell._replace(bucket=cell.bucket - before) for cell in now])
+    else:
+        rows = _rows(plan, cells)
+    totals = _total(now, [one for one in whole if one.bucket >= bool(before)])
+    if not plan.query.compare:
+        return Answer(plan, rows, totals, None, groups)
+    earlier = _total((cell for cell in cells if cell.bucket < before), [one for one in whole if one.bucket == 0])
+    return Answer(plan, rows, totals, earlier, groups)
+
+
+def _rows(plan: Plan, cells: Iterable[Cell]) -> list[Row]:
     before = len(plan.earlier)
     sides: dict[tuple[int, Group], _Sides] = {}
     for cell in cells:
@@ -80,13 +98,18 @@ def answer(plan: Plan, cells: Sequence[Cell], whole: Sequence[Cell]) -> Answer:
         for (place, group), side in sides.items()
     ]
     rows.sort(key=lambda row: _order(plan.query.order_by, row))
-    now = _total(
-        (cell for cell in cells if cell.bucket >= before), [one for one in whole if one.bucket >= bool(before)]
-    )
-    if not plan.query.compare:
-        return Answer(plan, rows, now)
-    earlier = _total((cell for cell in cells if cell.bucket < before), [one for one in whole if one.bucket == 0])
-    return Answer(plan, rows, now, earlier)
+    return rows
+
+
+def _folded(cells: Iterable[Cell], before: int) -> list[Cell]:
+    """The same as of two buckets, or of one where there is none before."""
+    sums: dict[tuple[int, Group], Sums] = {}
+    for cell in cells:
+        place = int(cell.bucket >= before > 0), cell.group
+        calls, units, cost, failures = sums.get(place, NOTHING)
+        more_calls, more_units, more_cost, more_failures = cell.sums
+        sums[place] = calls + more_calls, units + more_units, cost + more_cost, failures + more_failures
+    return [Cell(bucket, group, amounts) for (bucket, group), amounts in sums.items()]
 
 
 def _order(measure: Measure, row: Row) -> tuple[object, ...]:

@@ -80,7 +80,8 @@ _OF_ACCOUNTS: Final = _ROLLED_UP | {Dimension.ACCOUNT}
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
     """A question. ``start`` and ``end`` are UTC and half-open. ``filters``: dimension → the values that will do, where
-    an empty one is what has none; all of the filters have to hold."""
+    an empty one is what has none; all of the filters have to hold. ``groups``: each group over the whole time, too; the
+    period before is then one, which they are compared with, and not the intervals."""
 
     start: datetime
     end: datetime
@@ -92,6 +93,7 @@ class UsageQuery:
     order_by: Measure = Measure.COST
     top: int | None = None
     compare: bool = False
+    groups: bool = False
     as_of: datetime | None = None
 
 
@@ -138,7 +140,7 @@ def plan(query: UsageQuery) -> Plan:
     earlier: Sequence[Bucket] = ()
     if query.compare:
         start = previous_start(query.start, query.end, query.zone)
-        earlier = cut(start, query.start, query.interval, query.zone)
+        earlier = cut(start, query.start, Interval.NONE if query.groups else query.interval, query.zone)
     _bound(len(buckets) + len(earlier) > BUCKETS_MAX)
     if query.top is not None and (len(buckets) + len(earlier)) * (query.top + 1) > CELLS_MAX:
         raise TooMuchError(

@@ -1,6 +1,5 @@
 """Spend and usage over time, by whatever an operation has, beside the period before."""
 
-import asyncio
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -71,29 +70,27 @@ async def _show(visit: Visit) -> Shown:
         "chips": [_chip(asked, text) for text in asked.filters],
     }  # fmt: skip
     try:
-        series, groups = await asyncio.gather(
-            visit.api.get("/v1/usage", asked.series()), visit.api.get("/v1/usage", asked.groups())
-        )
+        report = (await visit.api.get("/v1/usage", asked.report())).json
     except ApiProblem as error:
         if error.problem.status in (401, 403, 503):
             raise
         found = error.problem
         wrong = {"problem": found, "advice": ADVICE.get(found.code, ""), "invalid": fields_of(found, _FIELDS)}
         return View("usage.html", {**told, **wrong}, found.status)
-    return View("usage.html", {**told, "invalid": frozenset[str](), **_answered(asked, series.json, groups.json)})
+    return View("usage.html", {**told, "invalid": frozenset[str](), **_answered(asked, report)})
 
 
-def _answered(asked: UsageAsked, series: Document, groups: Document) -> dict[str, object]:
-    start, end = (datetime.fromisoformat(series[name]) for name in ("from", "to"))
-    zone = ZoneInfo(series["time_zone"]) if is_time_zone(series["time_zone"]) else ZoneInfo("UTC")
-    periods = [bucket.name for bucket in cut(start, end, Interval(series["interval"]), zone)]
+def _answered(asked: UsageAsked, report: Document) -> dict[str, object]:
+    start, end = (datetime.fromisoformat(report[name]) for name in ("from", "to"))
+    zone = ZoneInfo(report["time_zone"]) if is_time_zone(report["time_zone"]) else ZoneInfo("UTC")
+    periods = [bucket.name for bucket in cut(start, end, Interval(report["interval"]), zone)]
     return {
-        "report": groups,
-        "table": pivot(series["rows"], asked.measure, periods, _ZERO if asked.adds_up else _UNKNOWN),
-        "groups": [_group(asked, groups, row) for row in groups["rows"]],
-        "change": _change(groups["totals"], (groups.get("previous") or {}).get("totals"), asked.measure),
-        "before": _days_before(groups, zone),
-        "source": _SOURCES[series["served_from"]],
+        "report": report,
+        "table": pivot(report["rows"], asked.measure, periods, _ZERO if asked.adds_up else _UNKNOWN),
+        "groups": [_group(asked, report, row) for row in report["groups"]],
+        "change": _change(report["totals"], (report.get("previous") or {}).get("totals"), asked.measure),
+        "before": _days_before(report, zone),
+        "source": _SOURCES[report["served_from"]],
     }
 
 

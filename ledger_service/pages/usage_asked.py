@@ -77,17 +77,13 @@ class UsageAsked:
                 return name
         return "month"
 
-    def series(self) -> Parameters:
-        """The question of the chart."""
-        return {**self._asked(), "interval": self.shown_interval}
-
-    def groups(self) -> Parameters:
-        """The question of the table of groups."""
-        return {**self._asked(), "compare": "previous" if self.compares else None}
+    def report(self) -> Parameters:
+        """The question of the chart and of the table of groups, in one."""
+        return {**self._series(), "groups": "true", "compare": "previous" if self.compares else None}
 
     def download(self, form: str) -> str:
         """The query of the same as a file, by interval."""
-        return query_of({**self.series(), "format": form})
+        return query_of({**self._series(), "format": form})
 
     def link(self, **changes: object) -> str:
         """The address of this page with something else asked."""
@@ -129,6 +125,9 @@ class UsageAsked:
         if account_id is None:
             return None
         return "/usage-log?" + query_of({"account_id": account_id, "from": start, "to": end, **asked})
+
+    def _series(self) -> Parameters:
+        return {**self._asked(), "interval": self.shown_interval}
 
     def _asked(self) -> dict[str, str | int | Sequence[str] | None]:
         sums = "calls,units,cost,failures"

@@ -1,7 +1,8 @@
 """Reads of the rollups, and of the usage log where they do not have the answer."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 import orjson
@@ -26,6 +27,8 @@ _SETTINGS: Final = {
     "work_mem": "32MB",
     "client_connection_check_interval": "2s",
 }
+#: There are so many models that their sums in intervals which are no longer, on average, are half as many as the rows.
+FINE_DAYS_MAX: Final = timedelta(days=3)
 _STATEMENTS: Final = {
     Source.USAGE_DAILY_ALL: "usage_daily_all",
     Source.USAGE_HOURLY_ALL: "usage_hourly_all",
@@ -50,18 +53,27 @@ async def open_analytics_pool(database_url: str) -> Pool:
     )
 
 
-async def read_cells(connection: "Connection", plan: Plan, seconds_max: float) -> tuple[list[Cell], list[Cell]]:
-    """The cells of a plan, one more than CELLS_MAX where there are too many; and, where it has durations, those of all
-    groups together in each period. Within the caller's transaction, one snapshot. Raises TooSlowError where a statement
-    takes longer than ``seconds_max``."""
+class Cells(NamedTuple):
+    """``whole``, of all groups together in each period, and ``grouped``, of each: where there are durations."""
+
+    cells: list[Cell]
+    whole: Sequence[Cell] = ()
+    grouped: Sequence[Cell] = ()
+
+
+async def read_cells(connection: "Connection", plan: Plan, seconds_max: float) -> Cells:
+    """The cells of a plan, one more than CELLS_MAX where there are too many. Within the caller's transaction, one
+    snapshot. Raises TooSlowError where a statement takes longer than ``seconds_max``."""
     try:
         # Where days have the answer, it is there before parallel workers are.
         alone = plan.source is Source.USAGE_DAILY_ALL
         await connection.execute(SQL["settings"], f"{seconds_max * 1000:.0f}", alone)
         cells = await _read(connection, plan, plan.query.group_by, plan.query.top)
         if not plan.has_durations or len(cells) > CELLS_MAX:
-            return cells, []
-        return cells, await _read(connection, plan.whole(), (), None)
+            return Cells(cells)
+        whole, query = plan.whole(), plan.query
+        grouped = await _read(connection, whole, query.group_by, query.top) if query.groups else ()
+        return Cells(cells, await _read(connection, whole, (), None), grouped)
     except asyncpg.QueryCanceledError:
         raise TooSlowError from None
 
@@ -77,6 +89,8 @@ async def _read(connection: "Connection", plan: Plan, group_by: Sequence[str], t
     statement = _STATEMENTS[plan.source]
     if plan.source is Source.USAGE_DAILY_ALL:
         arguments += [plan.broken_days, plan.hours]
+        if Dimension.MODEL in group_by and end - starts[0] <= FINE_DAYS_MAX * len(starts):
+            statement = "usage_daily_all_finely"
     if plan.source is Source.USAGE_LOG:
         await refuse_archived(connection, starts[0], "what no rollup has")
         arguments += [*_values(plan, _OF_LOG), _metadata(plan), *(_metadata_key(name) for name in keys), query.as_of]

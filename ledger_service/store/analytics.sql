@@ -22,16 +22,11 @@ select set_config('statement_timeout', $1, true),
       and ($12::text[] is null or model = any ($12))
       and ($13::text[] is null or outcome = any ($13))
 
--- part: first_groups
-firsts as (
-    select k1, k2, k3, k4
-    from cells
-    where bucket > $4::integer
+-- part: order_of_groups
     group by k1, k2, k3, k4
     order by case $15::text when 'calls' then sum(calls) when 'units' then sum(units)
                             when 'failures' then sum(failures) else sum(cost_nanos) end desc, k1, k2, k3, k4
     limit coalesce($14::integer, 0)
-)
 
 -- part: result
 select c.bucket, $14 is not null and f.k1 is null as is_others, case when $14 is null then c.k1 else f.k1 end as k1,
@@ -57,15 +52,15 @@ with cells as (
       -- take: filters
     group by 1, 2, 3, 4, 5
 ),
--- take: first_groups
+firsts as (
+    select k1, k2, k3, k4
+    from cells
+    where bucket > $4::integer
+    -- take: order_of_groups
+)
 -- take: result
 
--- name: usage_daily_all
--- The same: whole days, but not the days $17, of which only the hours $18 are meant, or which lie in two intervals.
-with cells as (
-    select width_bucket(at, $3::timestamptz[]) as bucket, k1, k2, k3, k4, sum(calls) as calls, sum(units) as units,
-           sum(cost_nanos) as cost_nanos, sum(failures) as failures
-    from (
+-- part: rows_of_days
         select day as at, operation, provider, model, outcome, calls, units, cost_nanos, failures
         from usage_daily_all
         where day >= $1 and day < $2 and day <> all ($17::timestamptz[])
@@ -73,13 +68,50 @@ with cells as (
         select hour, operation, provider, model, outcome, calls, units, cost_nanos, failures
         from usage_hourly_all
         where hour = any ($18::timestamptz[])
+
+-- name: usage_daily_all
+-- The same: whole days, but not the days $17, of which only the hours $18 are meant, or which lie in two intervals.
+with cells as (
+    select width_bucket(at, $3::timestamptz[]) as bucket, k1, k2, k3, k4, sum(calls) as calls, sum(units) as units,
+           sum(cost_nanos) as cost_nanos, sum(failures) as failures
+    from (
+        -- take: rows_of_days
     ) t
     -- take: keys_of_all
     where $9::text[] is null
       -- take: filters
     group by 1, 2, 3, 4, 5
 ),
--- take: first_groups
+firsts as (
+    select k1, k2, k3, k4
+    from cells
+    where bucket > $4::integer
+    -- take: order_of_groups
+)
+-- take: result
+
+-- name: usage_daily_all_finely
+-- The same for many groups in intervals of few days: sums of each in each are half as many as the rows, and to make those
+-- takes longer than to read the rows twice, first to find the first groups.
+with firsts as (
+    select k1, k2, k3, k4
+    from (
+        -- take: rows_of_days
+    ) t
+    -- take: keys_of_all
+    where $9::text[] is null and at >= ($3::timestamptz[])[$4::integer + 1]
+      -- take: filters
+    -- take: order_of_groups
+),
+cells as (
+    select width_bucket(at, $3::timestamptz[]) as bucket, k1, k2, k3, k4, calls, units, cost_nanos, failures
+    from (
+        -- take: rows_of_days
+    ) t
+    -- take: keys_of_all
+    where $9::text[] is null
+      -- take: filters
+)
 -- take: result
 
 -- name: usage_hourly
@@ -108,7 +140,12 @@ with cells as (
       -- take: filters
     group by 1, 2, 3, 4, 5
 ),
--- take: first_groups
+firsts as (
+    select k1, k2, k3, k4
+    from cells
+    where bucket > $4::integer
+    -- take: order_of_groups
+)
 -- take: result
 
 -- part: keys_of_log
@@ -164,7 +201,12 @@ with cells as (
     -- take: rows_of_log
     group by 1, 2, 3, 4, 5
 ),
--- take: first_groups
+firsts as (
+    select k1, k2, k3, k4
+    from cells
+    where bucket > $4::integer
+    -- take: order_of_groups
+)
 -- take: result
 
 -- name: usage_log_durations
