@@ -6,8 +6,9 @@ from pydantic import BaseModel
 
 from contracts.identifiers import uuid7
 from contracts.limits import Account, AccountStored, Plan, PlanStored
-from contracts.problems import VERSION_CHANGED, ProblemError
+from contracts.problems import VERSION_CHANGED, ProblemError, broken_rule
 from ledger_service.authorship import author_now
+from ledger_service.domain.counters import too_much_selected
 from ledger_service.domain.ledger_events import ACCOUNT_CHANGED, NO_ACCOUNT, PLAN_CHANGED, ledger_event
 from ledger_service.store.accounts import lock_accounts, put_account, put_plan
 from ledger_service.store.event_log import append_one
@@ -18,7 +19,11 @@ async def change_plan(connection: Connection, plan_id: str, plan: Plan, if_versi
     """Creates a plan or its next version; holds that are open stay as they are.
 
     ``if_version``: only where that is the version it has, 0 = none yet; else raises ProblemError (version_changed).
+    Raises ProblemError too where a limit selects more than can be counted.
     """
+    for place, limit in enumerate(plan.limits):
+        if wrong := too_much_selected(limit):
+            raise broken_rule(f"limits[{place}].selector", "too_long", wrong)
     async with connection.transaction():
         stored = await put_plan(connection, plan_id, plan)
         if if_version is not None and stored.version != if_version + 1:

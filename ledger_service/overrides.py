@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from contracts.limits import Limit, LimitOverride, LimitOverrideStored, Scope
 from contracts.problems import NOT_FOUND, ProblemError, broken_rule, invalid
 from ledger_service.administration import log_change
+from ledger_service.domain.counters import too_much_selected
 from ledger_service.domain.ledger_events import OVERRIDE_CHANGED, OVERRIDE_REMOVED
 from ledger_service.domain.periods import BEGINNING, END_OF_TIME
 from ledger_service.store.accounts import change_limits, find_account, find_plan
@@ -77,6 +78,8 @@ def complete_limit(limit_id: str, override: LimitOverride, planned: Limit | None
         limit = Limit.model_validate({"limit_id": limit_id, **inherited, **own})
     except ValidationError as error:
         raise invalid(error) from None
+    if wrong := too_much_selected(limit):
+        raise broken_rule("selector", "too_long", wrong)
     if override.scope_id is not None and limit.scope is Scope.ACCOUNT:
         raise broken_rule("scope_id", "contradiction", "a limit on the account is for nobody in particular")
     return limit

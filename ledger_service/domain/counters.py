@@ -9,6 +9,8 @@ from contracts.leases import LeaseCheck
 from contracts.limits import Limit, LimitCheck, Meter, Scope
 
 ACCOUNT_SCOPE_KEY: Final = "account"
+#: With the longest account and caller, PostgreSQL's index takes 2,704 bytes of a counter's key, and no more.
+COUNTER_ID_CHARS_MAX: Final = 2_300
 
 
 class CounterKey(NamedTuple):
@@ -67,6 +69,14 @@ def counted_by(limit: Limit) -> Counted:
         tuple(sorted(set(selector.provider))),
         tuple(sorted(set(selector.model))),
     )
+
+
+def too_much_selected(limit: Limit) -> str | None:
+    """What is wrong with a limit that names more operations, providers and models than a counter's id has room for."""
+    characters = len(counted_by(limit).counter_id)
+    if characters <= COUNTER_ID_CHARS_MAX:
+        return None
+    return f"its names come to {characters} characters together, more than {COUNTER_ID_CHARS_MAX}: select all, or fewer"
 
 
 @lru_cache(maxsize=4096)

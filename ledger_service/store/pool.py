@@ -42,8 +42,8 @@ RETRYABLE: Final[tuple[type[Exception], ...]] = (
 TRANSIENT: Final[tuple[type[Exception], ...]] = UNAVAILABLE + RETRYABLE
 #: Tries of one transaction that loses against others.
 ATTEMPTS_MAX: Final = 5
-#: PostgreSQL refuses the data itself: too large a number, a character it cannot hold.
-REFUSED: Final[tuple[type[Exception], ...]] = (asyncpg.DataError,)
+#: PostgreSQL refuses the data itself: too large a number, a character it cannot hold, a key too long for its index.
+REFUSED: Final[tuple[type[Exception], ...]] = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 
 Answer = TypeVar("Answer")
 

@@ -5,6 +5,8 @@ own, is in test_ledger_api.py; the models alone are in tests/unit/test_contracts
 """
 
 import json
+import random
+import string
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -365,3 +367,34 @@ async def test_a_plan_or_account_under_a_wrong_name_is_refused(ledger: Ledger, p
         answer = await ledger.http.put(path, json=body)
         assert answer.status_code in (404, 422), answer.text
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_limit_that_names_more_than_a_counter_has_room_for_is_refused_and_harms_nobody_else(
+    ledger: Ledger, database: "Database[asyncpg.Record]"
+) -> None:
+    draw = random.Random(1)  # what does not shrink: PostgreSQL compresses long keys
+    names = ["".join(draw.choices(string.ascii_letters + string.digits, k=n)) for n in [100] * 22 + [20]]
+    longest = {"account_id": "a" * 128, "user_id": "u" * 128}
+    fits = limit(scope="user", selector={"model": names}, maximum=9)
+    await ledger.set_up(fits)
+    await ledger.put_account(longest["account_id"])
+    asked = builders.check(**longest, model=names[0])
+    assert (await ledger.check(asked))["limits"][0]["held"] == 1
+
+    too_much = {**fits, "selector": {"model": [*names, "x" * 100]}}
+    for path, body, field in (
+        ("/v1/plans/basic", plan(too_much), "limits[0].selector"),
+        ("/v1/accounts/acme/limits/images", {"selector": too_much["selector"], "maximum": 1}, "selector"),
+    ):
+        answer = await ledger.http.put(path, json=body)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field), answer.text
+
+    # One of before it was refused: whoever is decided in the same transaction.
+    too_much["selector"]["model"] = names + names[::-1] + [name[::-1] for name in names]
+    await database.execute(
+        "insert into plans (plan_id, version, body) values ('old', 1, $1::text::json)", json.dumps(plan(too_much))
+    )
+    await ledger.put_account("old", plan_id="old")
+    checks = [builders.check(account_id=one, model=names[0]) for one in ("acme", "old", "acme")]
+    answer = await ledger.http.post("/v1/limit-checks:batch", json={"checks": checks})
+    assert [sorted(one) for one in answer.json()["results"]] == [["decision"], ["problem"], ["decision"]]
