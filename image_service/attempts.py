@@ -190,6 +190,8 @@ class Attempts:
             job_id=job_id,
             billed_nanos=_billed(earlier),
             held_nanos=held_nanos,
+            quantity=candidate.quote.quantity,
+            attributes=dict(candidate.quote.attributes),
             earlier=earlier,
         )
         try:

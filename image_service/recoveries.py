@@ -30,7 +30,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 class CallNote(BaseModel):
     """What the journal keeps with the intent: who was called last, which job it is, what earlier attempts billed (and
-    which ones those were), and what this one is held at (None: at the operation's estimate)."""
+    which ones those were), what this one is held at (None: at the operation's estimate), and what was ordered of it:
+    units and attributes of its own quote (None: those of the request)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,6 +40,8 @@ class CallNote(BaseModel):
     job_id: str | None = None
     billed_nanos: int = 0
     held_nanos: int | None = None
+    quantity: int | None = None
+    attributes: dict[str, str | int] = {}
     earlier: tuple[ProviderCall, ...] = ()
 
     def calls(self, cost_nanos: int) -> tuple[ProviderCall, ...]:
@@ -154,7 +157,7 @@ class Recoveries:
         await self._keep(outcome)
         return RecoveredCompletion(
             cost,
-            quantity=attempt.used_quantity,
+            quantity=attempt.used_quantity or call.quantity,
             actual_provider=call.provider,
             actual_model=call.model,
             status_code=result.status_code,
@@ -169,19 +172,19 @@ class Recoveries:
             _log.error("outcome_not_kept", operation_id=str(outcome.operation_id), reason=str(error))
 
     async def _cost(self, reported: int | None, requested: OperationRequested, call: CallNote, attempt: Attempt) -> int:
-        """What was billed: as reported, else by the catalogue, else as much as was held."""
+        """What was billed: as reported; as much as was held, for what was ordered; else by the catalogue."""
         if reported is not None:
             return reported
         data = requested.data
-        is_first = (call.provider, call.model) == (data.provider, data.model)
-        if self.pricing is None or (is_first and attempt.used_attributes is None and attempt.used_quantity is None):
-            return data.estimated_cost
+        is_as_ordered = attempt.used_attributes is None and attempt.used_quantity in (None, call.quantity)
+        if self.pricing is None or is_as_ordered:
+            return _held(requested, call)
         cost = await self.pricing.cost(
             call.provider,
             data.operation,
             call.model,
-            attempt.used_quantity or data.quantity,
-            attempt.used_attributes or {},
+            attempt.used_quantity or call.quantity or data.quantity,
+            attempt.used_attributes or call.attributes,
         )
         return _held(requested, call) if cost is None else cost
 

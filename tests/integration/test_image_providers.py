@@ -12,7 +12,7 @@ from contracts.events import OperationCompleted, OperationFailed, parse_event
 from image_service.config import Settings
 from image_service.main import create_app
 from image_service.providers.attempt import Attempt
-from image_service.providers.base import OutcomeUnknownError, ProviderError, ProviderResult, StillRunning
+from image_service.providers.base import Model, OutcomeUnknownError, ProviderError, ProviderResult, StillRunning
 from image_service.providers.registry import Providers
 from image_service.routing import Route, Target
 from tests.integration.image_harness import (
@@ -283,6 +283,23 @@ class TestRoutes:
         event = outcome(settings)
         assert error_code(settings) == "outcome_unknown"
         assert (event.data.cost, event.data.actual_provider) == (95_000_000, "second")
+
+    async def test_a_fallback_whose_answer_was_lost_costs_what_was_ordered_of_it(self, ledger, settings) -> None:
+        # Two images of the first are one call of the second, which has other prices for other sizes.
+        ledger.script += [allowed_at(40_000_000), allowed_at(90_000_000)]
+        ledger.prices = {"48x32": 90_000_000, "": 400_000_000}
+
+        async def done(job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
+            return delivered()
+
+        first = ScriptedProvider("first", otherwise=raising(DOWN))
+        lost = raising(TimeoutError(), job="job-1")
+        second = ScriptedProvider(
+            "second", otherwise=lost, look=done, models=(Model("paint-1", "generate", unit="call"),)
+        )
+        answer = await ask(settings, first, second, routes=to("first", "second"), **ROUTED, variations=2)
+        data = outcome(settings).data
+        assert (answer.status_code, data.cost, data.quantity) == (200, 90_000_000, 1), answer.text
 
     async def test_one_that_is_down_is_skipped_before_the_hold(self, ledger, settings) -> None:
         first, second = ScriptedProvider("first", available=False), ScriptedProvider("second")
