@@ -25,6 +25,8 @@ RETRY_SECONDS_FIRST: Final = 0.1
 RETRY_SECONDS_MAX: Final = 5.0
 #: Sources of which something was committed within this time are confirmed again and again.
 ACTIVE_SECONDS: Final = 3600.0
+#: Of a source with many holes, in one message: half of what NATS takes.
+RANGES_PER_MESSAGE_MAX: Final = 10_000
 _ACK: Final = b"+ACK"
 
 
@@ -67,7 +69,8 @@ class Ingest:
         headers = None if position is None else {POSITION_HEADER: str(position)}
         try:
             for confirmation in confirmations:
-                await self._connection.publish(RECORDED, confirmation.model_dump_json().encode(), headers=headers)
+                for portion in portions(confirmation):
+                    await self._connection.publish(RECORDED, portion.model_dump_json().encode(), headers=headers)
         except nats.errors.Error as error:
             log.warning("confirmation_lost", error=str(error))
 
@@ -101,6 +104,18 @@ class Ingest:
                 log.warning("ingest_waits", error=str(error) or type(error).__name__, retry_seconds=pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_SECONDS_MAX)
+
+
+def portions(confirmation: RecordedRanges) -> list[RecordedRanges]:
+    """As many messages as it takes. Each ends with the last range: by that a journal that was put back to an older copy
+    knows that these are not its own numbers."""
+    if len(confirmation.recorded) <= RANGES_PER_MESSAGE_MAX:
+        return [confirmation]
+    *others, last = confirmation.recorded
+    return [
+        confirmation.model_copy(update={"recorded": [*others[first : first + RANGES_PER_MESSAGE_MAX], last]})
+        for first in range(0, len(others), RANGES_PER_MESSAGE_MAX)
+    ]
 
 
 def read_batch(messages: list[Msg]) -> Batch:

@@ -261,6 +261,35 @@ async def test_a_confirmation_is_repeated_for_producers_that_missed_it(ledger: L
     await eventually(lambda: confirmations.count["journal"] >= 2, "it is said again")
 
 
+async def test_a_source_with_more_holes_than_a_message_takes_is_confirmed_and_so_are_the_others(
+    start_ledger: StartLedger, nats_client: Client, database: "Database[asyncpg.Record]"
+) -> None:
+    """Confirmed in portions, each with the last range: a restored journal knows by it that they are not its own."""
+    ledger = await start_ledger(confirm_interval_seconds=1.0)
+    many, first = 29_000, 10**18
+    await database.execute(
+        "insert into sources (source, recorded) select 'a-journal', range_agg(int8range($2 + 2 * n, $2 + 2 * n + 1)) "
+        "from generate_series(1, $1::bigint) as n",
+        many,
+        first,
+    )
+    heard: list[list[list[int]]] = []
+
+    async def on_message(message: Msg) -> None:
+        said = json.loads(message.data)
+        if said["source"] == "a-journal":
+            heard.append(said["recorded"])
+
+    await nats_client.subscribe(RECORDED, cb=on_message)
+    confirmations = await Confirmations.of(nats_client)
+    await ledger.send(completed(source="b-journal", sourcesequence=1))
+    await eventually(lambda: confirmations.count["b-journal"] >= 2, "the other is confirmed, again too")
+    await eventually(lambda: len(heard) >= 3, "all portions came")
+    last = first + 2 * many
+    assert {start for portion in heard for start, _ in portion} == {first + 2 * n for n in range(1, many + 1)}
+    assert {tuple(portion[-1]) for portion in heard} == {(last, last)}
+
+
 async def test_repeats_conflicts_and_poison_are_confirmed_too(ledger: Ledger, nats_client: Client) -> None:
     """A producer need not send them again: they are in the log or in the dead letters."""
     confirmations = await Confirmations.of(nats_client)
