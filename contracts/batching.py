@@ -28,13 +28,16 @@ class MicroBatcher(Generic[Item, Answer]):
         queue_max: int,
         overlap_min: int = 1,
         on_batch: Callable[[Sequence[float]], None] | None = None,
+        weigh: Callable[[Item], int] = lambda _: 1,
     ) -> None:
-        """``on_batch`` is told after each batch how many seconds its items took from their arrival."""
+        """``on_batch`` is told after each batch how many seconds its items took from their arrival. A batch takes items
+        until what they ``weigh`` comes to ``batch_max``."""
         self._handle = handle
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._overlap_min = overlap_min
         self._on_batch = on_batch
+        self._weigh = weigh
         self._in_flight = 0
         #: An item, where its answer goes, and when it came.
         self._queue: deque[tuple[Item, asyncio.Future[Answer], float]] = deque()
@@ -85,10 +88,12 @@ class MicroBatcher(Generic[Item, Answer]):
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Answer], float]]:
         batch: list[tuple[Item, asyncio.Future[Answer], float]] = []
-        while self._queue and len(batch) < self._batch_max:
+        weight = 0
+        while self._queue and weight < self._batch_max:
             queued = self._queue.popleft()
             if not queued[1].done():
                 batch.append(queued)
+                weight += self._weigh(queued[0])
         return batch
 
     async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer], float]]) -> None:

@@ -15,7 +15,8 @@ from ledger_service.recording import Batch, record
 from ledger_service.store.pool import TRANSIENT, Pool, StoreUnavailableError
 
 QUEUE_MAX: Final = 1_000
-REQUESTS_PER_BATCH_MAX: Final = 200
+#: Of one transaction, but for the rest of its last request: as long as it takes, its accounts are locked for checks.
+EVENTS_PER_BATCH_MAX: Final = 2_000
 
 
 class Received(NamedTuple):
@@ -38,7 +39,7 @@ class EventIntake:
         self._confirm = confirm
         self._metrics = metrics
         self._batcher: MicroBatcher[list[Submission], Received] = MicroBatcher(
-            self._handle, REQUESTS_PER_BATCH_MAX, QUEUE_MAX
+            self._handle, EVENTS_PER_BATCH_MAX, QUEUE_MAX, weigh=len
         )
         self.run = self._batcher.run
 

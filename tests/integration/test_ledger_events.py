@@ -8,9 +8,11 @@ import asyncpg
 import pytest
 
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
+from ledger_service import event_intake
 from tests import builders
 from tests.builders import ABSENT, Body, completed, failed, limit, requested
-from tests.servers import Ledger
+from tests.conftest import StartLedger
+from tests.servers import Ledger, eventually
 
 Database = asyncpg.Connection
 ONCE = {"calls": 1, "units": 1, "cost": "0.040000000", "failures": 0}
@@ -330,6 +332,26 @@ async def test_a_batch_of_more_than_1000_events_is_too_large(refusing: Ledger) -
     headers = {"content-type": BATCH_CONTENT_TYPE}
     answer = await refusing.http.post("/v1/events", content=json.dumps([completed()] * 1001), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+async def test_requests_with_many_events_share_no_transaction_that_locks_their_accounts_for_long(
+    start_ledger: StartLedger, database: "Database[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_intake, "EVENTS_PER_BATCH_MAX", 3)
+    ledger = await start_ledger()
+    await ledger.send(completed())
+    async with database.transaction():
+        await database.execute("select from accounts for update")
+        sending = [asyncio.create_task(ledger.send(completed(), completed())) for _ in range(7)]
+        await eventually(lambda: waiting(database), "one waits for the account, and the others for it")
+        await asyncio.sleep(0.2)  # for the last of them; late, it would have a transaction of its own
+    assert [one["accepted"] for one in await asyncio.gather(*sending)] == [2] * 7
+    together = await database.fetch("select count(*) as events from event_log group by transaction_id")
+    assert max(row["events"] for row in together) <= 4  # three, and the rest of the last request
+
+
+async def waiting(database: "Database[asyncpg.Record]") -> bool:
+    return bool(await database.fetchval("select count(*) > 0 from pg_locks where not granted"))
 
 
 async def test_totals_that_no_longer_fit_are_refused_without_harm(
