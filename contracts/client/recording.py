@@ -13,7 +13,7 @@ from contracts.client.background import Background
 from contracts.client.delivery import EventDelivery
 from contracts.client.errors import LedgerRefused, LedgerUnavailable, OutcomeNotRecorded, RecordingUnavailable
 from contracts.client.journal import AlreadyBegunError, Journal, JournalUnavailableError, Unfinished
-from contracts.client.recovery import InDoubt, Recover
+from contracts.client.recovery import InDoubt, Recover, Recovery
 from contracts.client.usage_events import Completion, operation_completed, operation_failed, outcome_of
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json
 from contracts.identifiers import uuid7
@@ -158,6 +158,14 @@ async def recovered(
     except Exception as error:  # noqa: BLE001  a service's own code; the operation needs its outcome all the same
         _log.error("recovery_failed", operation_id=str(requested.data.operation_id), exc_info=error)
         recovery = InDoubt("what became of the call could not be found out")
+    try:
+        return _event_of(recovery, requested)
+    except Exception as error:  # noqa: BLE001  numbers that no event may have, or no numbers
+        _log.error("recovery_invalid", operation_id=str(requested.data.operation_id), reason=repr(error))
+        return _event_of(InDoubt("what was found out of the call is not valid"), requested)
+
+
+def _event_of(recovery: Recovery, requested: OperationRequested) -> OperationCompleted | OperationFailed:
     now = datetime.now(UTC)
     duration_ms = round((now - requested.time).total_seconds() * 1000)
     outcome = outcome_of(recovery, requested)

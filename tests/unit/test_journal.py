@@ -17,8 +17,11 @@ from uuid import UUID
 
 import pytest
 
+from contracts.client.background import Background
 from contracts.client.group_commit import LOCKED_SECONDS_MAX, GroupCommit
 from contracts.client.journal import Claim, Journal, JournalUnavailableError
+from contracts.client.recording import JournalRecorder, recover_left
+from contracts.client.recovery import RecoveredCompletion, Recovery
 from contracts.client.usage_events import (
     Completion,
     Failure,
@@ -71,6 +74,31 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
     opened = Journal(tmp_path / "journal.db", GIBIBYTE)
     yield opened
     opened.close()
+
+
+class TestRecovery:
+    async def test_what_is_found_out_and_not_valid_is_doubt_and_keeps_no_other_from_its_outcome(
+        self, journal: Journal
+    ) -> None:
+        """One whose outcome cannot be written would be found again after each restart, and end the others' recovery."""
+        wrong: list[dict[str, Any]] = [
+            {"quantity": 0}, {"cost_nanos": -1}, {"status_code": 99_999}, {"actual_model": "a b"}, {"cost_nanos": "1"},
+        ]  # fmt: skip
+        for _ in range(len(wrong) + 1):
+            await journal.begin(requested_by(journal))
+        found = iter(wrong)
+
+        async def recover(requested: OperationRequested, note: str | None) -> Recovery:
+            del requested, note
+            return RecoveredCompletion(**{"cost_nanos": 7, **next(found, {})})
+
+        recorder = JournalRecorder(journal, Background(), None)
+        await recover_left(await journal.unfinished(), recover, recorder)
+
+        assert await journal.unfinished() == []
+        events = [parse_event(row.body) for row in await journal.outbox(1, 2**62, 100)]
+        costs = [event.data.cost for event in events if not isinstance(event, OperationRequested)]
+        assert sorted(costs) == [7] + [10_000_000] * len(wrong)
 
 
 class TestEvents:
