@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from deploy.docs.places import Place, places
 CONFIG: Final = Path(__file__).with_name("site.yml")
 STYLE: Final = CONFIG.with_name("site.css")
 REFERENCE: Final = "reference"
+#: For the server that shows the site, once it is told to end.
+END_SECONDS_MAX: Final = 5.0
 #: The builder colours what it says, whoever reads it.
 _STYLED: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -123,13 +126,34 @@ def run_builder(config: Path) -> None:
 
 
 def serve(work: Path, address: str) -> int:
-    """Shows the site until Ctrl-C; the exit code."""
-    config = write_sources(work)
-    command = [sys.executable, "-m", "zensical", "serve", "--config-file", str(config), "--dev-addr", address]
+    """Shows the site until Ctrl-C or SIGTERM; the exit code."""
+    return run_server(write_sources(work), address)
+
+
+def run_server(config: Path, address: str) -> int:
+    """Shows what the configuration names until Ctrl-C or SIGTERM. What served it has ended then, too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = None
     try:
-        return subprocess.run(command, cwd=work, check=False).returncode
+        command = [sys.executable, "-m", "zensical", "serve", "--config-file", str(config), "--dev-addr", address]
+        server = subprocess.Popen(command, cwd=config.parent)
+        return server.wait()
     except KeyboardInterrupt:
         return 0
+    finally:
+        if server is not None:
+            _end(server)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """However it takes the request to end: it has the port."""
+    server.terminate()
+    try:
+        server.wait(END_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def default_target() -> Path:

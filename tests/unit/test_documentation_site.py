@@ -1,6 +1,8 @@
 """The documentation site: whole, strictly built, asking nobody else for anything, with everything that the code has."""
 
+import asyncio
 import re
+import sys
 from collections.abc import Mapping
 from functools import cache
 from html import unescape
@@ -19,9 +21,11 @@ from deploy.docs.links import BrokenLinkError, Linked
 from deploy.docs.markdown import cell, fenced, relinked
 from deploy.docs.places import groups, places
 from deploy.docs.site import CONFIG, SiteError, build, reference_pages, run_builder
+from deploy.local.ports import free_port
 from image_service.access import RULES as IMAGE_RULES
 from ledger_service.api.access import RULES as LEDGER_RULES
 from tests.documents import GUIDES, PAGES, ROOT
+from tests.servers import eventually
 
 METRIC_NAMES = [ROOT / service / "metric_names.py" for service in ("ledger_service", "image_service")]
 #: What a page has loaded when it is opened; links that people follow are no such thing.
@@ -180,13 +184,9 @@ def test_what_would_be_loaded_from_elsewhere_is_seen() -> None:
 
 @pytest.mark.parametrize("address", ["no-such-page.md", "access.md#no-such-heading"])
 def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path, address: str) -> None:
-    (tmp_path / "pages").mkdir()
-    (tmp_path / "pages" / "index.md").write_text(f"# Here\n\n[there]({address})\n")
-    (tmp_path / "pages" / "access.md").write_text("# Access\n\n## Scopes\n")
-    settings = yaml.safe_load(CONFIG.read_text()) | {"docs_dir": "pages", "site_dir": "site", "extra_css": []}
-    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(settings))
+    config = _small_site(tmp_path, address)
     with pytest.raises(SiteError, match=r"does not exist|no-such"):
-        run_builder(tmp_path / "mkdocs.yml")
+        run_builder(config)
 
 
 def test_a_link_to_a_file_that_is_gone_names_page_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +194,42 @@ def test_a_link_to_a_file_that_is_gone_names_page_and_line(tmp_path: Path, monke
     (tmp_path / "README.md").write_text("# Here\n\n[gone](gone.py)\n")
     with pytest.raises(BrokenLinkError, match=r"README.md:3: there is no gone.py"):
         Linked({"README.md": "index.md"}).page("README.md")
+
+
+async def test_who_is_told_to_end_leaves_no_server_behind(tmp_path: Path) -> None:
+    config, port = _small_site(tmp_path), free_port()
+    run = f"from pathlib import Path; from deploy.docs.site import run_server; run_server(Path({str(config)!r}), "
+    shown = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", f"{run}'127.0.0.1:{port}')", cwd=ROOT, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await eventually(lambda: _listens(port), "the site is shown", within_seconds=60)
+        shown.terminate()
+        assert await asyncio.wait_for(shown.wait(), 20) == 0
+        assert not await _listens(port)
+    finally:
+        if shown.returncode is None:
+            shown.kill()
+
+
+def _small_site(folder: Path, address: str = "access.md") -> Path:
+    """Two pages, with a link to this address."""
+    (folder / "pages").mkdir()
+    (folder / "pages" / "index.md").write_text(f"# Here\n\n[there]({address})\n")
+    (folder / "pages" / "access.md").write_text("# Access\n\n## Scopes\n")
+    settings = yaml.safe_load(CONFIG.read_text()) | {"docs_dir": "pages", "site_dir": "site", "extra_css": []}
+    config = folder / "mkdocs.yml"
+    config.write_text(yaml.safe_dump(settings))
+    return config
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 # --- its pieces
