@@ -196,9 +196,10 @@ class Live:
             self._tell([*live_operations(rows)])
             if len(rows) < ROWS_MAX:
                 return
+        place = self._place
         async with self._reads.acquire() as connection:
             newest = await newest_place(connection)
-        if self._place is not None:
+        if place is not None and place is self._place:  # else all went, and who came since begins further on
             self._place = newest
             self._tell_all(_event("skipped", newest, b'{"reason":"too much at once"}'))
 

@@ -18,7 +18,7 @@ from contracts.access.bearer import SESSION_COOKIE
 from ledger_service import live as live_module
 from ledger_service.live import PARTS_MAX, TYPES, Live, Watched
 from ledger_service.store.live import BEGINNING, SQL, Place
-from ledger_service.store.pool import Pool
+from ledger_service.store.pool import Connection, Pool
 from tests.browser import NARROW, visiting
 from tests.builders import ACCOUNT, Body, check, completed, failed, limit, requested
 from tests.pages.test_pages import made
@@ -191,6 +191,40 @@ async def test_more_than_anybody_reads_is_left_out_and_said(
     await ledger.send(completed(user_id="later"))
     await tail._poll()
     assert b'"later"' in (listener.parts.get_nowait() or b"")
+
+
+async def test_who_comes_while_the_rest_is_left_out_begins_where_they_came(
+    ledger: Ledger, writing_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, may_go_on, newest_place = asyncio.Event(), asyncio.Event(), live_module.newest_place
+
+    async def newest_place_slowly(connection: Connection) -> Place:
+        found = await newest_place(connection)
+        looked.set()
+        await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(live_module, "ROWS_MAX", 1)
+    monkeypatch.setattr(live_module, "READS_MAX", 1)
+    tail = Live(writing_pool)
+    first = await tail.join(Watched(), None)
+    await ledger.send(completed(), completed())
+    monkeypatch.setattr(live_module, "newest_place", newest_place_slowly)
+    polling = asyncio.create_task(tail._poll())
+    await looked.wait()
+    tail.leave(first)
+    await ledger.send(completed(user_id="before"))
+    monkeypatch.setattr(live_module, "newest_place", newest_place)
+    second = await tail.join(Watched(), None)
+    may_go_on.set()
+    await polling
+    await ledger.send(completed(user_id="after"))
+    monkeypatch.setattr(live_module, "ROWS_MAX", 10)
+    await tail._poll()
+    parts = b"".join(filter(None, (second.parts.get_nowait() for _ in range(second.parts.qsize()))))
+    assert b'"after"' in parts
+    assert b'"before"' not in parts
+    assert b"event: skipped" not in parts
 
 
 async def test_what_commits_late_is_neither_passed_over_nor_told_early(
