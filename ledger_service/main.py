@@ -196,7 +196,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
         service_tokens = ServiceTokens(reads, await hashing_key(connection, settings.token_hash_key))
     access = make_access(settings, service_tokens.find, Memory(settings.token_seconds))
     stack.push_async_callback(access.close)
-    long_reads = await _open(stack, "database", lambda: open_analytics_pool(url))
+    long_reads = await _open(stack, "database", lambda: open_analytics_pool(url, settings.analytics_seconds_max))
     checking = await _open(
         stack,
         "database",

@@ -41,13 +41,19 @@ class TooSlowError(Exception):
     """The statement took longer than it may, and was ended."""
 
 
-async def open_analytics_pool(database_url: str) -> Pool:
-    """Connections for long reads; none is opened before it is needed."""
+#: Beyond what a statement may take, for its way there and back, and for PostgreSQL to end it.
+ANSWER_MARGIN_SECONDS: Final = 10.0
+
+
+async def open_analytics_pool(database_url: str, seconds_max: float) -> Pool:
+    """Connections for long reads; none is opened before it is needed. PostgreSQL ends what takes longer than
+    ``seconds_max``: where it has not even said so, the network has forgotten the connection."""
     return await make_pool(
         database_url,
         min_size=0,
         max_size=connections.ANALYTICS,
         timeout=CONNECT_TIMEOUT_SECONDS,
+        command_timeout=seconds_max + ANSWER_MARGIN_SECONDS,
         reset=nothing_to_reset,
         server_settings={**SILENT_CLIENTS, **_SETTINGS},
     )

@@ -6,7 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from ledger_service.store import analytics, connections
 from ledger_service.store import pool as pools
+from ledger_service.store.analytics import open_analytics_pool
 from ledger_service.store.pool import Pool, open_hot_pool, open_pool
 from tests.faults.proxy import Network, Wire
 
@@ -20,15 +22,19 @@ def wire(database_url: str) -> Iterator[Wire]:
     network.close()
 
 
-@pytest.fixture(params=["reads", "hot"])
+@pytest.fixture(params=["reads", "hot", "analytics"])
 async def pool(
     request: pytest.FixtureRequest, wire: Wire, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Pool]:
     monkeypatch.setattr(pools, "COMMAND_TIMEOUT_SECONDS", 1)
     url = database_url.replace(f":{urlsplit(database_url).port}/", f":{wire.port}/")
-    opened = await (
-        open_pool(url, CONNECTIONS) if request.param == "reads" else open_hot_pool(url, CONNECTIONS, "x", 1)
-    )
+    monkeypatch.setattr(connections, "ANALYTICS", CONNECTIONS)
+    monkeypatch.setattr(analytics, "ANSWER_MARGIN_SECONDS", 0.5)
+    opened = await {
+        "reads": lambda: open_pool(url, CONNECTIONS),
+        "hot": lambda: open_hot_pool(url, CONNECTIONS, "x", 1),
+        "analytics": lambda: open_analytics_pool(url, 0.5),
+    }[request.param]()
     yield opened
     await asyncio.wait_for(opened.close(), 30)
 
