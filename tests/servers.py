@@ -445,7 +445,9 @@ async def serving(**changes: Any) -> AsyncIterator[Ledger]:
         assert server.started, "the ledger did not start: see its log above"
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            async with httpx.AsyncClient(base_url=url, headers=AUTHORIZED, timeout=WAIT_SECONDS, transport=Spread()) as http:
+            async with httpx.AsyncClient(
+                base_url=url, headers=AUTHORIZED, timeout=WAIT_SECONDS, transport=Spread()
+            ) as http:
                 yield Ledger(http, url)
         finally:
             server.should_exit = True
@@ -463,7 +465,9 @@ class LedgerProcess(ServiceProcess):
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        async with httpx.AsyncClient(base_url=self.url, headers=AUTHORIZED, timeout=WAIT_SECONDS, transport=Spread()) as http:
+        async with httpx.AsyncClient(
+            base_url=self.url, headers=AUTHORIZED, timeout=WAIT_SECONDS, transport=Spread()
+        ) as http:
             yield Client(http)
 
     def end(self, wanted: signal.Signals) -> int:

@@ -17,7 +17,7 @@ from playwright.async_api import Browser
 from contracts.access.bearer import SESSION_COOKIE
 from ledger_service import live as live_module
 from ledger_service.live import PARTS_MAX, TYPES, Live, Watched
-from ledger_service.store.live import BEGINNING, SQL, Place
+from ledger_service.store.live import BEGINNING, SQL, Place, newest_place
 from ledger_service.store.pool import Connection, Pool
 from tests.browser import NARROW, visiting
 from tests.builders import ACCOUNT, Body, check, completed, failed, limit, requested
@@ -196,7 +196,7 @@ async def test_more_than_anybody_reads_is_left_out_and_said(
 async def test_who_comes_while_the_rest_is_left_out_begins_where_they_came(
     ledger: Ledger, writing_pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked, may_go_on, newest_place = asyncio.Event(), asyncio.Event(), live_module.newest_place
+    looked, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def newest_place_slowly(connection: Connection) -> Place:
         found = await newest_place(connection)

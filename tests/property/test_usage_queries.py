@@ -165,7 +165,7 @@ HOURS = 24 * 5  # the night in which Europe's clocks change is among them
 
 @pytest.fixture
 async def reads(database_url: str) -> AsyncIterator[Pool]:
-    pool = await open_analytics_pool(as_service(database_url))
+    pool = await open_analytics_pool(as_service(database_url), 60)
     yield pool
     await pool.close()
 
