@@ -1,6 +1,6 @@
 """One soak: servers, load, verification."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import monotonic
@@ -61,7 +61,7 @@ async def soak(
         await load.run()
         seconds = monotonic() - began
         await load.settled(stack.database_url)
-    findings = await verify(stack.database_url, size.accounts, plans, verified)
+    findings = await verify(stack.database_url, size.accounts, plans, verified, load.unheard)
     decided = findings.seen["allowed"] + findings.seen["denied"]
     if decided != size.checks:
         findings.add("not one decision a check", f"{decided} decisions of {size.checks} checks")
@@ -75,9 +75,10 @@ async def verify(
     accounts: int,
     plans: Mapping[str, list[Body]],
     verified: Callable[[int], object],
+    unheard: Collection[str] = (),
 ) -> Findings:
-    """Replays every account's log."""
-    findings = Findings()
+    """Replays every account's log; of the operations ``unheard``, nobody got the decision."""
+    findings = Findings(unheard=unheard)
     connection = await asyncpg.connect(database_url)
     try:
         for index in range(accounts):
