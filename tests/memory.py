@@ -21,7 +21,7 @@ def folder_in_memory(otherwise: Path) -> Iterator[Path]:
 
     Each test makes and drops a database of some 400 files: 15 ms of processor time in memory, up to 250 ms on a disk.
     """
-    if not _spare():
+    if not is_memory_to_spare():
         yield otherwise
         return
     _remove_left_behind()
@@ -33,7 +33,8 @@ def folder_in_memory(otherwise: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _spare() -> bool:
+def is_memory_to_spare() -> bool:
+    """Enough of it for the servers of a worker."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free >= FREE_BYTES_MIN and _available_bytes() >= 2 * FREE_BYTES_MIN
     except OSError:

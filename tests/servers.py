@@ -48,11 +48,13 @@ from ledger_service.store.migrations import migrate
 from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import create_stream
 from tests.builders import ACCOUNT, PLAN, Body, account, plan
-from tests.memory import folder_in_memory
+from tests.memory import folder_in_memory, is_memory_to_spare
 from tests.quick_clients import Spread
 from tests.tokens import AUTHORIZED, make_token_known
 
 POSTGRES_IMAGE: Final = "postgres:18"
+#: The image's volume, under which it has a folder for each major version.
+POSTGRES_IMAGE_DATA: Final = "/var/lib/postgresql"
 NATS_IMAGE: Final = "nats:2.15"
 DOCKER_ANSWER_SECONDS: Final = 2
 STATEMENT_SECONDS: Final = 30
@@ -133,6 +135,8 @@ def postgres_server(source: Source, folder: Path) -> Iterator[str]:
             container.with_env("POSTGRES_INITDB_ARGS", " ".join(TEXT_OPTIONS))
             settings = {**NOT_DURABLE, "jit": "off", **POSTGRES_SETTINGS}
             container.with_command(["postgres", *(f"-c{key}={value}" for key, value in settings.items())])
+            if is_memory_to_spare():  # as the wheels' does: see folder_in_memory()
+                container.with_tmpfs_mount(POSTGRES_IMAGE_DATA)
             with container:
                 yield container.get_connection_url()
         case Source.WHEELS:
