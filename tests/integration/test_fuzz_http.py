@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -14,9 +15,11 @@ from deploy.local.ports import free_port
 from deploy.local.services import ServiceProcess
 from tests import builders
 from tests.builders import completed, limit
-from tests.fuzzing_http import HEADERS, Found, fuzz
 from tests.servers import WAIT_SECONDS, LedgerProcess
 from tests.tokens import TOKEN
+
+if TYPE_CHECKING:
+    from tests.fuzzing_http import Found
 
 #: Seconds for the ledger and for the image service. FUZZ_SEED repeats a run.
 SHORT, LONG = (3.0, 0.5), (240.0, 60.0)
@@ -35,6 +38,8 @@ async def test_services_answer_as_their_documents_say(
     nats_url: str,
     tmp_path: Path,
 ) -> None:
+    from tests.fuzzing_http import fuzz  # takes a second, of which each worker would spend one
+
     seed = int(os.environ.get("FUZZ_SEED", "4" if ledger_seconds < 60 else str(random.SystemRandom().randrange(2**32))))
     print(f"FUZZ_SEED={seed}")
     ledger = await asyncio.to_thread(ledger_process)
@@ -85,7 +90,7 @@ async def _something_there(ledger: LedgerProcess) -> dict[str, list[str]]:
     }
 
 
-def _right(found: Found, operation: str) -> None:
+def _right(found: "Found", operation: str) -> None:
     print(f"{found.cases} requests, {len(found.operations)} operations, answered {dict(found.statuses)}")
     assert operation in found.operations
     assert {200, 422} <= set(found.statuses)
@@ -93,6 +98,8 @@ def _right(found: Found, operation: str) -> None:
 
 
 async def _still_work(ledger: LedgerProcess, image: ServiceProcess) -> None:
+    from tests.fuzzing_http import HEADERS
+
     async with ledger.client() as client:
         await client.put_plan(limit(maximum=10**6), plan_id="after")
         await client.put_account("after", plan_id="after")
