@@ -183,7 +183,11 @@ async def answers(ledger: Ledger, urls: list[str], **query: str) -> dict[str, An
     return found
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+#: One history in every run of the tests; these as well by `make faults`.
+LONG_SEEDS = range(2, 6)
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.faults) for seed in LONG_SEEDS)])
 async def test_the_past_is_what_was_answered_then(
     ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]", seed: int
 ) -> None:
