@@ -200,7 +200,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     checking = await _open(
         stack,
         "database",
-        lambda: open_hot_pool(url, settings.check_writers, "checks", CHECK_TIMEOUT_SECONDS),
+        lambda: open_hot_pool(url, settings.check_writers, "checks", CHECK_TIMEOUT_SECONDS, takes_events=False),
     )
     writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
     background = await _open(stack, "database", lambda: open_hot_pool(url, connections.BACKGROUND, "background"))

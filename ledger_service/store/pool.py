@@ -100,9 +100,17 @@ async def open_pool(database_url: str, connections_max: int, role: str = "reads"
 
 
 async def open_hot_pool(
-    database_url: str, connections_max: int, role: str, command_timeout_seconds: int = COMMAND_TIMEOUT_SECONDS
+    database_url: str,
+    connections_max: int,
+    role: str,
+    command_timeout_seconds: int = COMMAND_TIMEOUT_SECONDS,
+    *,
+    takes_events: bool = True,
 ) -> Pool:
-    """For ingest, limit checks and expiry: few long-lived connections that run the same statements for ever."""
+    """For ingest, limit checks and expiry: few long-lived connections that run the same statements for ever.
+
+    Where it ``takes_events``, each has the staging table of event_log.
+    """
     return await make_pool(
         database_url,
         min_size=connections_max,
@@ -110,7 +118,7 @@ async def open_hot_pool(
         max_inactive_connection_lifetime=0,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=command_timeout_seconds,
-        init=event_log.prepare_connection,
+        init=event_log.prepare_connection if takes_events else None,
         reset=nothing_to_reset,
         server_settings={
             "application_name": f"ledger-{role}",
