@@ -12,8 +12,7 @@ from typing import Final
 
 import httpx
 
-from contracts.access.http_connections import Connections
-from contracts.authorities import authorities
+from contracts.access.http_connections import Connections, authorities
 from contracts.problems import broken_rule
 from contracts.public_hosts import (
     NoAddressError,

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import httpx
 
-from contracts.authorities import authorities
+from contracts.access.http_connections import authorities
 
 #: Where they name other authorities, httpx reads those.
 NAMED_BY: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -7,9 +7,8 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
-from contracts.access.http_connections import Connections
+from contracts.access.http_connections import Connections, authorities
 from contracts.access.service_tokens import Introspection
-from contracts.authorities import authorities
 from contracts.client.asking import AnswerLostError, NotSentError, Question, Reply
 from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefused
 from contracts.client.reading import UnusableAnswerError, read, read_problem, refuses_token, unavailable

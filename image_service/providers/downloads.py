@@ -12,7 +12,7 @@ from typing import Final
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from contracts.authorities import authorities
+from contracts.access.http_connections import authorities
 from contracts.public_hosts import NoAddressError, PrivateAddressError, address_of, at_address, is_among
 from image_service.providers.attempt import Attempt
 

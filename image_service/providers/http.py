@@ -18,7 +18,7 @@ import httpx
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from contracts.authorities import authorities
+from contracts.access.http_connections import authorities
 from contracts.retry_after import retry_after_seconds
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import OutcomeUnknownError, ProviderError

@@ -19,8 +19,8 @@ import orjson
 from nats.aio.client import Client
 from nats.js.api import ConsumerInfo, StreamInfo
 
+from contracts.access.http_connections import authorities
 from contracts.access.nats_access import close_client
-from contracts.authorities import authorities
 from contracts.subjects import INGEST_CONSUMER, SEALS, SEALS_STREAM, STREAM
 from ledger_service.config import Settings
 from ledger_service.doctor.seals import Published

@@ -4,7 +4,7 @@ from typing import Final
 
 import httpx
 
-from contracts.authorities import authorities
+from contracts.access.http_connections import authorities
 from ledger_service.domain.doctor.facts import Service
 
 _SECONDS_MAX: Final = 4.0
