@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
+_NOON: Final = timedelta(hours=12)
 #: However the clocks change, the next midnight is no farther away: of whole dates, some were left out.
 _DAYS_AHEAD_MAX: Final = 3
 
@@ -156,6 +157,32 @@ def hours_of(days: list[datetime], start: datetime, end: datetime) -> list[datet
     """The hours of these days between two moments, which are full hours."""
     hours = (day + number * _HOUR for day in days for number in range(24))
     return [hour for hour in hours if start <= hour < end]
+
+
+class MovedHour(NamedTuple):
+    """It is counted with the noon of its day, and is to be with ``to``: where its part of the day begins; None: that is
+    outside of the range."""
+
+    hour: datetime
+    noon: datetime
+    to: datetime | None
+
+
+def moved_hours(edges: list[datetime]) -> list[MovedHour]:
+    """What to move where each broken day of a range counts as a whole where its noon lies, if that is in the range.
+    Edges are full hours in order, the range's own first and last."""
+    within: dict[datetime, list[datetime]] = {}
+    for edge in edges:
+        if (day := day_of(edge)) != edge:
+            within.setdefault(day, []).append(edge)
+    return [
+        MovedHour(begin + number * _HOUR, day + _NOON, begin if edges[0] <= begin < edges[-1] else None)
+        for day, cuts in within.items()
+        if edges[0] <= day + _NOON < edges[-1]
+        for begin, until in pairwise([day, *cuts, day + _DAY])
+        if not begin <= day + _NOON < until
+        for number in range((until - begin) // _HOUR)
+    ]
 
 
 def day_of(moment: datetime) -> datetime:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -10,11 +10,13 @@ from zoneinfo import ZoneInfo
 from ledger_service.domain.buckets import (
     Bucket,
     Interval,
+    MovedHour,
     are_whole_hours,
     broken_days,
     buckets_count_at_most,
     cut,
     hours_of,
+    moved_hours,
     previous_start,
     whole_days_count,
 )
@@ -28,8 +30,12 @@ FILTERS_MAX: Final = 20
 VALUES_MAX: Final = 200
 VALUE_LENGTH_MAX: Final = 1_024
 METADATA: Final = "metadata."
-#: Of an answer from days: more are read as hours, with all others. Half of them are three months of weeks of a zone.
-BROKEN_DAYS_MAX: Final = 60
+#: Of an answer from days, they are read as hours where they are no more than these, the ends of a month and its weeks.
+BROKEN_FEW: Final = 12
+#: More are read as hours, with all others: three months of a zone's days, and the three before.
+BROKEN_DAYS_MAX: Final = 200
+#: All accounts' rows of a day are as many as those of two hours.
+_DAY_IN_HOURS: Final = 2
 
 
 class Dimension(StrEnum):
@@ -101,7 +107,7 @@ class UsageQuery:
 class Plan:
     """How it is answered. ``earlier``: the buckets of the period before, which ends where the first of ``buckets``
     begins. ``reasons``: why no rollup has the answer. ``broken_days``: those of UTC that are not read as days, and
-    ``hours``, what is read of them."""
+    ``hours``, what is read of them; others that lie in two buckets are read as days, and ``moved``."""
 
     query: UsageQuery
     source: Source
@@ -110,6 +116,7 @@ class Plan:
     earlier: Sequence[Bucket]
     broken_days: Sequence[datetime] = ()
     hours: Sequence[datetime] = ()
+    moved: Sequence[MovedHour] = ()
 
     @property
     def starts(self) -> list[datetime]:
@@ -156,11 +163,20 @@ def plan(query: UsageQuery) -> Plan:
 
 def _of_all_accounts(query: UsageQuery, buckets: Sequence[Bucket], earlier: Sequence[Bucket]) -> Plan:
     starts = [bucket.start for bucket in (*earlier, *buckets)]
-    broken = broken_days([*starts, query.end])
-    if len(broken) > BROKEN_DAYS_MAX or not whole_days_count(starts[0], query.end, broken):
+    edges = [*starts, query.end]
+    broken = broken_days(edges)
+    if len(broken) <= BROKEN_FEW and whole_days_count(starts[0], query.end, broken):
+        hours = hours_of(broken, starts[0], query.end)
+        return Plan(query, Source.USAGE_DAILY_ALL, (), buckets, earlier, broken, hours)
+    moved = moved_hours(edges) if len(broken) <= BROKEN_DAYS_MAX else []
+    uncounted = sorted({*broken} - {noon.replace(hour=0) for _, noon, _ in moved})
+    hours = hours_of(uncounted, starts[0], query.end)
+    days = whole_days_count(starts[0], query.end, uncounted)
+    every = (query.end - starts[0]) // timedelta(hours=1)
+    # To move an hour takes half as long again as to read it.
+    if not moved or 3 * (len(moved) + len(hours) + _DAY_IN_HOURS * days) > 2 * every:
         return Plan(query, Source.USAGE_HOURLY_ALL, (), buckets, earlier)
-    hours = hours_of(broken, starts[0], query.end)
-    return Plan(query, Source.USAGE_DAILY_ALL, (), buckets, earlier, broken, hours)
+    return Plan(query, Source.USAGE_DAILY_ALL, (), buckets, earlier, uncounted, hours, moved)
 
 
 def _bound(is_too_much: bool) -> None:

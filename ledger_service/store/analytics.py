@@ -95,7 +95,10 @@ async def _read(connection: "Connection", plan: Plan, group_by: Sequence[str], t
     statement = _STATEMENTS[plan.source]
     if plan.source is Source.USAGE_DAILY_ALL:
         arguments += [plan.broken_days, plan.hours]
-        if Dimension.MODEL in group_by and end - starts[0] <= FINE_DAYS_MAX * len(starts):
+        if plan.moved:
+            statement = "usage_daily_all_moved"
+            arguments += [[one[place] for one in plan.moved] for place in range(3)]
+        elif Dimension.MODEL in group_by and end - starts[0] <= FINE_DAYS_MAX * len(starts):
             statement = "usage_daily_all_finely"
     if plan.source is Source.USAGE_LOG:
         await refuse_archived(connection, starts[0], "what no rollup has")

@@ -114,6 +114,61 @@ cells as (
 )
 -- take: result
 
+-- name: usage_daily_all_moved
+-- The same where many days lie in two intervals, as those of a zone do: all days but $17 are counted where their noon is, and
+-- the hours $19 moved from there ($20) to $21, or away. Whether anything is left shows by the operations: a sum may be
+-- nothing because of corrections. These are few, and read from their hours.
+with moved as (
+    select noon, to_at, k1, k2, k3, k4, sum(calls)::bigint as calls, sum(units) as units,
+           sum(cost_nanos) as cost_nanos, sum(failures)::bigint as failures
+    from unnest($19::timestamptz[], $20::timestamptz[], $21::timestamptz[]) m (hour, noon, to_at)
+    join usage_hourly_all using (hour)
+    -- take: keys_of_all
+    where outcome <> 'adjustment'
+      -- take: filters
+    group by 1, 2, 3, 4, 5, 6
+),
+cells as (
+    select width_bucket(at, $3::timestamptz[]) as bucket, k1, k2, k3, k4, sum(calls) as calls, sum(units) as units,
+           sum(cost_nanos) as cost_nanos, sum(failures) as failures
+    from (
+        select at, k1, k2, k3, k4, calls, units, cost_nanos, failures,
+               case when outcome = 'adjustment' then 1 else calls + failures end as operations
+        from (
+            select day + interval '12 hours' as at, operation, provider, model, outcome, calls, units, cost_nanos, failures
+            from usage_daily_all
+            where day > $1::timestamptz - interval '24 hours' and day < $2 and day <> all ($17::timestamptz[])
+              and outcome <> 'adjustment'
+            union all
+            select hour, operation, provider, model, outcome, calls, units, cost_nanos, failures
+            from usage_hourly_all
+            where hour = any ($18::timestamptz[]) and outcome <> 'adjustment'
+            union all
+            select hour, operation, provider, model, outcome, calls, units, cost_nanos, failures
+            from usage_hourly_all
+            where hour >= $1 and hour < $2 and outcome = 'adjustment'
+        ) t
+        -- take: keys_of_all
+        where $9::text[] is null
+          -- take: filters
+        union all
+        select noon, k1, k2, k3, k4, -calls, -units, -cost_nanos, -failures, -calls - failures from moved
+        union all
+        select to_at, k1, k2, k3, k4, calls, units, cost_nanos, failures, calls + failures
+        from moved
+        where to_at is not null
+    ) t
+    group by 1, 2, 3, 4, 5
+    having sum(operations) > 0
+),
+firsts as (
+    select k1, k2, k3, k4
+    from cells
+    where bucket > $4::integer
+    -- take: order_of_groups
+)
+-- take: result
+
 -- name: usage_hourly
 -- The same.
 with cells as (

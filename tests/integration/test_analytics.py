@@ -139,7 +139,7 @@ async def test_time_zones_are_named_or_the_accounts(ledger: Ledger) -> None:
     assert [(row["period"], row["calls"]) for row in berlin["rows"]] == [("2026-W44", 2)]
     assert berlin["served_from"] == "usage_daily_all"
     by_day = await ask(ledger, interval="day", time_zone="Europe/Berlin")
-    assert (by_day["served_from"], by_day["rows"][0]["calls"]) == ("usage_hourly_all", 2)
+    assert (by_day["served_from"], by_day["rows"][0]["calls"]) == ("usage_daily_all", 2)
 
 
 async def test_csv_and_arrow_have_the_same_rows_and_decimals(ledger: Ledger) -> None:

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from contracts.usage_reports import UsageReport
+from ledger_service.domain import usage_queries
 from ledger_service.store import analytics
 from tests.builders import ACCOUNT, Body, adjustment, at, completed, failed
 from tests.servers import Databases, Ledger, as_service, renew_stream, run_apart, serving
@@ -104,6 +105,25 @@ async def test_models_are_the_same_either_way(
         assert answers[0]["served_from"] == "usage_daily_all"
         # What adds up to nothing has a row all the same.
         assert top or [row["cost"] for row in answers[0]["rows"] if row["group"]["model"] == "gone"]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Pacific/Auckland"])
+@pytest.mark.parametrize("group_by", ["model", "provider,outcome", "operation"])
+async def test_days_of_a_zone_are_those_that_hours_add_up_to(
+    ledger: Ledger, zone: str, group_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing is left of a day's operations, and where operations are left that come to nothing."""
+    asked = {"from": "2026-10-12", "to": "2026-11-15T09:00:00Z", "interval": "day", "compare": "previous"}
+    for more in ({}, {"top": 2, "order_by": "calls"}, {"filter": "outcome:completed,adjustment"}):
+        question = {**asked, **more, "group_by": group_by, "time_zone": zone}
+        found = await ask(ledger, question)
+        assert found["served_from"] == "usage_daily_all"
+        with monkeypatch.context() as patched:
+            patched.setattr(usage_queries, "BROKEN_FEW", -1)
+            patched.setattr(usage_queries, "BROKEN_DAYS_MAX", 0)
+            by_hours = await ask(ledger, question)
+        assert by_hours["served_from"] == "usage_hourly_all"
+        assert {**found, "served_from": ""} == {**by_hours, "served_from": ""}
 
 
 @pytest.mark.parametrize("form", ["csv", "arrow"])

@@ -120,7 +120,7 @@ def test_a_zone_that_is_no_whole_hours_off_is_answered_by_the_log() -> None:
     )
     assert plan(day).source is Source.USAGE_DAILY_ALL
     assert plan(replace(day, interval=Interval.HOUR)).source is Source.USAGE_HOURLY_ALL
-    assert plan(replace(day, zone=ZoneInfo("Europe/Berlin"))).source is Source.USAGE_HOURLY_ALL
+    assert plan(replace(day, zone=ZoneInfo("Europe/Berlin"))).source is Source.USAGE_DAILY_ALL
     assert plan(replace(day, group_by=("account",))).source is Source.USAGE_HOURLY
     assert plan(replace(day, zone=ZoneInfo("Asia/Kathmandu"))).source is Source.USAGE_LOG
     assert plan(replace(day, group_by=("user",))).source is Source.USAGE_LOG
@@ -132,6 +132,8 @@ def test_a_zone_that_is_no_whole_hours_off_is_answered_by_the_log() -> None:
 @example(datetime(2026, 11, 2, tzinfo=UTC), 24, Interval.NONE, ZoneInfo("UTC"))
 @example(datetime(2026, 11, 2, 1, tzinfo=UTC), 24, Interval.NONE, ZoneInfo("UTC"))
 @example(datetime(2026, 3, 1, tzinfo=UTC), 90 * 24, Interval.WEEK, ZoneInfo("Europe/Berlin"))
+@example(datetime(2026, 3, 1, 5, tzinfo=UTC), 90 * 24, Interval.DAY, ZoneInfo("Europe/Berlin"))
+@example(datetime(2026, 10, 1, 17, tzinfo=UTC), 60 * 24 + 7, Interval.DAY, ZoneInfo("America/New_York"))
 @settings(max_examples=100)
 def test_days_and_hours_that_are_read_are_all_hours_once_and_no_day_is_in_two_intervals(
     start: datetime, hours: int, interval: Interval, zone: ZoneInfo
@@ -140,21 +142,34 @@ def test_days_and_hours_that_are_read_are_all_hours_once_and_no_day_is_in_two_in
     end = start + timedelta(hours=hours)
     made = plan(UsageQuery(start, end, interval, zone, compare=True))
     if made.source is not Source.USAGE_DAILY_ALL:
+        assert not made.moved
         assert not made.broken_days
         assert not made.hours
         return
     buckets, day = [*made.earlier, *made.buckets], timedelta(days=1)
     midnights = [
-        midnight(buckets[0].start.date() + n * day, ZoneInfo("UTC")) for n in range((end - buckets[0].start).days + 2)
+        midnight(buckets[0].start.date() + n * day, ZoneInfo("UTC")) for n in range((end - buckets[0].start).days + 3)
     ]
-    # As the statement chooses them.
-    days = [one for one in midnights if buckets[0].start <= one < end and one not in made.broken_days]
+    # As the statements choose them.
+    begins = buckets[0].start - day + timedelta(hours=1) if made.moved else buckets[0].start
+    days = [one for one in midnights if begins <= one < end and one not in made.broken_days]
     assert days
+
+    def place(moment: datetime) -> int:
+        [found] = [number for number, bucket in enumerate(buckets) if bucket.start <= moment < bucket.end]
+        return found
+
+    read = Counter((hour, place(hour)) for hour in made.hours)
     for one in days:
-        assert [bucket for bucket in buckets if bucket.start < one + day and one < bucket.end][1:] == []
-    read = Counter([*made.hours, *(one + timedelta(hours=hour) for one in days for hour in range(24))])
-    every = (end - buckets[0].start) // timedelta(hours=1)
-    assert read == Counter(buckets[0].start + timedelta(hours=hour) for hour in range(every))
+        if not made.moved:
+            assert [bucket for bucket in buckets if bucket.start < one + day and one < bucket.end][1:] == []
+        read.update((one + timedelta(hours=hour), place(one + timedelta(hours=12))) for hour in range(24))
+    for moved in made.moved:
+        read[moved.hour, place(moved.noon)] -= 1
+        if moved.to is not None:
+            read[moved.hour, place(moved.to)] += 1
+    every = [buckets[0].start + timedelta(hours=hour) for hour in range((end - buckets[0].start) // timedelta(hours=1))]
+    assert {key: count for key, count in read.items() if count} == {(hour, place(hour)): 1 for hour in every}
 
 
 # --- rollups beside the log
