@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import asyncpg
 import httpx
 import pytest
 
+from ledger_service.store.pool import Pool
+from ledger_service.workers.expiry import expire_portion
 from tests import builders
 from tests.builders import Body, completed, failed, limit
 from tests.conftest import StartLedger
@@ -505,6 +508,28 @@ async def test_a_hold_expires_when_its_time_is_over(ledger: Ledger) -> None:
     await eventually(expired, "the hold expires")
     assert (await ledger.limit())["held"] == 0
     assert await admitted(ledger, builders.check()) == [True]
+
+
+async def test_a_hold_that_is_extended_while_it_is_about_to_expire_stays(
+    start_ledger: StartLedger, database: "Database[asyncpg.Record]", writing_pool: Pool
+) -> None:
+    ledger = await start_ledger(expiry_interval_seconds=3600)
+    await ledger.set_up(limit(maximum=2))
+    await admitted(ledger, extended := builders.check(ttl_seconds=1), over := builders.check(ttl_seconds=1))
+    await eventually(
+        lambda: database.fetchval("select bool_and(expires_at <= clock_timestamp()) from decisions"), "both are due"
+    )
+    async with database.transaction():
+        await database.execute("select from accounts for update")
+        expiring = asyncio.create_task(expire_portion(writing_pool))
+        await eventually(lambda: database.fetchval(WAITING, 1), "it has found what is due, and waits for the account")
+        await database.execute(
+            "update decisions set expires_at = now() + interval '1 hour' where operation_id = $1",
+            UUID(extended["operation_id"]),
+        )
+    await expiring
+    assert [(await ledger.decision(one["operation_id"]))["state"] for one in (extended, over)] == ["held", "expired"]
+    assert (await ledger.limit())["held"] == 1
 
 
 async def test_an_extended_hold_lasts_longer(ledger: Ledger, database: "Database[asyncpg.Record]") -> None:
