@@ -40,10 +40,14 @@ def parse_nanos(text: object) -> int:
     return -nanos if sign else nanos
 
 
+#: A dollar's digits and the decimals.
+_DIGITS_MIN: Final = 1 + DECIMALS_MAX
+
+
 def format_nanos(nanos: int) -> str:
     """The decimal string of an amount in nano-dollars, always with nine decimals: ``40_000_000 → "0.040000000"``."""
-    dollars, rest = divmod(abs(nanos), NANOS_PER_DOLLAR)
-    return f"{'-' if nanos < 0 else ''}{dollars}.{rest:09d}"
+    digits = str(nanos).zfill(_DIGITS_MIN + (nanos < 0))
+    return f"{digits[:-DECIMALS_MAX]}.{digits[-DECIMALS_MAX:]}"
 
 
 MONEY_SCHEMA: Final[dict[str, object]] = {

@@ -1,8 +1,9 @@
 """The limit check, decided purely: limits and balances in, a decision out."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from contracts.leases import LeaseCheck
 from contracts.limits import Limit, LimitCheck, Meter, Mode, PriceRef
@@ -31,7 +32,9 @@ LEASE_NOT_ALLOWED: Final = "lease_not_allowed"
 UNPRICED_MODEL: Final = "unpriced_model"
 
 
-class Claim(NamedTuple):
+# Neither tuples nor frozen: to make one of either takes several times as long, and a check makes a dozen.
+@dataclass(slots=True)
+class Claim:
     """One limit that applies to a check: the counter to compare with, and how much the check asks of it.
 
     A credit limit looks at one counter for each stretch of time between changes of its grants; ``key`` is the current
@@ -58,7 +61,8 @@ class Claim(NamedTuple):
         return (self.key,) if self.credit is None else self.credit.keys
 
 
-class Verdict(NamedTuple):
+@dataclass(slots=True)
+class Verdict:
     """A decision: ``body`` is it as callers get it (contracts.limits.Decision)."""
 
     allowed: bool
@@ -67,7 +71,8 @@ class Verdict(NamedTuple):
     body: Json
 
 
-class Standing(NamedTuple):
+@dataclass(slots=True)
+class Standing:
     """How a limit stands: its maximum at the moment, and what is settled and held of it."""
 
     maximum: int
@@ -81,12 +86,12 @@ class Standing(NamedTuple):
 
 def claims_of(check: LimitCheck, terms: Terms, now: datetime) -> list[Claim]:
     """The limits that apply to this check, in the plan's order."""
-    claims, keys, shares = [], scope_keys(check), shares_of(check)
-    for applied in limits_for(check, terms, now):
-        key = keys[applied.limit.scope]
-        if key is not None:
-            claims.append(_claim(applied, check.account_id, key, terms, now, shares[applied.limit.meter]))
-    return claims
+    account_id, keys, shares = check.account_id, scope_keys(check), shares_of(check)
+    return [
+        _claim(applied, account_id, key, terms, now, shares[applied.limit.meter])
+        for applied in limits_for(check, terms, now)
+        if (key := keys[applied.limit.scope]) is not None
+    ]
 
 
 def claims_of_account(account_id: str, terms: Terms, now: datetime) -> list[Claim]:
@@ -164,17 +169,20 @@ def has_room(maximum: int, used: int, amount: int) -> bool:
 
 def limit_state(claim: Claim, stands: Standing, own_share: int) -> Json:
     """One limit as people see it (contracts.limits.LimitState); money as decimal strings."""
-    applied, (maximum, settled, held) = claim.applied, stands
-    held += own_share
-    available = maximum - settled - held
-    state: Json = {**applied.shown, "period": claim.period.name}
+    applied = claim.applied
+    maximum, settled, held = stands.maximum, stands.settled, stands.held + own_share
+    state: Json = applied.shown.copy()
+    state["period"] = claim.period.name
     if applied.limit.meter is Meter.COST:
         state["maximum"] = format_nanos(maximum)
         state["settled"] = format_nanos(settled)
         state["held"] = format_nanos(held)
-        state["available"] = format_nanos(available)
+        state["available"] = format_nanos(maximum - settled - held)
     else:
-        state |= {"maximum": maximum, "settled": settled, "held": held, "available": available}
+        state["maximum"] = maximum
+        state["settled"] = settled
+        state["held"] = held
+        state["available"] = maximum - settled - held
     if applied.override is not None:
         state["override"] = _override_ref(applied.override)
     return state
@@ -209,7 +217,7 @@ def _denial(check: LimitCheck, terms: Terms, claims: list[Claim], standings: lis
                 f"{check.operation} with {check.model} of {check.provider}, and the plan names no ceiling",
                 limit.limit_id,
             )
-        if not has_room(stands.maximum, stands.used, claim.amount):
+        if not has_room(stands.maximum, stands.settled + stands.held, claim.amount):
             return refuse(LIMIT_EXCEEDED, _no_room(claim, stands), limit.limit_id)
     return None
 

@@ -35,11 +35,11 @@ class Applied:
     counted: Counted
     override: Override | None = None
     #: What decisions show of it, whatever its balance.
-    shown: dict[str, str] = field(init=False, repr=False, compare=False)
+    shown: dict[str, object] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         limit = self.limit
-        shown = {
+        shown: dict[str, object] = {
             "limit_id": limit.limit_id,
             "scope": limit.scope.value,
             "meter": limit.meter.value,

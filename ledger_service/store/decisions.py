@@ -29,7 +29,7 @@ class OperationKey(NamedTuple):
     operation_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Known:
     """What the ledger has of an operation when it is checked: an earlier decision, an outcome, or both."""
 
@@ -38,7 +38,7 @@ class Known:
     state: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decided:
     """A decision to be written: the check, its cost filled in, and the answer, each as a model and as JSON."""
 

@@ -1,6 +1,6 @@
 """The terms of accounts: read under the accounts' locks, from caches that versions keep true."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -57,9 +57,20 @@ class TermsCache:
         self._plans: dict[str, _KnownPlan] = {}
         self._additions: dict[str, _Additions] = {}
         self._calendars: dict[tuple[str, date], Calendar] = {}
+        #: Of accounts that add nothing to their plan, by plan and calendar: as long as the plan is the remembered one.
+        self._shared: dict[tuple[str | None, str, date], tuple[_KnownPlan, Terms]] = {}
 
-    async def terms(self, connection: "Connection", rows: "Iterable[asyncpg.Record]") -> dict[str, Terms]:
+    async def terms(self, connection: "Connection", rows: "Sequence[asyncpg.Record]") -> dict[str, Terms]:
         """The terms that the rows of ``lock_terms`` or ``read_terms`` stand for."""
+        found = {}
+        for row in rows:
+            terms = self.remembered(row)
+            if terms is None:
+                return await self._read(connection, rows)
+            found[row["account_id"]] = terms
+        return found
+
+    async def _read(self, connection: "Connection", rows: "Sequence[asyncpg.Record]") -> dict[str, Terms]:
         changed = {row["account_id"]: row["limits_version"] for row in rows if self._is_behind(row)}
         # Taken out before anything else is awaited: to make room, the cache forgets accounts at any such moment.
         additions = {row["account_id"]: self._additions.get(row["account_id"], _NO_ADDITIONS) for row in rows}
@@ -79,6 +90,17 @@ class TermsCache:
         return None if plan is None else self._terms(row, plan, self._additions.get(row["account_id"], _NO_ADDITIONS))
 
     def _terms(self, row: "asyncpg.Record", known: _KnownPlan, added: _Additions) -> Terms:
+        if added is not _NO_ADDITIONS:
+            return self._make(row, known, added)
+        key = (row["plan_id"], row["time_zone"], row["billing_anchor"])
+        shared = self._shared.get(key)
+        if shared is None or shared[0] is not known:
+            if len(self._shared) >= self._ENTRIES_MAX:
+                self._shared.clear()
+            shared = self._shared[key] = (known, self._make(row, known, added))
+        return shared[1]
+
+    def _make(self, row: "asyncpg.Record", known: _KnownPlan, added: _Additions) -> Terms:
         plan, selected = known
         return Terms(
             plan_id=row["plan_id"],
