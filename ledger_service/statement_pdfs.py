@@ -1,6 +1,6 @@
 """A statement as PDF, with the figures and words of the page to print."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.resources import files
@@ -17,6 +17,14 @@ _NO_DATE: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _EVERY_READER_HAS: Final = "Helvetica"
 #: For what is beyond Latin-1: Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic and more; see fonts/LICENSE.
 _EMBEDDED: Final = "DejaVu"
+#: Above the heading of a table.
+_APART_MM: Final = 6.0
+#: What a heading takes with the first rows of its table.
+_TABLE_BEGINS_MM: Final = 24.0
+#: Of a column of texts, which are broken there.
+_TEXT_MM_MIN: Final = 20.0
+#: Headings are bold.
+_BOLDER: Final = 1.05
 _FILE: Final = files("ledger_service").joinpath("fonts", "DejaVuSans.ttf")
 
 
@@ -34,13 +42,14 @@ def statement_pdf(statement: Statement) -> bytes:
     pen.paragraph(title_of(statement), size=14)
     pen.paragraph(state_of(statement))
     for one in tables_of(statement):
-        pen.paragraph(one.title, size=10)
+        pen.heading(one.title)
         aligned = ["LEFT" if place < one.texts else "RIGHT" for place in range(len(one.heads))]
-        widths = [3 if place < one.texts else 1.5 for place in range(len(one.heads))]
+        widths = pen.widths([one.heads, *one.rows], one.texts)
         with pdf.table(text_align=aligned, col_widths=widths, line_height=4, headings_style=pen.headings) as table:
             for row in (one.heads, *one.rows):
                 table.row([pen.shown(cell) for cell in row])
     if left := left_out_of(statement):
+        pdf.ln(_APART_MM / 2)
         pen.paragraph(left)
     return bytes(pdf.output())
 
@@ -69,6 +78,32 @@ class _Pen:
             assert isinstance(font, TTFFont)
             self.shown = partial(_within, frozenset(font.cmap))
         self._pdf.set_font(self._family, size=8)
+
+    def widths(self, rows: Sequence[Sequence[str]], texts: int) -> list[float]:
+        """Of the columns, together the page's: what they need on one line. Where that is too much, the widest of the
+        first ``texts`` give way, so that no number stands on two lines; where it is less, those get the rest."""
+        margin = 2 * self._pdf.c_margin + 1
+        needed = [
+            max(self._width(line) for cell in column for line in cell.split("\n")) * _BOLDER + margin
+            for column in zip(*rows, strict=True)
+        ]
+        over = sum(needed) - self._pdf.epw
+        while over > 0 and max(needed[:texts]) > _TEXT_MM_MIN:
+            widest = needed.index(max(needed[:texts]))
+            narrower = max(needed[widest] - over, *sorted({*needed[:texts], _TEXT_MM_MIN})[-2:-1], _TEXT_MM_MIN)
+            over -= needed[widest] - narrower
+            needed[widest] = narrower
+        return [width - min(over, 0) / texts * (place < texts) for place, width in enumerate(needed)]
+
+    def _width(self, text: str) -> float:
+        return self._pdf.get_string_width(self.shown(text))
+
+    def heading(self, text: str) -> None:
+        """Of a table: apart from what is above, and on the page on which the table begins."""
+        self._pdf.ln(_APART_MM)
+        if self._pdf.will_page_break(_TABLE_BEGINS_MM):
+            self._pdf.add_page()
+        self.paragraph(text, size=10)
 
     def paragraph(self, text: str, size: int = 8) -> None:
         self._pdf.set_font(self._family, size=size)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 import zlib
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 
 from contracts.money import format_nanos, parse_nanos
 from contracts.statements import ENTRIES_MAX, Statement
+from ledger_service.statement_views import tables_of
 from tests.builders import Body, adjustment, completed, failed
 from tests.servers import Ledger
 
@@ -157,6 +159,15 @@ async def test_a_pdf_has_the_figures_whatever_the_reason_says(ledger: Ledger) ->
     assert answer.content == statement_pdf(said)
     for figures in (said.opening, said.late, said.corrections, said.total, said.closing):
         assert f"({format_nanos(figures.cost)})".encode() in drawn
+    for entry in said.entries:  # whole, on one line, however long the reason is
+        assert f"({entry.reference or entry.id})".encode() in drawn
+        assert f"({format_nanos(entry.cost)})".encode() in drawn
+    texts = [(float(y), text) for y, text in re.findall(rb"BT \S+ (\S+) Td \((.*?)\) Tj ET", drawn)]
+    headings = {one.title.encode() for one in tables_of(said)}
+    before = {text: above - y for (above, _), (y, text) in itertools.pairwise(texts) if text in headings}
+    assert set(before) == headings
+    # In points: apart from the last line above, or the first of another page.
+    assert all(gap > 20 or gap < 0 for gap in before.values()), before
     month = f"{datetime.now(UTC):%Y-%m}"
     own = await ledger.http.get(f"/v1/accounts/acme/statements/{month}?format=pdf")
     assert own.status_code == 200
