@@ -1,7 +1,7 @@
 """Changes of webhooks: each is an event in the log, in the same transaction, and without the secret."""
 
 import secrets as randomness
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -149,7 +149,7 @@ async def rotate_secret(
     async with connection.transaction():
         await store.lock_webhooks(connection)
         stored = await require_webhook(connection, account_id, webhook_id)
-        until = datetime.now(UTC) + timedelta(seconds=wanted.overlap_seconds)
+        until = await store.read_now(connection) + timedelta(seconds=wanted.overlap_seconds)
         secret, made = _given_or_made(wanted.secret)
         await store.add_secret(connection, owner, stored.endpoint_id, uuid7(), secret, until)
         rotated = SecretRotated(
@@ -165,7 +165,7 @@ async def disable_webhook(connection: "Connection", endpoint_id: UUID, reason: D
     stored = await store.lock_endpoint(connection, endpoint_id)
     if stored is None or stored.disabled_at is not None:
         return None
-    now = datetime.now(UTC)
+    now = await store.read_now(connection)
     disabled = stored.model_copy(update={"disabled_at": now, "disabled_reason": reason, "version": stored.version + 1})
     owner = disabled.account_id or NO_ACCOUNT
     await store.put_webhook(connection, disabled)

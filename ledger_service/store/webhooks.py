@@ -107,11 +107,19 @@ async def add_state(connection: "Connection", owner: str, endpoint_id: UUID) -> 
     await connection.execute(SQL["add_state"], owner, endpoint_id)
 
 
-async def lock_state(connection: "Connection", owner: str, endpoint_id: UUID) -> datetime | None:
-    """Since when nothing was delivered. Until the transaction ends nobody else writes down what came of a delivery to
-    this endpoint, queues any again, or changes it: each of them locks this first, and lanes and deliveries after it."""
-    since: datetime | None = await connection.fetchval(SQL["lock_state"], owner, endpoint_id)
-    return since
+class Failing(NamedTuple):
+    """``since``: since when nothing was delivered; None: it works. ``now``: what time it is, by the same clock."""
+
+    since: datetime | None
+    now: datetime
+
+
+async def lock_state(connection: "Connection", owner: str, endpoint_id: UUID) -> Failing:
+    """How it goes; None as ``since`` also where the endpoint was removed. Until the transaction ends nobody else writes
+    down what came of a delivery to this endpoint, queues any again, or changes it: each of them locks this first, and
+    lanes and deliveries after it."""
+    row = await connection.fetchrow(SQL["lock_state"], owner, endpoint_id)
+    return Failing(*row) if row is not None else Failing(None, await read_now(connection))
 
 
 async def note_outcome(

@@ -83,8 +83,9 @@ where w.account_id = $1
 insert into webhook_states (account_id, endpoint_id) values ($1, $2)
 
 -- name: lock_state
--- Before the endpoint's row, its lanes and its deliveries, by whoever changes several of them.
-select failing_since from webhook_states where account_id = $1 and endpoint_id = $2 for update
+-- Before the endpoint's row, its lanes and its deliveries, by whoever changes several of them. The time is by the clock
+-- that failing_since goes by, whichever process failed first.
+select failing_since, clock_timestamp() as now from webhook_states where account_id = $1 and endpoint_id = $2 for update
 
 -- name: note_delivered
 update webhook_states set failing_since = null, last_delivered_at = $3 where account_id = $1 and endpoint_id = $2

@@ -117,7 +117,7 @@ class Deliverer:
         self, connection: Connection, task: store.Task, name: UUID, answer: Answer, tried: store.Tried
     ) -> None:
         endpoint = task.lane[1]
-        since = await lock_state(connection, task.owner, endpoint)
+        since, now = await lock_state(connection, task.owner, endpoint)
         is_ours = await store.lock_claim(connection, task.lane, name)
         if not is_ours:
             await store.settle(connection, task, tried, None)
@@ -127,7 +127,6 @@ class Deliverer:
             await store.settle(connection, task, tried, DeliveryState.PENDING)
             await store.free_lane(connection, task.lane, None, resting=False)
             return
-        now = datetime.now(UTC)
         verdict = judge(answer, task.tries + 1, since, now, self._chance.random(), self.policy)
         error = None if answer.is_success else answer.error or f"answered {answer.status}"
         await store.settle(connection, task, tried, verdict.state)

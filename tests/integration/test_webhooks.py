@@ -15,7 +15,7 @@ import pytest_asyncio
 from standardwebhooks import Webhook
 
 from contracts.notifications.kind import Feed
-from ledger_service import webhook_administration, webhook_follow
+from ledger_service import administration, webhook_follow
 from ledger_service.store.notifications import BEGINNING, read_facts
 from ledger_service.store.webhooks import read_figures
 from tests.builders import Body, check, completed, limit, new_id
@@ -550,13 +550,32 @@ async def test_what_happens_after_an_endpoint_is_told_whatever_time_it_is_here(
     ledger: Ledger, account: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(hours=1))
-    monkeypatch.setattr(webhook_administration, "datetime", ahead)
+    monkeypatch.setattr(administration, "datetime", ahead)
     await put(ledger, receiver.url(), "limit_check.denied")
     denied = await deny(ledger, account)
     await eventually(lambda: operations(receiver) == [denied], "it is told")
 
 
 # --- again, and trials ---
+
+
+async def test_how_long_it_fails_goes_by_the_clock_of_the_database(
+    ledger: Ledger, account: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another ledger, whose clock is a day ahead, takes over."""
+    receiver.script.extend([500])
+    receiver.otherwise = HANG
+    await put(ledger, receiver.url(), "limit_check.denied")
+    before = datetime.now(UTC)
+    await deny(ledger, account)
+    await eventually(lambda: len(receiver.requests) == 2, "it is tried again")
+    ahead = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(days=1))
+    monkeypatch.setattr("ledger_service.workers.webhooks.datetime", ahead)
+    await eventually(lambda: _states(ledger, ["failed"]), "it was tried as often as it is tried")
+    state = (await seen(ledger))["state"]
+    for name in ("failing_since", "last_failed_at"):
+        assert before <= datetime.fromisoformat(state[name]) <= datetime.now(UTC), name
+    assert not await _disabled(ledger)
 
 
 async def test_a_request_to_send_again_looks_at_so_many_facts(
