@@ -10,8 +10,8 @@ was checked, so that a name which changes its mind in between (DNS rebinding) le
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Collection
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final, TypeAlias
 
 import httpx
 
@@ -20,6 +20,12 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 #: IPv4 in forms that are no longer in use) may lead inside, and `is_global` of Python 3.11 lets much of it pass.
 _PUBLIC_IPV6: Final = ipaddress.IPv6Network("2000::/3")
 _DOCUMENTATION: Final = ipaddress.IPv6Network("3fff::/20")
+
+
+#: As `socket.getaddrinfo` has it: family, kind, protocol, canonical name, and the address with its port.
+Address: TypeAlias = tuple[
+    socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+]
 
 
 class PrivateAddressError(Exception):
@@ -62,14 +68,22 @@ def is_among(url: httpx.URL, hosts: Collection[str]) -> bool:
     return url.host in hosts or url.netloc.decode("ascii") in hosts
 
 
-async def address_of(url: httpx.URL, *, private: bool = False) -> str:
+async def _look_up(host: str, port: int) -> Sequence[Address]:
+    """By the event loop's own threads, which are few."""
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+async def address_of(
+    url: httpx.URL, *, private: bool = False, look_up: Callable[[str, int], Awaitable[Sequence[Address]]] = _look_up
+) -> str:
     """The address to connect to: the host's first, all of them being public, unless it may be a ``private`` one.
+    ``look_up``: what finds the addresses of a name and a port, as `socket.getaddrinfo` answers them.
 
     Raises PrivateAddressError, NoAddressError.
     """
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        found = await look_up(url.host, port)
     except (OSError, UnicodeError) as error:
         raise NoAddressError(f"{url.host} has no address at the moment") from error
     addresses = [str(entry[4][0]) for entry in found]

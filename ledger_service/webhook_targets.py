@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import httpx
@@ -25,6 +26,7 @@ from contracts.public_hosts import (
 )
 from contracts.retry_after import retry_after_seconds
 from ledger_service.domain.webhooks import Answer
+from ledger_service.webhook_names import NameLookups
 
 #: Of an answer: shown with its attempt.
 ANSWER_BYTES_MAX: Final = 512
@@ -79,8 +81,9 @@ class Targets:
 class Sender:
     """Sends deliveries, each on a connection of its own to an address that was checked."""
 
-    def __init__(self, targets: Targets, timeout_seconds: float) -> None:
+    def __init__(self, targets: Targets, timeout_seconds: float, names: NameLookups | None = None) -> None:
         self._targets = targets
+        self._names = names or NameLookups()
         self.timeout_seconds = timeout_seconds
         # A connection belongs to an address, and must not be found again by another name with that address.
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -91,19 +94,20 @@ class Sender:
         )
 
     async def close(self) -> None:
+        self._names.close()
         await self._client.aclose()
 
-    async def send(self, url: str, headers: dict[str, str], body: bytes) -> tuple[Answer, bytes, float]:
-        """What came of it, the first bytes of what was answered, and after how many seconds. Raises nothing that the
-        endpoint could bring about."""
+    async def send(self, url: str, headers: dict[str, str], body: bytes, owner: str) -> tuple[Answer, bytes, float]:
+        """What came of it, the first bytes of what was answered, and after how many seconds. ``owner``: whose endpoint
+        it is. Raises nothing that the endpoint could bring about."""
         began = time.monotonic()
-        answer, text = await self._send(url, headers, body)
+        answer, text = await self._send(url, headers, body, owner)
         return answer, text, time.monotonic() - began
 
-    async def _send(self, url: str, headers: dict[str, str], body: bytes) -> tuple[Answer, bytes]:
+    async def _send(self, url: str, headers: dict[str, str], body: bytes, owner: str) -> tuple[Answer, bytes]:
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                return await self._exchange(url, headers, body)
+                return await self._exchange(url, headers, body, owner)
         except TimeoutError:
             return Answer(None, f"no whole answer within {self.timeout_seconds:g} s"), b""
         except (BadTargetError, PrivateAddressError, NoAddressError) as error:
@@ -111,9 +115,11 @@ class Sender:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return Answer(None, _in_words(error)), b""
 
-    async def _exchange(self, url: str, headers: dict[str, str], body: bytes) -> tuple[Answer, bytes]:
+    async def _exchange(self, url: str, headers: dict[str, str], body: bytes, owner: str) -> tuple[Answer, bytes]:
         target = self._targets.parse(url)
-        address = await address_of(target, private=self._targets.is_insecure(target))
+        address = await address_of(
+            target, private=self._targets.is_insecure(target), look_up=partial(self._names.find, owner)
+        )
         request = self._client.build_request("POST", content=body, **at_address(target, address))
         request.headers.update({"user-agent": _USER_AGENT, "accept-encoding": "identity", **headers})
         response = await self._client.send(request, stream=True)

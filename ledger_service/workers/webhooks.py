@@ -100,7 +100,7 @@ class Deliverer:
         try:
             started_at = datetime.now(UTC)
             sent = headers(secrets, task.message_id, started_at, task.body)
-            answer, text, seconds = await self.sender.send(task.url, sent, task.body)
+            answer, text, seconds = await self.sender.send(task.url, sent, task.body, task.owner)
             tried = store.Tried(started_at, round(seconds * 1000), answer.status, answer.error, text)
             async with self.pool.acquire() as connection:
                 await in_transaction(connection, lambda: self._settle(connection, task, name, answer, tried))
