@@ -89,7 +89,7 @@ def _address(visit: Visit, path: str) -> str:
 
 
 PAGES = (
-    Page(BEGIN, "Sign in", _begin, is_open=True),
-    Page(CALLBACK, "Sign in", _come_back, is_open=True),
-    Page(LEAVING, "Signed out", _leave, is_open=True),
+    Page(BEGIN, "Sign in", _begin, is_open=True, asks=None),
+    Page(CALLBACK, "Sign in", _come_back, is_open=True, asks=None),
+    Page(LEAVING, "Signed out", _leave, is_open=True, asks=None),
 )

@@ -19,9 +19,9 @@ from starlette.types import Message
 
 from contracts.access.bearer import session_token
 from contracts.access.errors import Unauthenticated
-from contracts.access.guard import Access
+from contracts.access.guard import NAME_SHOWN_MAX, Access
 from contracts.access.principal import ANYBODY, Principal, Scope
-from contracts.problems import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, ProblemError
+from contracts.problems import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, ProblemError, broken_rule
 from contracts.web.own_api import ApiProblem, OwnApi
 from contracts.web.problem_pages import problem_page
 from contracts.web.rendering import Site
@@ -71,8 +71,10 @@ class Visit:
         api: OwnApi,
         form: Mapping[str, Sequence[str]],
         files: Mapping[str, Sequence[SentFile]] = MappingProxyType({}),
+        asks: frozenset[str] | None = None,
     ) -> None:
         self.request, self.principal, self.api = request, principal, api
+        self._asks = asks
         #: A form's fields; empty for a page that is only looked at.
         self.form = form
         #: Files of a form that takes some, without those that were left empty.
@@ -83,8 +85,18 @@ class Visit:
         return self.request.query_params
 
     def asked(self, name: str, default: str = "") -> str:
-        """A parameter of the address, without spaces around it."""
+        """A parameter of the address, without spaces around it. Raises LookupError for one that the page does not say
+        that it asks for: nobody could give it."""
+        if self._asks is not None and name not in self._asks:
+            raise LookupError(
+                f"{self.request.url.path} reads the parameter {name}, which its page does not name in asks"
+            )
         return self.query.get(name, default).strip()
+
+    def asked_all(self, name: str) -> list[str]:
+        """A parameter that may stand there several times, as it is written. Raises LookupError, as above."""
+        self.asked(name)
+        return self.query.getlist(name)
 
     def given(self, name: str) -> str:
         """A field of the form, without spaces around it; "" where it is empty or not there."""
@@ -101,7 +113,9 @@ class Page:
     """Something to look at. ``menu``: its name in the menu, None where links lead to it; ``group``: beside which.
 
     ``scopes``: any of them opens it (none: everybody who is signed in). ``for_all``: it is about all accounts, so a
-    token that is bound to one does not open it. ``is_open``: no sign-in is needed.
+    token that is bound to one does not open it. ``is_open``: no sign-in is needed. ``asks``: the parameters of its
+    address; with any other it is refused, as what was filtered by nothing would look as if it were. None: whatever
+    comes.
     """
 
     path: str
@@ -112,6 +126,7 @@ class Page:
     scopes: frozenset[Scope] = frozenset()
     for_all: bool = False
     is_open: bool = False
+    asks: frozenset[str] | None = frozenset()
     method: ClassVar[str] = "GET"
 
     def opens_to(self, principal: Principal) -> bool:
@@ -124,6 +139,7 @@ class Page:
 class Action(Page):
     """A form that was sent: ``show`` does it, and returns where to go, or the page again with what was wrong."""
 
+    asks: frozenset[str] | None = None
     method: ClassVar[str] = "POST"
     #: Of the whole form. One with files (multipart/form-data) says how much it takes.
     bytes_max: int = FORM_BYTES_MAX
@@ -153,9 +169,10 @@ def _endpoint(page: Page, site: Site) -> Callable[[Request], Awaitable[Response]
             principal, token = await _who(page, request)
             if principal is not None and not page.opens_to(principal):
                 raise ProblemError(FORBIDDEN, _why_closed(page))
+            _refuse_unknown(page, request)
             form, files = await _form(request, page) if isinstance(page, Action) else ({}, {})
             api = OwnApi(request.app, token, request.scope["client"])
-            shown = await page.show(Visit(request, principal or _NOBODY, api, form, files))
+            shown = await page.show(Visit(request, principal or _NOBODY, api, form, files, page.asks))
         except Unauthenticated:
             return _to_sign_in(request)
         except ApiProblem as error:
@@ -167,6 +184,21 @@ def _endpoint(page: Page, site: Site) -> Callable[[Request], Awaitable[Response]
         return _answer(shown, site, page, request, principal)
 
     return serve
+
+
+#: What a page that led here says.
+_SAID: Final = "said"
+
+
+def _refuse_unknown(page: Page, request: Request) -> None:
+    """As the API does: raises ProblemError where the address has a parameter that the page knows nothing of."""
+    if page.asks is None:
+        return
+    for name in request.query_params:
+        if name not in page.asks and name != _SAID:
+            known = ", ".join(sorted(page.asks)) or "none"
+            shown = name[:NAME_SHOWN_MAX]
+            raise broken_rule(f"query.{shown}", "unknown", f"no parameter of this page; it takes: {known}")
 
 
 #: Of a page that is open to all, before anybody signed in.

@@ -83,7 +83,7 @@ LEFT = "left"
 LEFT_SECONDS = 60
 
 PAGES = (
-    Page(SIGN_IN, "Sign in", _ask, is_open=True),
+    Page(SIGN_IN, "Sign in", _ask, is_open=True, asks=None),
     Action(SIGN_IN, "Sign in", _sign_in, is_open=True),
     Action(SIGN_OUT, "Sign out", _sign_out, is_open=True),
 )

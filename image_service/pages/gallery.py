@@ -118,6 +118,6 @@ def _body(visit: Visit, chosen: Document, given: Mapping[str, str]) -> tuple[str
 
 
 PAGES: Final = (
-    Page("/", "Gallery", _show, menu="Try an operation", scopes=OPERATORS),
+    Page("/", "Gallery", _show, menu="Try an operation", scopes=OPERATORS, asks=None),
     Action("/", "Gallery", _try, scopes=OPERATORS, bytes_max=FORM_BYTES_MAX, files_max=FILES_MAX),
 )

@@ -46,4 +46,4 @@ def _shown(one: Document, asked: str) -> Document:
     }
 
 
-PAGES: Final = (Page("/tries/{operation_id}", "Operation", _show, scopes=OPERATORS),)
+PAGES: Final = (Page("/tries/{operation_id}", "Operation", _show, scopes=OPERATORS, asks=None),)

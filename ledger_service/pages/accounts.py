@@ -155,8 +155,17 @@ def _id_of(visit: Visit) -> str:
 
 
 PAGES: Final = (
-    Page("/accounts", "Accounts", _list, menu="Accounts", group=LIMITS, scopes=ALL_READERS, for_all=True),
+    Page(
+        "/accounts",
+        "Accounts",
+        _list,
+        menu="Accounts",
+        group=LIMITS,
+        scopes=ALL_READERS,
+        for_all=True,
+        asks=frozenset({"prefix", "cursor"}),
+    ),
     Action("/accounts", "Accounts", _open, scopes=ADMINS, for_all=True),
-    Page(_AT, "Account", _show, scopes=READERS | ADMINS),
+    Page(_AT, "Account", _show, scopes=READERS | ADMINS, asks=frozenset({"edit", "scope_id", "valid_from"})),
     Action(_AT, "Account", _change, scopes=ADMINS),
 )

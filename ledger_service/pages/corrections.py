@@ -20,6 +20,9 @@ from ledger_service.pages.problems import fields_of
 _LIST: Final = "/corrections"
 _NEW: Final = "/corrections/new"
 _ROWS: Final = 100
+_FILTERS: Final = ("from", "until", "kind", "author")
+#: What an address of the form may name.
+_NAMED: Final = ("account_id", "operation_id", "corrects_id")
 _WHOLE: Final = ("calls", "units", "failures")
 _MEASURES: Final = (*_WHOLE, Meter.COST.value)
 _ABOUT: Final = ("user_id", "project_id", "api_key_id", "operation", "provider", "model")
@@ -37,7 +40,7 @@ KINDS: Final[Mapping[str, str]] = {
 
 async def _list(visit: Visit) -> Shown:
     account_id = visit.account_id
-    typed = {name: visit.asked(name) for name in ("from", "until", "kind", "author")}
+    typed = {name: visit.asked(name) for name in _FILTERS}
     asked: dict[str, str | int | None] = {
         "from": _midnight(typed["from"]),
         "to": _midnight(typed["until"], DAY),
@@ -95,7 +98,7 @@ def _file_of(asked: Mapping[str, str | int | None]) -> str:
 async def _ask(visit: Visit) -> Shown:
     """The form: of an operation or of a free adjustment that the address names, else of free amounts."""
     typed = dict.fromkeys(_FIELDS, "")
-    typed |= {name: visit.asked(name) for name in ("account_id", "operation_id", "corrects_id")}
+    typed |= {name: visit.asked(name) for name in _NAMED}
     typed |= {"account_id": visit.account_id or "", "adjustment_id": str(uuid7())}
     is_about_some = bool(typed["operation_id"] or typed["corrects_id"])
     typed["kind"] = AdjustmentKind.VOID if is_about_some else AdjustmentKind.ADJUSTMENT
@@ -230,7 +233,15 @@ def _amount(value: str | int) -> Decimal:
 
 
 PAGES: Final = (
-    Page(_LIST, "Corrections", _list, menu="Corrections", group=SPEND, scopes=READERS),
-    Page(_NEW, "Correct", _ask, scopes=ADMINS),
+    Page(
+        _LIST,
+        "Corrections",
+        _list,
+        menu="Corrections",
+        group=SPEND,
+        scopes=READERS,
+        asks=frozenset({*_FILTERS, "account_id", "cursor"}),
+    ),
+    Page(_NEW, "Correct", _ask, scopes=ADMINS, asks=frozenset(_NAMED)),
     Action(_NEW, "Correct", _act, scopes=ADMINS),
 )

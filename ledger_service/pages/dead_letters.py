@@ -146,8 +146,17 @@ async def _act_on_all(visit: Visit) -> Shown:
 
 
 PAGES: Final = (
-    Page(_LIST, "Dead letters", _list, menu="Dead letters", group=RUNNING, scopes=ADMINS, for_all=True),
-    Page(_SELECTED, "All selected dead letters", _ask_for_all, scopes=ADMINS, for_all=True),
+    Page(
+        _LIST,
+        "Dead letters",
+        _list,
+        menu="Dead letters",
+        group=RUNNING,
+        scopes=ADMINS,
+        for_all=True,
+        asks=frozenset({*_FILTERS, "state", "cursor"}),
+    ),
+    Page(_SELECTED, "All selected dead letters", _ask_for_all, scopes=ADMINS, for_all=True, asks=frozenset(_FILTERS)),
     Action(_SELECTED, "All selected dead letters", _act_on_all, scopes=ADMINS, for_all=True),
     Page(_ONE, "Dead letter", _show_one, scopes=ADMINS, for_all=True),
     Action(f"{_ONE}/redrive", "Dead letter", _redrive, scopes=ADMINS, for_all=True),

@@ -74,4 +74,4 @@ def _seconds_until(moment: str | None) -> float | None:
     return None if moment is None else (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
 
 
-PAGE = Page("/decisions/{operation_id}", "Decision", _show, scopes=READERS)
+PAGE = Page("/decisions/{operation_id}", "Decision", _show, scopes=READERS, asks=frozenset({"account_id"}))

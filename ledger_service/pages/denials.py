@@ -21,6 +21,7 @@ _RANGES: Final = {
 }
 _DEFAULT: Final = "24h"
 _LISTED: Final = 50
+_FILTERS: Final = ("code", "limit_id", "user_id", "operation")
 #: Reasons with a colour of their own.
 _SERIES: Final = 7
 #: What codes mean, for who does not know them.
@@ -37,7 +38,7 @@ REASONS: Final = {
 async def _show(visit: Visit) -> Shown:
     now = datetime.now(UTC)
     chosen = visit.asked("range") or _DEFAULT
-    filters = {name: visit.asked(name) for name in ("code", "limit_id", "user_id", "operation")}
+    filters = {name: visit.asked(name) for name in _FILTERS}
     told: dict[str, Document] = {
         "account_id": visit.account_id,
         "is_one_of_many": visit.principal.account_id is None,
@@ -133,4 +134,12 @@ def _listed(page: Document) -> dict[str, Document]:
     return {"items": items, "next_cursor": page["next_cursor"]}
 
 
-PAGE = Page("/denials", "Denials", _show, menu="Denials", group=LIMITS, scopes=READERS)
+PAGE = Page(
+    "/denials",
+    "Denials",
+    _show,
+    menu="Denials",
+    group=LIMITS,
+    scopes=READERS,
+    asks=frozenset({"range", "account_id", *_FILTERS, "cursor"}),
+)

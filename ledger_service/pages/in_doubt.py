@@ -80,4 +80,12 @@ async def _part(visit: Visit, kind: _Kind, minutes: str) -> Document:
     return (await visit.api.get("/v1/operations:in-doubt", asked)).json
 
 
-PAGE = Page("/in-doubt", "Operations in doubt", _show, menu="In doubt", group=RUNNING, scopes=READERS)
+PAGE = Page(
+    "/in-doubt",
+    "Operations in doubt",
+    _show,
+    menu="In doubt",
+    group=RUNNING,
+    scopes=READERS,
+    asks=frozenset({"account_id", "minutes", "doubt", "cursor"}),
+)

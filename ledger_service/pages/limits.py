@@ -93,4 +93,12 @@ def _is_over(grant: Document, now: datetime) -> bool:
     return ended is not None and moment_in(ended) <= now
 
 
-PAGE = Page("/limits", "Limits", _show, menu="Limits", group=LIMITS, scopes=READERS)
+PAGE = Page(
+    "/limits",
+    "Limits",
+    _show,
+    menu="Limits",
+    group=LIMITS,
+    scopes=READERS,
+    asks=frozenset({"account_id", "prefix", "cursor"}),
+)

@@ -9,10 +9,11 @@ from ledger_service.pages.groups import READERS, RUNNING
 _ROWS: Final = 50
 _WHAT: Final = ("requested", "completed", "failed", "denied")
 TAGS: Final = {"completed": "good", "failed": "bad", "denied": "warn", "requested": ""}
+_FILTERS: Final = ("operation", "provider", "what")
 
 
 async def _show(visit: Visit) -> Shown:
-    chosen = {name: visit.asked(name) for name in ("operation", "provider", "what")}
+    chosen = {name: visit.asked(name) for name in _FILTERS}
     asked = {**chosen, "account_id": visit.account_id}
     told = {
         "reload": query_of(asked),
@@ -31,4 +32,12 @@ async def _show(visit: Visit) -> Shown:
     return View("live.html", {**told, "problem": None, "rows": recent["items"], "stream": stream})
 
 
-PAGE = Page("/live", "Operations live", _show, menu="Live", group=RUNNING, scopes=READERS)
+PAGE = Page(
+    "/live",
+    "Operations live",
+    _show,
+    menu="Live",
+    group=RUNNING,
+    scopes=READERS,
+    asks=frozenset({*_FILTERS, "account_id"}),
+)

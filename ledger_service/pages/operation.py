@@ -51,4 +51,4 @@ async def _ask(visit: Visit, path: str, parameters: Parameters) -> tuple[Documen
         return None, error.problem
 
 
-PAGE = Page("/operations/{operation_id}", "Operation", _show, scopes=READERS)
+PAGE = Page("/operations/{operation_id}", "Operation", _show, scopes=READERS, asks=frozenset({"account_id"}))

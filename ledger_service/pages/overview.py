@@ -71,4 +71,4 @@ def to_date(now: datetime) -> tuple[datetime, datetime, datetime, datetime]:
     return start, end, before, min(before + (end - start), start)
 
 
-PAGE = Page("/", "Overview", _show, menu="Overview", group=SPEND, scopes=READERS)
+PAGE = Page("/", "Overview", _show, menu="Overview", group=SPEND, scopes=READERS, asks=frozenset({"account_id"}))

@@ -165,8 +165,17 @@ def _path(visit: Visit) -> str:
 
 _AT: Final = "/plans/{plan_id}"
 PAGES: Final = (
-    Page("/plans", "Plans", _list, menu="Plans", group=LIMITS, scopes=ALL_READERS, for_all=True),
+    Page(
+        "/plans",
+        "Plans",
+        _list,
+        menu="Plans",
+        group=LIMITS,
+        scopes=ALL_READERS,
+        for_all=True,
+        asks=frozenset({"cursor"}),
+    ),
     Action("/plans", "Plans", _open, scopes=ADMINS, for_all=True),
-    Page(_AT, "Plan", _show, scopes=ALL_READERS, for_all=True),
+    Page(_AT, "Plan", _show, scopes=ALL_READERS, for_all=True, asks=frozenset({"account_id"})),
     Action(_AT, "Plan", _change, scopes=ADMINS, for_all=True),
 )

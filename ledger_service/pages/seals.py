@@ -26,4 +26,4 @@ async def _show(visit: Visit) -> Shown:
     return View("seals.html", told)
 
 
-PAGE = Page("/seals", "Seals", _show, menu="Seals", group=RUNNING, scopes=READERS | ADMINS)
+PAGE = Page("/seals", "Seals", _show, menu="Seals", group=RUNNING, scopes=READERS | ADMINS, asks=frozenset({"before"}))

@@ -35,4 +35,13 @@ def _ago(time: str, now: datetime) -> float:
     return max(0.0, (now - datetime.fromisoformat(time)).total_seconds())
 
 
-PAGE = Page("/sources", "Sources and their holes", _show, menu="Sources", group=RUNNING, scopes=OVERSEERS, for_all=True)
+PAGE = Page(
+    "/sources",
+    "Sources and their holes",
+    _show,
+    menu="Sources",
+    group=RUNNING,
+    scopes=OVERSEERS,
+    for_all=True,
+    asks=frozenset({"holes", "cursor"}),
+)

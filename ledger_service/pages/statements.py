@@ -77,4 +77,12 @@ def _usage_of(visit: Visit, period: str) -> str:
     return "/usage?" + query_of({"account_id": visit.account_id, "from": f"{first}", "until": f"{last}"})
 
 
-PAGE = Page("/statements", "Statements", _show, menu="Statements", group=SPEND, scopes=READERS)
+PAGE = Page(
+    "/statements",
+    "Statements",
+    _show,
+    menu="Statements",
+    group=SPEND,
+    scopes=READERS,
+    asks=frozenset({"account_id", "period", "prefix", "cursor"}),
+)

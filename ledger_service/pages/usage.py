@@ -17,6 +17,7 @@ from ledger_service.pages.series import NONE, OTHERS, change, name_of, pivot
 from ledger_service.pages.usage_asked import (
     INTERVALS,
     MEASURES,
+    PARAMETERS,
     TOPS,
     UsageAsked,
     ranges,
@@ -128,4 +129,4 @@ def _chip(asked: UsageAsked, text: str) -> tuple[str, str, str]:
     return name, unescaped(listed), asked.link(filters=tuple(one for one in asked.filters if one != text))
 
 
-PAGE = Page("/usage", "Usage", _show, menu="Usage", group=SPEND, scopes=READERS)
+PAGE = Page("/usage", "Usage", _show, menu="Usage", group=SPEND, scopes=READERS, asks=PARAMETERS)

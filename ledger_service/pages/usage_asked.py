@@ -24,6 +24,13 @@ MEASURES: Final[Mapping[str, tuple[str, str, bool]]] = {
 INTERVALS: Final = ("auto", "hour", "day", "week", "month")
 TOPS: Final = (5, 7, 10, 20, 50)
 TOP: Final = 7
+#: What the address may have.
+PARAMETERS: Final = frozenset(
+    {
+        "from", "until", "interval", "group_by", "measure", "compare", "top", "time_zone", "account_id", "filter",
+        "filter_by", "filter_value",
+    }
+)  # fmt: skip
 #: A chart of more points is a blur: the next longer interval is shown, and said.
 POINTS_MAX: Final = 400
 _HOURS: Final = {"hour": 1, "day": 24, "week": 24 * 7, "month": 24 * 28}
@@ -152,7 +159,7 @@ def read_asked(visit: Visit, now: datetime) -> UsageAsked:
     """What the address says, with what it leaves out filled in; dates that are none are for the API to refuse."""
     zone = visit.asked("time_zone") or "UTC"
     today = now.astimezone(_zone(zone)).date()
-    filters = [text for one in visit.query.getlist("filter") if (text := one.strip())]
+    filters = [text for one in visit.asked_all("filter") if (text := one.strip())]
     if visit.asked("filter_by") and visit.asked("filter_value"):
         filters.append(f"{visit.asked('filter_by')}:{escaped(visit.asked('filter_value'))}")
     top = visit.asked("top")

@@ -19,6 +19,9 @@ _MOMENTS: Final = ("counted_from", "counted_to", "recorded_from", "recorded_to")
 #: Of them, those that are folded away until somebody wants them.
 _SPECIAL: Final = ("project_id", "api_key_id", "endpoint", *_MOMENTS)
 _ROWS: Final = 100
+PARAMETERS: Final = frozenset(
+    {"account_id", "from", "to", "until", *_SEVERAL, *_ONE, *_MOMENTS, "cursor", "limit", "prefix"}
+)
 #: What is offered as a file: label, data set, format.
 _FILES: Final = (
     ("CSV", "usage-log", "csv"),
@@ -77,7 +80,7 @@ def read_asked(visit: Visit) -> Asked:
     return {
         "from": _moment(visit.asked("from")),
         "to": _moment(end),
-        **{name: _split(visit.query.getlist(name)) for name in _SEVERAL},
+        **{name: _split(visit.asked_all(name)) for name in _SEVERAL},
         **{name: visit.asked(name) for name in _ONE},
         **{name: _moment(visit.asked(name)) for name in _MOMENTS},
     }
@@ -103,4 +106,4 @@ def _split(listed: Sequence[str]) -> list[str]:
     return [name for text in listed for one in text.split(",") if (name := one.strip())]
 
 
-PAGE = Page("/usage-log", "Usage log", _show, menu="Usage log", group=SPEND, scopes=READERS)
+PAGE = Page("/usage-log", "Usage log", _show, menu="Usage log", group=SPEND, scopes=READERS, asks=PARAMETERS)

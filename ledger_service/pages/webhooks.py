@@ -260,9 +260,9 @@ async def _redeliver_one(visit: Visit) -> Shown:
 
 
 PAGES: Final = (
-    Page(_LIST, "Webhooks", _list, menu="Webhooks", group=RUNNING, scopes=ADMINS),
+    Page(_LIST, "Webhooks", _list, menu="Webhooks", group=RUNNING, scopes=ADMINS, asks=frozenset({"account_id"})),
     Action(_LIST, "Webhooks", _add, scopes=ADMINS),
-    Page(_ONE, "Webhook", _show_one, scopes=ADMINS),
+    Page(_ONE, "Webhook", _show_one, scopes=ADMINS, asks=frozenset({"account_id", *_FILTERS, "cursor"})),
     Action(f"{_ONE}/save", "Webhook", _save, scopes=ADMINS),
     Action(f"{_ONE}/pause", "Webhook", _pause, scopes=ADMINS),
     Action(f"{_ONE}/resume", "Webhook", _resume, scopes=ADMINS),
@@ -270,6 +270,6 @@ PAGES: Final = (
     Action(f"{_ONE}/rotate-secret", "Webhook", _rotate, scopes=ADMINS),
     Action(f"{_ONE}/redeliver", "Webhook", _redeliver, scopes=ADMINS),
     Action(f"{_ONE}/remove", "Webhook", _remove, scopes=ADMINS),
-    Page(_DELIVERY, "Delivery", _show_delivery, scopes=ADMINS),
+    Page(_DELIVERY, "Delivery", _show_delivery, scopes=ADMINS, asks=frozenset({"account_id"})),
     Action(f"{_DELIVERY}/redeliver", "Delivery", _redeliver_one, scopes=ADMINS),
 )

@@ -1,5 +1,6 @@
 """What all pages have: who gets in, how problems look, what a browser is allowed, with and without JavaScript."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -147,6 +148,22 @@ async def test_a_token_that_does_not_open_a_page_is_told_which_does(ledger: Ledg
         refused = await client.get("/")
     assert refused.status_code == 403
     assert "usage:read or usage:read-all" in refused.text
+
+
+async def test_every_page_refuses_a_parameter_that_it_does_not_know(ledger: Ledger) -> None:
+    """What is filtered by nothing would look as if it were; each parameter that it says it takes, it takes."""
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
+        for page in PAGES:
+            if page.method != "GET" or page.asks is None:
+                continue
+            path = re.sub(r"\{.*?\}", "0192f3a0-0000-7000-8000-000000000000", page.path)
+            refused = await client.get(path, params={"nonsense": "1"})
+            assert refused.status_code == 422, path
+            assert "query.nonsense" in refused.text
+            known = await client.get(path, params=dict.fromkeys((*page.asks, "said"), ""))
+            assert known.status_code in (200, 404, 422), (path, known.text)
+            assert "(unknown)" not in known.text
+        assert (await client.get("/usage", params={"to": "2026-11-01"})).status_code == 422
 
 
 async def test_pages_leave_under_strict_headers_and_files_are_kept(ledger: Ledger) -> None:
