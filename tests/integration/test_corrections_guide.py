@@ -1,6 +1,7 @@
 """Every command of the guide to corrections, run as it stands there."""
 
 import asyncio
+import json
 import os
 import re
 from pathlib import Path
@@ -26,7 +27,7 @@ async def test_the_guides_commands_do_what_it_says(
     token = tmp_path / "dev-token"
     token.write_text(AUTHORIZED["Authorization"].removeprefix("Bearer "))
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "deploy/guides/corrections.md").read_text(), re.M | re.S)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     script = "\n".join(blocks).replace("curl -sS", "curl -sS --fail-with-body -w '\\n'")
     for written, real in (
         (
@@ -50,6 +51,8 @@ async def test_the_guides_commands_do_what_it_says(
     assert shell.returncode == 0, output
     assert "of 3 operations 2 would change" in output
     assert '"operations":2' in output
+    listed = next(line for line in output.splitlines() if line.startswith('{"items":') and '"kind":"void"' in line)
+    assert [one["adjustment"]["kind"] for one in json.loads(listed)["items"]] == ["adjustment", "void"]
     kinds = await database.fetch("select adjustment ->> 'kind', count(*) from usage_log group by 1 order by 1")
     assert [tuple(row) for row in kinds] == [("adjustment", 2), ("rerate", 3), ("void", 1), (None, 3)]
     assert [row[0] for row in await database.fetch("select account_id from period_closings order by 1")] == ["", "acme"]

@@ -22,7 +22,7 @@ from tests.servers import WAIT_SECONDS, Ledger, eventually
 #: What a name may end in: a unit, or a thing that is counted.
 UNITS = re.compile(
     r"_(seconds|bytes|dollars|events|checks|decisions|denials|errors|letters|expired|operations|failures|calls|waiting"
-    r"|open|open_by_code|diverged|connected|deliveries|disabled|recoveries|available|unfinished|build_info)(_total)?$"
+    r"|open|open_by_code|diverged|connected|deliveries|disabled|paused|recoveries|available|unfinished|build_info)(_total)?$"
 )
 NOT_ALWAYS = {
     # Only where there is something of the kind.
