@@ -10,6 +10,10 @@ class SourceState(BaseModel):
     """One producer. Its numbers begin with 1, in the order in which its journal took its events."""
 
     source: Annotated[str, Field(description="As in its events.")]
+    account_id: Annotated[
+        str | None,
+        Field(description="Whose bound tokens may send numbers of it; null: only producers for all accounts."),
+    ]
     first_sequence: Annotated[int, Field(description="The lowest number that came.")]
     contiguous_until: Annotated[int, Field(description="From the first to here nothing is missing.")]
     last_sequence: Annotated[int, Field(description="The highest number that came.")]

@@ -12,6 +12,7 @@ from contracts.problems import INVALID_REQUEST, TOO_LARGE, Problem, invalid, pro
 from ledger_service.domain.batches import Submission
 from ledger_service.recording import Batch
 from ledger_service.store.dead_letters import DeadLetter
+from ledger_service.store.sources import NO_ACCOUNT
 
 #: pydantic puts the union's tag into the location; people look for data.cost.
 _TAGS: Final = frozenset(EVENT_MODELS)
@@ -39,13 +40,15 @@ def add_to_batch(batch: Batch, body: bytes, origin: str, subject: str | None) ->
     read = read_event(body, origin, subject)
     if isinstance(read, Problem):
         legible = _legible_members(body)
-        batch.letters.append(DeadLetter(origin, subject, read, body, _account_in(legible)))
+        account_id = _account_in(legible)
+        batch.letters.append(DeadLetter(origin, subject, read, body, account_id))
         sequence = _sequence_in(legible)
     else:
         batch.submissions.append(read)
-        sequence = sequence_of(read)
+        account_id, sequence = read.event.subject, sequence_of(read)
     if sequence is not None:
         batch.sequences.append(sequence)
+        batch.trust(sequence[0], account_id or NO_ACCOUNT)
 
 
 def sequence_of(submission: Submission) -> tuple[str, int] | None:

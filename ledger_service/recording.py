@@ -16,7 +16,7 @@ from ledger_service.store.dead_letters import DeadLetter, add_dead_letters
 from ledger_service.store.event_log import append_incoming, clear_incoming, find_events, find_finished, incoming_row
 from ledger_service.store.moments import committing
 from ledger_service.store.pool import REFUSED, Connection, Pool, retrying
-from ledger_service.store.sources import add_sequences
+from ledger_service.store.sources import NO_ACCOUNT, add_sequences
 
 log = structlog.get_logger()
 
@@ -31,6 +31,13 @@ class Batch:
     submissions: list[Submission] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     sequences: list[tuple[str, int]] = field(default_factory=list)
+    #: Of sources that somebody wrote who may do so for any account: see `add_sequences`.
+    trusted: dict[str, str] = field(default_factory=dict)
+
+    def trust(self, source: str, account_id: str) -> None:
+        """Notes that a number of the source came from somebody who is bound to no account."""
+        if self.trusted.setdefault(source, account_id) != account_id:
+            self.trusted[source] = NO_ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ async def _finish(connection: Connection, batch: Batch, receipts: list[Receipt |
         # One line a batch: what was refused must not be silent, and a flood of it must not flood the log.
         first = letters[0].problem
         log.warning("dead_lettered", letters=len(letters), code=first.code, detail=first.detail)
-    confirmations = await add_sequences(connection, batch.sequences)
+    confirmations = await add_sequences(connection, batch.sequences, batch.trusted)
     codes = [letter.problem.code for letter in letters]
     return Recorded(receipts, confirmations, codes, await committing(connection))
 
@@ -182,7 +189,8 @@ async def _record_apart(pool: Pool, batch: Batch, accounts: frozenset[str]) -> R
     rest = [index for index, one in enumerate(batch.submissions) if one.event.subject not in accounts]
     # Letters and sequences go with the second part: once that is committed, so is everything before it.
     first = await record(pool, Batch([batch.submissions[index] for index in places]))
-    second = await record(pool, Batch([batch.submissions[index] for index in rest], batch.letters, batch.sequences))
+    others = [batch.submissions[index] for index in rest]
+    second = await record(pool, Batch(others, batch.letters, batch.sequences, batch.trusted))
     receipts = dict(zip([*places, *rest], [*first.receipts, *second.receipts], strict=True))
     in_order = [receipts[index] for index in range(len(batch.submissions))]
     codes = first.letter_codes + second.letter_codes

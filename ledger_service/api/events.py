@@ -57,7 +57,8 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
     """Records one CloudEvent or a batch of them; answered once committed.
 
     Idempotent: an event that is in the log already counts as a duplicate. A single event that breaks a rule is
-    answered with the problem itself; in a batch the others are recorded and it is listed under ``rejected``.
+    answered with the problem itself; in a batch the others are recorded and it is listed under ``rejected``. A token
+    that is bound to an account sends its own events only, and numbers (``sourcesequence``) of its own sources only.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in (CONTENT_TYPE, BATCH_CONTENT_TYPE, _JSON):
@@ -68,7 +69,7 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
     only = bound_account(request)
     if only is not None:
         reads = [_own(read, only) for read in reads]
-    results, position = await _record(wired, reads)
+    results, position = await _record(wired, reads, only)
     problems = [(index, result) for index, result in enumerate(results) if isinstance(result, Problem)]
     if problems and not is_batch:
         return problem_response(problems[0][1])
@@ -126,10 +127,12 @@ def _skip_space(text: str, position: int) -> int:
     return position
 
 
-async def _record(wired: Services, reads: list[Submission | Problem]) -> tuple[list[Receipt | Problem], int | None]:
+async def _record(
+    wired: Services, reads: list[Submission | Problem], only: str | None
+) -> tuple[list[Receipt | Problem], int | None]:
     """Records what could be read; in the place of each, what became of it; and the position, where there is any."""
     submissions = [read for read in reads if isinstance(read, Submission)]
-    received = await wired.event_intake.record(submissions) if submissions else Received([], None)
+    received = await wired.event_intake.record(submissions, only) if submissions else Received([], None)
     receipts = iter(received.receipts)
     results: list[Receipt | Problem] = []
     for read in reads:

@@ -38,6 +38,7 @@ async def read_sources(
         items.append(
             SourceState(
                 source=row["source"],
+                account_id=row["account_id"] or None,
                 first_sequence=row["first"],
                 contiguous_until=ranges[0][1] - 1,
                 last_sequence=row["last"],

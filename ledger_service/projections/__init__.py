@@ -62,6 +62,7 @@ NO_PROJECTIONS: Final = {
     "denials_daily": "the same",
     "denials_counted": "which days are counted",
     "stream_gaps": "what was read again after that",
+    "source_accounts": "who may number events of a source: whose tokens sent them is in no event",
     "source_holes": "which missing numbers of sources were found, and told",
     "notification_cursors": "how far the log, the letters and the holes were told",
     "webhook_secrets": "secrets",

@@ -1,7 +1,8 @@
 """Which events of each producer are committed, as ranges of its sequence numbers."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from contracts.events import RecordedRanges
@@ -14,13 +15,34 @@ if TYPE_CHECKING:
 
 SQL: Final = load(__name__)
 
+#: Of a source whose numbers no token that is bound to an account may send.
+NO_ACCOUNT: Final = ""
 
-async def add_sequences(connection: "Connection", sequences: Iterable[tuple[str, int]]) -> list[RecordedRanges]:
-    """Marks (source, sequence) pairs as committed with this transaction. Answers all that is known of each source."""
-    ranges = list(_ranges(sequences))
+
+async def add_sequences(
+    connection: "Connection",
+    sequences: Iterable[tuple[str, int]],
+    trusted: Mapping[str, str] = MappingProxyType({}),
+) -> list[RecordedRanges]:
+    """Marks (source, sequence) pairs as committed with this transaction. Answers all that is known of each source.
+
+    ``trusted``: of sources that whoever may write for any account has written: the only account of those events, or
+    NO_ACCOUNT.
+    """
+    ranges = [(*span, trusted.get(span[0])) for span in _ranges(sequences)]
     if not ranges:
         return []
     return _recorded(await connection.fetch(SQL["add"], *zip(*ranges, strict=True)))
+
+
+async def claim_sources(connection: "Connection", wanted: Mapping[str, str]) -> dict[str, str]:
+    """Of each source whose it is: the account that wants it, where it was nobody's before. Idempotent."""
+    found = {row["source"]: row["account_id"] for row in await connection.fetch(SQL["accounts"], [*wanted])}
+    new = {source: account_id for source, account_id in wanted.items() if source not in found}
+    if new:
+        rows = await connection.fetch(SQL["claim"], [*new], [*new.values()])
+        found.update((row["source"], row["account_id"]) for row in rows)
+    return found
 
 
 async def active_sources(connection: "Connection", within_seconds: float) -> list[RecordedRanges]:

@@ -31,6 +31,7 @@ ABOUT_NO_ACCOUNT = {
     "denials_hourly",
     "denials_counted",
     "usage_archives",
+    "source_accounts",
     "source_holes",
     "notification_cursors",
 }
