@@ -19,7 +19,7 @@ from contracts.access.nats_access import NatsAccess
 from contracts.client import jetstream
 from contracts.client.journal import Journal, JournalUnavailableError, OutboxRow
 from contracts.client.nats_link import NatsLink, Subscription
-from contracts.client.republish import RepublishSchedule, merge_ranges
+from contracts.client.republish import RepublishSchedule, common_ranges, merge_ranges
 from contracts.events import INT8_MAX, RecordedRanges
 from contracts.subjects import RECORDED
 
@@ -54,6 +54,8 @@ class Relay:
         self._schedule = RepublishSchedule(settings.confirm_after_seconds)
         #: Every row up to here was published in this process's life.
         self._cursor = 0
+        #: Rows behind the cursor that were, of portions that were not published as a whole.
+        self._ahead: set[int] = set()
         self._progress_at = time.monotonic()
         self._ranges: list[tuple[int, int]] = []
         self._ranges_came = asyncio.Event()
@@ -94,9 +96,11 @@ class Relay:
         the larger one."""
         self._journal.outbox_grew.clear()
         new = await self._journal.outbox(self._cursor + 1, INT8_MAX, IN_FLIGHT_MAX)
+        self._ahead.intersection_update(row.sequence for row in new)
         if new:
             await self._publish(stream, new)
             self._cursor = new[-1].sequence
+            self._ahead.clear()
             self._schedule.published(new[0].sequence, self._cursor, time.monotonic())
         span = self._schedule.pop_due(time.monotonic())
         if span is None:
@@ -120,6 +124,13 @@ class Relay:
             *(jetstream.publish(stream, row.subject, row.event_id, row.body) for row in rows), return_exceptions=True
         )
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        self._ahead.update(
+            row.sequence
+            for row, answer in zip(rows, answers, strict=True)
+            if row.sequence > self._cursor and not isinstance(answer, BaseException)
+        )
+        if self._ranges:
+            self._ranges_came.set()
         # An error that the server answered (no stream yet, stream full) is progress of the connection all the same.
         answered = (nats.js.errors.APIError, nats.js.errors.NoStreamResponseError)
         if len(failures) < len(rows) or any(isinstance(failure, answered) for failure in failures):
@@ -179,8 +190,14 @@ class Relay:
             # other events than ours. Rather keep them all; the ledger knows repeated ones by their event_id.
             _log.error("journal_older_than_ledger", last_sequence=last, confirmed=ranges[-1][1])
             return
+        # The same journal once it has caught up: what this process did not publish, the ledger need not mean. That part
+        # waits until it is published, as a confirmation may be here before the broker's answer.
+        published = merge_ranges([(1, self._cursor), *((sequence, sequence) for sequence in self._ahead)])
+        self._ranges += [portion for portion in ranges if portion[1] > self._cursor]
         first, _ = await self._journal.outbox_ends()
-        await self._journal.confirm(portion for portion in ranges if first and portion[1] >= first)
+        await self._journal.confirm(
+            portion for portion in common_ranges(ranges, published) if first and portion[1] >= first
+        )
 
 
 class _PublishError(Exception):

@@ -1,7 +1,7 @@
 """When a published event that the ledger has not confirmed is published again. Pure: time comes in as an argument."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,3 +68,17 @@ def merge_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((first, last))
     return merged
+
+
+def common_ranges(some: Iterable[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What is in both; each in order, as `merge_ranges` has them, and so is the answer."""
+    found: list[tuple[int, int]] = []
+    place = 0
+    for first, last in some:
+        while place < len(others) and others[place][1] < first:
+            place += 1
+        for index in range(place, len(others)):
+            if others[index][0] > last:
+                break
+            found.append((max(first, others[index][0]), min(last, others[index][1])))
+    return found

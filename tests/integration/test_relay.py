@@ -15,9 +15,9 @@ from nats.js.api import StreamConfig
 from contracts.access.nats_access import NatsAccess
 from contracts.client.background import stop
 from contracts.client.journal import Journal
-from contracts.client.relay import Relay, RelaySettings
-from contracts.events import parse_event
-from contracts.subjects import RECORDED, STREAM, STREAM_SUBJECTS
+from contracts.client.relay import IN_FLIGHT_MAX, Relay, RelaySettings
+from contracts.events import REQUESTED_V1, parse_event
+from contracts.subjects import RECORDED, STREAM, STREAM_SUBJECTS, subject_of
 from tests.integration.image_harness import NatsServer, eventually
 from tests.nats_flush import flushed
 from tests.unit.test_journal import GIBIBYTE, completed, requested_by
@@ -271,3 +271,49 @@ async def test_large_backlog_is_never_in_memory_as_a_whole(server, journal, monk
     async with relaying(journal, server.url):
         await eventually(lambda: arrived(server, 3_000))
     assert most <= 64
+
+
+async def test_a_journal_that_caught_up_with_its_older_self_keeps_what_was_not_published(server, journal) -> None:
+    """Put back to an older copy it gives out numbers again; the ledger confirms them, and means other events."""
+    await make_stream(server)
+    await write_operations(journal, 5)
+    async with relaying(journal, server.url):
+        # The stream is away for its events, and the ledger's word gets through.
+        await eventually(lambda: arrived(server, 10))
+        await rename_subjects(server, "elsewhere.>")
+        await write_operations(journal, 5)
+        await confirm(server, journal.source, (1, 20))
+        await eventually(lambda: ends(journal, 11, 20))
+        await rename_subjects(server, *STREAM_SUBJECTS)
+        await eventually(lambda: arrived(server, 20))
+        # What was said meanwhile is not forgotten.
+        await eventually(lambda: ends(journal, 0, 0))
+    published = await stream_events(server)
+    assert [event.sourcesequence for _, event in published] == list(range(1, 21))
+
+
+async def test_one_row_that_cannot_be_published_holds_up_no_confirmation_of_others(server, journal) -> None:
+    await make_stream(server)
+    await rename_subjects(server, subject_of(REQUESTED_V1))
+    operations = IN_FLIGHT_MAX - 10
+    await write_operations(journal, operations)
+    async with relaying(journal, server.url):
+        await eventually(lambda: count(server))
+        await confirm(server, journal.source, (1, 2 * operations))
+        # Those behind the first portion come once others of it are out of the way.
+        await eventually(lambda: arrived(server, operations))
+        await eventually(lambda: has_rows(journal, operations))
+        await rename_subjects(server, *STREAM_SUBJECTS)
+        await eventually(lambda: has_rows(journal, 0))
+    assert {event.sourcesequence for _, event in await stream_events(server)} == set(range(1, 2 * operations + 1))
+
+
+async def has_rows(journal: Journal, rows: int) -> bool:
+    return await journal.outbox_size() == rows
+
+
+async def rename_subjects(server: NatsServer, *subjects: str) -> None:
+    async with connected(server) as client:
+        found = await client.jetstream().stream_info(STREAM)
+        found.config.subjects = list(subjects)
+        await client.jetstream().update_stream(found.config)

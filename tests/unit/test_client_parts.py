@@ -12,7 +12,7 @@ from contracts.client.asking import Reply
 from contracts.client.background import stop
 from contracts.client.reading import UnusableAnswerError, read, read_problem
 from contracts.client.repeats import FINISHED_MAX, Repeats
-from contracts.client.republish import SPANS_MAX, RepublishSchedule, merge_ranges
+from contracts.client.republish import SPANS_MAX, RepublishSchedule, common_ranges, merge_ranges
 from contracts.client.usage_events import (
     Completion,
     Failure,
@@ -219,6 +219,20 @@ class TestRepublish:
     )
     def test_ranges_are_merged(self, ranges, merged) -> None:
         assert merge_ranges(ranges) == merged
+
+    @pytest.mark.parametrize(
+        ("some", "others", "common"),
+        [
+            ([], [(1, 9)], []),
+            ([(1, 9)], [], []),
+            ([(1, 9)], [(1, 0)], []),
+            ([(1, 4), (6, 20)], [(1, 10), (12, 12), (20, 30)], [(1, 4), (6, 10), (12, 12), (20, 20)]),
+            ([(3, 3), (5, 5)], [(1, 9)], [(3, 3), (5, 5)]),
+            ([(1, 2), (8, 9)], [(3, 7)], []),
+        ],
+    )
+    def test_what_is_in_both_ranges(self, some, others, common) -> None:
+        assert common_ranges(some, others) == common
 
 
 async def test_task_that_loses_a_cancellation_is_stopped_all_the_same() -> None:
