@@ -9,11 +9,11 @@ from unnest($1::text[], $2::uuid[], $3::uuid[]) as k (account_id, event_id, oper
 -- name: recorded
 -- What an account has of imported rows, by ALwrity's billing period, with what aggregated rows count beyond one call.
 with imported as (
-    select operation_id, metadata ->> $2 as period, occurred_at,
+    select operation_id, without_nul(metadata) ->> $2 as period, occurred_at,
            counted_calls(outcome, adjusted_calls) as calls, counted_failures(outcome, adjusted_failures) as failures,
-           cost_nanos, coalesce((metadata ->> 'tokens_total')::bigint, 0) as tokens
+           cost_nanos, coalesce((without_nul(metadata) ->> 'tokens_total')::bigint, 0) as tokens
     from usage_log
-    where account_id = $1 and metadata ->> $2 is not null
+    where account_id = $1 and without_nul(metadata) ->> $2 is not null
 ), counted as (
     select i.period, 1 as rows, i.calls + coalesce(a.calls, 0) as calls, i.failures + coalesce(a.failures, 0) as failures,
            i.cost_nanos + coalesce(a.cost_nanos, 0) as cost_nanos, i.tokens,
@@ -54,12 +54,12 @@ select body::text as body from event_log where account_id = '' and type = $1 and
 
 -- name: aggregates
 -- The aggregated rows of an account that were imported.
-select event_id, requested_provider, metadata ->> $3 as period, occurred_at
+select event_id, requested_provider, without_nul(metadata) ->> $3 as period, occurred_at
 from usage_log
-where account_id = $1 and operation = $2 and metadata ->> $3 is not null
+where account_id = $1 and operation = $2 and without_nul(metadata) ->> $3 is not null
 
 -- name: details
 -- What an account has of imported rows of single calls, of one provider and billing period.
 select event_id, occurred_at, outcome, cost_nanos
 from usage_log
-where account_id = $1 and requested_provider = $2 and metadata ->> $3 = $4 and operation <> $5
+where account_id = $1 and requested_provider = $2 and without_nul(metadata) ->> $3 = $4 and operation <> $5

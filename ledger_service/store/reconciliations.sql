@@ -6,7 +6,7 @@ select u.account_id, u.operation_id, u.operation, u.provider = $1 as is_own, u.m
        coalesce(c.is_voided, false) as is_voided, u.outcome = 'adjustment' as is_adjustment,
        u.error_code is not distinct from $5 as in_doubt,
        (extract(epoch from case when $4 then u.occurred_at else u.requested_at end) * 1000000)::bigint as at_microseconds,
-       (u.metadata -> 'provider_calls')::text as provider_calls
+       (without_nul(u.metadata) -> 'provider_calls')::text as provider_calls
 from usage_log u
 left join (
     select account_id, corrects, sum(cost_nanos)::bigint as cost_nanos, count(*) as corrections,
@@ -20,4 +20,4 @@ left join (
 where u.corrects is null
   and case when $4 then u.occurred_at else u.requested_at end >= $2
   and case when $4 then u.occurred_at else u.requested_at end < $3
-  and (u.provider = $1 or (u.retry_count > 0 and u.metadata ->> 'provider_calls' is not null))
+  and (u.provider = $1 or (u.retry_count > 0 and without_nul(u.metadata) ->> 'provider_calls' is not null))

@@ -13,7 +13,7 @@ import pytest
 
 from ledger_service.alwrity import files
 from tests.alwrity import Totals, call, change, sample, summary, totals, wrap, write
-from tests.builders import check
+from tests.builders import check, completed
 from tests.commands import ledger_command
 from tests.rebuilds import differences
 from tests.servers import Ledger
@@ -116,6 +116,9 @@ async def test_an_imported_plan_denies_what_was_used_up_before(
     """100 calls of 25: history is recorded and not checked; the next call is."""
     await run(database_url, sample("user_race", tmp_path))
     asked = check(account_id="race_12fb17", provider="stability")
+    # What else the account has is read beside it, whatever stands in its metadata.
+    await ledger.send(completed(account_id="race_12fb17", metadata={"note": "a\u0000b"}))
+    await run(database_url, tmp_path)
     decision = await ledger.check(asked)
     assert not decision["allowed"]
     assert decision["denial"]["limit_id"] == "stability-calls"

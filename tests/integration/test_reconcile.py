@@ -110,6 +110,17 @@ async def test_an_earlier_provider_of_a_fallback_is_reconciled_with_its_own_invo
     assert json.loads(proposals.read_text())["cost"] == "0.540000000"
 
 
+async def test_metadata_with_a_nul_in_it_is_read_like_any_other(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    fallback = (call("j2", cost="0.03"), call("s2", cost="0.5", provider="stability"))
+    both = done(2, *fallback, cost="0.53", actual_provider="stability", retry_count=1)
+    both["data"]["metadata"]["note"] = "a\u0000b"
+    await ledger.send(done(1, metadata={"note": "a\u0000b"}), both)
+    result = await reconciled(database_url, invoice(tmp_path, row(1, "j1"), row(2, "j2")))
+    assert result.exit_code == 0, result.output
+
+
 async def test_all_differences_are_found_proposed_and_settled(
     ledger: Ledger, database_url: str, tmp_path: Path
 ) -> None:
