@@ -25,7 +25,8 @@ Key = TypeVar("Key", str, tuple[str, str, str])
 
 class Completed(NamedTuple):
     """An operation as a repricing sees it. ``cost_nanos``: with all that was corrected of it. ``attributes``: those of
-    its limit check; none where there was no check."""
+    its limit check; none where there was no check. ``elsewhere_nanos``: what others billed that were called before the
+    one that did it."""
 
     account_id: str
     operation_id: UUID
@@ -37,6 +38,7 @@ class Completed(NamedTuple):
     cost_nanos: int
     is_voided: bool
     attributes: Mapping[str, str | int]
+    elsewhere_nanos: int = 0
 
 
 class Kept(StrEnum):
@@ -49,7 +51,7 @@ class Kept(StrEnum):
 
 
 class Rated(NamedTuple):
-    """What an operation shall cost, and by which price."""
+    """What an operation shall cost, with what others billed for it, and by which price."""
 
     cost_nanos: int
     unit_price_nanos: int
@@ -68,7 +70,7 @@ def rate(catalogue: Catalogue, operation: Completed) -> Rated | Kept:
     if len(prices) != 1:
         return Kept.AMBIGUOUS if prices else Kept.UNPRICED
     [unit_price] = prices
-    cost = unit_price * operation.quantity
+    cost = unit_price * operation.quantity + operation.elsewhere_nanos
     if cost > COST_NANOS_MAX:
         return Kept.UNPRICED
     return Kept.UNCHANGED if cost == operation.cost_nanos else Rated(cost, unit_price, version)

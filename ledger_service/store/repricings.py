@@ -6,11 +6,14 @@ from uuid import UUID
 
 import orjson
 
+from contracts.provider_calls import read_calls
 from contracts.repricings import Repricing
 from ledger_service.domain.repricing import Completed
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
@@ -47,7 +50,16 @@ async def read_completed(
         Completed(
             account_id, row["operation_id"], row["operation"], row["provider"], row["model"], row["quantity"],
             row["counted_at"], row["cost_nanos"], row["is_voided"],
-            orjson.loads(row["attributes"]) if row["attributes"] else {},
+            orjson.loads(row["attributes"]) if row["attributes"] else {}, _elsewhere_nanos(row),
         )
         for row in rows
     ]  # fmt: skip
+
+
+def _elsewhere_nanos(row: "asyncpg.Record") -> int:
+    """What others billed before a fallback did it; only where the calls say all of it, as reconciliation has it."""
+    calls = read_calls(row["provider_calls"])
+    if sum(call.cost for call in calls) != row["recorded_nanos"]:
+        return 0
+    own = (row["provider"], row["model"])
+    return sum(call.cost for call in calls if (call.provider, call.model) != own)

@@ -15,7 +15,8 @@ where account_id = $1 and counted_at >= $2 and counted_at < $3 and outcome = 'co
 -- After ($6, $7), at most $8. The attributes are those that its limit check named.
 select u.operation_id, u.operation, u.provider, u.model, u.quantity, u.counted_at,
        u.cost_nanos + coalesce(c.cost_nanos, 0) as cost_nanos,
-       coalesce(c.is_voided, false) as is_voided, k.attributes
+       coalesce(c.is_voided, false) as is_voided, k.attributes, u.cost_nanos as recorded_nanos,
+       (without_nul(u.metadata) -> 'provider_calls')::text as provider_calls
 from (
     select *
     from usage_log

@@ -118,6 +118,26 @@ async def test_a_dry_run_says_what_would_change_and_then_it_changes_once(
         await assert_agrees_with_the_log(database_url, account_id)
 
 
+async def test_what_others_billed_before_a_fallback_did_it_stays(ledger: Ledger) -> None:
+    await ledger.set_up(limit("spend", meter="cost", window="lifetime", maximum="100"))
+    await put_price(ledger, "render-1", price({"price": "0.03"}))
+    calls = [
+        {"provider": "other", "model": "big", "cost": "0.50"},
+        {"provider": "local", "model": "render-1", "cost": "0.04"},
+    ]
+    fallback = {
+        "provider": "other", "actual_provider": "local", "retry_count": 1, "metadata": {"provider_calls": calls}
+    }  # fmt: skip
+    await ledger.send(completed(cost="0.54", time="2026-03-01T12:00:00Z", **fallback))
+    # These do not say all of it: the cost is taken to be that of the one which did it.
+    await ledger.send(completed(cost="0.64", time="2026-03-01T12:00:00Z", **fallback))
+    done = await reprice(ledger, wanted(dry_run=False))
+    assert done["total"] == {
+        "operations": 2, "before": "1.180000000", "after": "0.560000000", "difference": "-0.620000000",
+    }  # fmt: skip
+    assert (await ledger.limit("spend"))["settled"] == "0.560000000"
+
+
 async def test_filters_choose_and_what_breaks_off_goes_on(ledger: Ledger, database: "Database[asyncpg.Record]") -> None:
     await ledger.set_up(limit(maximum=10_000))
     await put_price(ledger, "render-1", price({"price": "0.03"}))
