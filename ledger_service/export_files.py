@@ -16,6 +16,7 @@ from contracts.exports import ExportFormat
 from ledger_service.export_cursors import digest_of
 from ledger_service.export_formats import make_encoder
 from ledger_service.exporting import PAGE_ROWS, DataSet, encoded, read_pages
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.exports import Selection, read_days
 from ledger_service.store.pool import Pool
 
@@ -113,9 +114,12 @@ async def to_folder(
     pool: Pool, job: Job, manifest: Manifest, target: Path, report: Callable[[date, int], None]
 ) -> Done:
     """Writes a file for each day (UTC) on which rows occurred, ``date=2026-11-03/part-0.parquet``, and the manifest
-    after each. Days that the manifest has are done already. Raises as to_stream()."""
+    after each. Days that the manifest has are done already. Raises as to_stream(); ProblemError (period_archived) where
+    what is still to be written went into archives, before which the table does not even know that there was a day."""
     async with pool.acquire() as connection:
         span = await read_days(connection, job.selection)
+        if not manifest.complete:
+            await refuse_archived(connection, _still_from(job, manifest), "the rest of the export")
     day = None if span is None else span[0]
     while day is not None and span is not None and day <= span[1]:
         if day not in manifest.days:
@@ -127,6 +131,13 @@ async def to_folder(
     _write_manifest(target, manifest)
     days = [one for one in manifest.days.values() if one.rows]
     return Done(sum(one.rows for one in days), sum(one.bytes for one in days), len(days))
+
+
+def _still_from(job: Job, manifest: Manifest) -> datetime | None:
+    """From when on days are still to be written. None: from the first."""
+    if not manifest.days:
+        return job.selection.filter.start
+    return datetime.combine(max(manifest.days) + timedelta(days=1), time(), UTC)
 
 
 async def _write_day(pool: Pool, job: Job, day: date, target: Path) -> Day:

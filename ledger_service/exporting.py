@@ -118,7 +118,8 @@ async def read_pages(
 ) -> AsyncGenerator[Page, None]:
     """The rows of the span, in their order. A page that the database fails is read again, a few times.
 
-    Raises what asyncpg raises where that does not help.
+    Raises what asyncpg raises where that does not help, and at the end ProblemError (period_archived) where rows went
+    into an archive meanwhile: each page is of its own moment.
     """
     ahead: deque[asyncio.Task[Page]] = deque()
     try:
@@ -131,6 +132,7 @@ async def read_pages(
                 ahead.append(asyncio.create_task(_page(pool, projection, selection, Span(after, end))))
                 after = end
             yield await ahead.popleft()
+        await _retrying(pool, lambda connection: refuse_archived(connection, selection.filter.start, "the export"))
     finally:
         for task in ahead:
             task.cancel()

@@ -211,6 +211,8 @@ class _Task:
             shown = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal or self._quiet)
             with shown as progress:
                 return await work(pool, progress, progress.add_task(f"exporting {self._data_set.name}", total=total))
+        except ProblemError as error:
+            raise stop(error.problem.detail) from None
         finally:
             pool.terminate()
 

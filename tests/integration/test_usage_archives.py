@@ -9,9 +9,14 @@ import asyncpg
 import pyarrow.parquet
 import pytest
 
+from contracts.exports import ExportFormat
+from contracts.problems import PERIOD_ARCHIVED, ProblemError
 from ledger_service import archiving
 from ledger_service.archiving import ArchiveRefusedError, Progress, alone, archive, plan, restore
+from ledger_service.exporting import PAGES_AHEAD, USAGE_LOG, Exports, Wanted
 from ledger_service.store.archives import list_archives
+from ledger_service.store.exports import open_pool
+from ledger_service.store.usage import UsageLogFilter
 from tests.builders import Body, adjustment, check, completed, failed, limit
 from tests.commands import ledger_command
 from tests.rebuilds import differences, rebuilt
@@ -165,6 +170,53 @@ async def test_limits_without_an_end_count_what_is_in_archives(
     assert await differences(database_url) == [], "the log says the same of the counters"
     await restore_all(database_url, tmp_path)
     assert await differences(database_url) == []
+
+
+async def test_an_export_under_way_does_not_end_as_if_it_had_what_is_archived_meanwhile(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    await history(ledger)
+    pool = await open_pool(database_url, PAGES_AHEAD)
+    try:
+        exports = Exports(pool, page_rows=1)
+        export = await exports.start(Wanted(USAGE_LOG, ExportFormat.CSV, None, UsageLogFilter()))
+        pieces = export.chunks()
+        await anext(pieces)
+        await archive_all(database_url, tmp_path)
+        with pytest.raises(ProblemError) as refused:
+            [_ async for _ in pieces]
+        await export.close()
+    finally:
+        await pool.close()
+    assert refused.value.kind is PERIOD_ARCHIVED
+
+
+async def test_a_folder_of_days_does_not_go_on_without_what_was_archived_meanwhile(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    await history(ledger)
+    lake, folder = tmp_path / "lake", tmp_path / "archives"
+    export = ("export", str(lake), "--by-day", "--format", "csv")
+    whole = await ledger_command(database_url, *export, "--json")
+    assert whole.exit_code == 0, whole.output
+    wanted = json.loads(whole.stdout)["rows"]
+    manifest = json.loads((lake / "_export.json").read_text())
+    first = min(manifest["days"])
+    # As where it was killed after the first day.
+    broken_off = {**manifest, "days": {first: manifest["days"][first]}, "complete": False}
+    (lake / "_export.json").write_text(json.dumps(broken_off))
+    await archive_all(database_url, folder)
+
+    refused = await ledger_command(database_url, *export)
+    assert (refused.exit_code, "which are in archives" in " ".join(refused.output.split())) == (1, True), refused.output
+    assert json.loads((lake / "_export.json").read_text()) == broken_off
+    await restore_all(database_url, folder)
+    done = await ledger_command(database_url, *export, "--json")
+    assert json.loads(done.stdout)["rows"] == wanted
+
+    await archive_all(database_url, folder)
+    again = await ledger_command(database_url, *export, "--json")  # all of it is there
+    assert (again.exit_code, json.loads(again.stdout)["rows"]) == (0, wanted)
 
 
 class BrokenOffError(Exception):
