@@ -32,7 +32,8 @@ Step = RepricingProgress | RepricingResult
 async def run_repricing(database_url: str, wanted: Repricing, author: str) -> AsyncGenerator[Step, None]:
     """Progress, first before anything is read, at the end the result. Broken off and run again, it goes on.
 
-    Raises ProblemError (not_found, conflict), and what asyncpg raises: what was done by then stays done.
+    Raises ProblemError (not_found, conflict, period_archived: at its end too), and what asyncpg raises: what was done
+    by then stays done.
     """
     pool = await open_hot_pool(database_url, 1, "repricing")
     try:
@@ -69,6 +70,8 @@ async def _run(connection: Connection, wanted: Repricing, author: str) -> AsyncG
                 place = Place(operations[-1].admitted_at, operations[-1].operation_id)
                 await _portion(connection, wanted, author, catalogue, operations, report)
                 yield RepricingProgress(done=report.looked_at, of=of, account_id=account_id)
+    # Each portion is of its own moment: what went into an archive meanwhile was not looked at.
+    await refuse_archived(connection, wanted.start, "the repricing")
     yield report.result(wanted.repricing_id, applied=not wanted.dry_run)
 
 

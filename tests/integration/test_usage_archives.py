@@ -1,6 +1,7 @@
 """Closed months of the usage log in files: others read them, every total stays, and broken off anywhere it goes on."""
 
 import json
+from contextlib import aclosing
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pytest
 
 from contracts.exports import ExportFormat
 from contracts.problems import PERIOD_ARCHIVED, ProblemError
+from contracts.repricings import Repricing
 from ledger_service import archiving
 from ledger_service.archiving import ArchiveRefusedError, Progress, alone, archive, plan, restore
 from ledger_service.exporting import PAGES_AHEAD, USAGE_LOG, Exports, Wanted
+from ledger_service.repricing import run_repricing
 from ledger_service.store.archives import list_archives
 from ledger_service.store.exports import open_pool
 from ledger_service.store.usage import UsageLogFilter
-from tests.builders import Body, adjustment, check, completed, failed, limit
+from tests.builders import Body, adjustment, check, completed, failed, limit, new_id
 from tests.commands import ledger_command
 from tests.rebuilds import differences, rebuilt
 from tests.servers import Ledger
@@ -188,6 +191,21 @@ async def test_an_export_under_way_does_not_end_as_if_it_had_what_is_archived_me
         await export.close()
     finally:
         await pool.close()
+    assert refused.value.kind is PERIOD_ARCHIVED
+
+
+async def test_a_repricing_under_way_does_not_end_as_if_it_had_looked_at_what_is_archived_meanwhile(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    await history(ledger)
+    wanted = Repricing.model_validate(
+        {"repricing_id": new_id(), "from": "2025-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z", "reason": "books"}
+    )
+    async with aclosing(run_repricing(database_url, wanted, "grace")) as steps:
+        await anext(steps)
+        await archive_all(database_url, tmp_path)
+        with pytest.raises(ProblemError) as refused:
+            [_ async for _ in steps]
     assert refused.value.kind is PERIOD_ARCHIVED
 
 
