@@ -115,9 +115,9 @@ class Runs:
         place = (request.caller.account_id, request.key or "")
         current = self._current.get(place) if request.key is not None else None
         if current is not None:
+            request.spool.clear()
             if current.request_hash != request.request_hash:
                 raise _key_reused()
-            request.spool.clear()
             return replace(current.run, repeated=True)
         watch = self._watches.open(uuid7(), request.caller.account_id, request.operation.name)
         watch.wanted = request.keep

@@ -1,6 +1,7 @@
 """Idempotency keys, callers that go away, and journals that fail: on real sockets, against a scripted ledger."""
 
 import asyncio
+import io
 import json
 import signal
 import socket
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from contracts.client.journal import Journal, JournalUnavailableError
 from contracts.events import parse_event
@@ -26,7 +28,8 @@ from image_service.providers.base import (
 )
 from image_service.providers.local import LocalProvider
 from image_service.providers.registry import Providers
-from image_service.providers.requests import GenerateRequest
+from image_service.providers.requests import GenerateRequest, UpscaleRequest
+from image_service.spool import MEMORY_BYTES_MAX
 from tests.integration.image_harness import (
     CALLER,
     GENERATE,
@@ -72,6 +75,23 @@ class SlowProvider:
 
     async def close(self) -> None:
         await self._local.close()
+
+
+class SlowUpscaler(SlowProvider):
+    models = tuple(model for model in LocalProvider.models if model.name == "local-upscale-1")
+
+    async def upscale(self, model: str, request: UpscaleRequest, attempt: Attempt) -> ProviderResult:
+        self.calls += 1
+        await self.go.wait()
+        return await self._local.upscale(model, request, attempt)
+
+
+def noise() -> bytes:
+    """A picture that is too large to be kept in memory."""
+    buffer = io.BytesIO()
+    Image.effect_noise((700, 700), 90).save(buffer, "PNG")
+    assert buffer.tell() > MEMORY_BYTES_MAX
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -174,6 +194,18 @@ class TestWhileRunning:
         assert len({answer.text for answer in answers}) == 1
         assert (provider.calls, len(ledger.checks)) == (1, 1)
         assert event_types(settings) == ["requested", "completed"]
+
+    async def test_an_upload_that_is_refused_for_its_key_leaves_no_file(self, ledger, settings) -> None:
+        provider = SlowUpscaler()
+        large = upload(noise(), factor="2")
+        async with image_service(settings, Providers((provider,))) as client:
+            first = asyncio.create_task(client.post("/v1/images/upscale", **upload(picture(), factor="2"), headers=KEY))
+            await eventually(lambda: provider.calls or first.done())
+            different = await client.post("/v1/images/upscale", **large, headers=KEY)
+            assert different.json()["code"] == "idempotency_key_reused"
+            assert not list((settings.data_dir / "spool").iterdir())
+            provider.go.set()
+            assert (await first).status_code == 200
 
     async def test_waiting_for_the_first_is_bounded(self, ledger, tmp_path: Path) -> None:
         provider = SlowProvider()
