@@ -232,33 +232,47 @@ class Channel:
     async def look(self, path: str) -> Answer:
         """Ask, as often as it takes, what costs nothing. Any status may come back that is not trouble of the moment.
 
-        Raises TroubleError after TRIES_MAX.
+        Raises TroubleError after TRIES_MAX, and where the answer has more than ANSWER_BYTES_MAX.
         """
-        return await self._free(lambda: self._looks.get(path))
+        return await self._in_memory(lambda: self._looks.build_request("GET", path))
 
     async def look_spooled(self, path: str, attempt: Attempt, bytes_max: int, headers: Mapping[str, str]) -> Answer:
         """The same, with a success written to a file. Raises AnswerLostError too, where that is too long."""
 
         async def once() -> Answer:
             async with self._looks.stream("GET", path, headers=dict(headers)) as response:
-                return await _receive(response, attempt, spool=response.status_code == 200, bytes_max=bytes_max)
+                file = attempt.spool() if response.status_code == 200 else None
+                return await _receive(response, file, bytes_max=bytes_max)
 
         return await self._free(once)
 
     async def upload(self, path: str, file: tuple[str, bytes, str]) -> Answer:
         """Send a file that costs nothing by itself. Raises ProviderError: without it, no order goes out."""
         try:
-            return await self._free(lambda: self._looks.post(path, files={"file": file}))
+            return await self._in_memory(lambda: self._looks.build_request("POST", path, files={"file": file}))
         except TroubleError as error:
             raise ProviderError(UNAVAILABLE, str(error), retry_count=TRIES_MAX - 1, elsewhere=True) from error
 
     # --- inside
 
-    async def _free(self, request: Callable[[], Awaitable[httpx.Response | Answer]]) -> Answer:
+    async def _in_memory(self, make: Callable[[], httpx.Request]) -> Answer:
+        async def once() -> Answer:
+            response = await self._looks.send(make(), stream=True)
+            try:
+                return await _receive(response, None, bytes_max=ANSWER_BYTES_MAX)
+            finally:
+                await response.aclose()
+
+        try:
+            return await self._free(once)
+        except AnswerLostError as error:
+            raise TroubleError(f"{self.name}: {error}") from error
+
+    async def _free(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
         async def once(_: int) -> Answer:
             await self._pace()
             try:
-                got = await request()
+                answer = await request()
             except httpx.HTTPError as error:
                 self._breaker.failed()
                 raise _AgainError(f"could not be asked ({type(error).__name__})", cause=error) from error
@@ -266,7 +280,6 @@ class Channel:
                 if error.is_too_long:
                     raise
                 raise _AgainError(f"{error}", cause=error) from error
-            answer = got if isinstance(got, Answer) else Answer(got.status_code, got.headers, got.content)
             self._note(answer.status)
             if answer.status in _TRANSIENT:
                 raise _AgainError(f"answered with status {answer.status}", answer)
@@ -291,8 +304,8 @@ class Channel:
         )
         response = await self._orders.send(request, stream=True)
         try:
-            spool = order.spool and response.status_code == 200
-            answer = await _receive(response, attempt, spool=spool, bytes_max=order.bytes_max)
+            file = attempt.spool() if order.spool and response.status_code == 200 else None
+            answer = await _receive(response, file, bytes_max=order.bytes_max)
         finally:
             await response.aclose()
         return Answer(answer.status, answer.headers, answer.body, answer.file, retries)
@@ -340,12 +353,11 @@ class Channel:
         return await retrying(counted)
 
 
-async def _receive(response: httpx.Response, attempt: Attempt, *, spool: bool, bytes_max: int) -> Answer:
-    """The whole answer; of one that is no success, as much as came. Raises AnswerLostError."""
+async def _receive(response: httpx.Response, path: Path | None, *, bytes_max: int) -> Answer:
+    """The whole answer, in memory or in a file; of one that is no success, as much as came. Raises AnswerLostError."""
     status, headers = response.status_code, response.headers
     received = 0
     portions: list[bytes] = []
-    path = attempt.spool() if spool else None
     file = None if path is None else await asyncio.to_thread(path.open, "wb")
     try:
         async for portion in response.aiter_bytes(256 * 1024):

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from contracts.public_hosts import is_public
 from deploy.emulators import glb, mp4
 from image_service.config import Settings
 from image_service.images import Bounds
+from image_service.providers import http
 from image_service.providers.base import OutcomeUnknownError, ProviderError
 from image_service.providers.breaker import Breaker
 from image_service.providers.deliverables import (
@@ -186,3 +188,32 @@ async def test_not_known_of_one_order_is_not_known_of_the_operation() -> None:
     with pytest.raises(OutcomeUnknownError):
         await at_once([order("a", OutcomeUnknownError("who knows")), order("b", failed), order("c")])
     assert sorted(ended) == ["a", "b", "c"]
+
+
+async def test_an_answer_without_end_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of what only looks: what has no bound there takes the whole service with it."""
+    monkeypatch.setattr(http, "ANSWER_BYTES_MAX", 100_000)
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50000000\r\n\r\n")
+        with suppress(ConnectionError):
+            while sent < 50_000_000:
+                writer.write(b" " * 1_000_000)
+                await writer.drain()
+                sent += 1_000_000
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        channel = http.Channel("some", f"http://127.0.0.1:{port}", {}, pace=Pace())
+        try:
+            with pytest.raises(http.TroubleError, match="too long"):
+                await channel.look("/job")
+            with pytest.raises(ProviderError, match="too long"):
+                await channel.upload("/file", ("a.png", b"x", "image/png"))
+        finally:
+            await channel.close()
+    assert sent < 50_000_000
