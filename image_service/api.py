@@ -148,7 +148,7 @@ class ImageApi:
             if not patience:
                 await running.begun()  # a denial is said at once
             await asyncio.wait({running.task}, timeout=patience)
-            if not running.task.done():
+            if not running.task.done() and not running.watch.unkept:
                 running.watch.wanted = True
                 return accepted(running.watch, preferences.applied(waited=False, minimal=False))
         ran = await self.runs.result(running)

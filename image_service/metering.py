@@ -140,11 +140,13 @@ class Metering:
 
     async def _keep(self, call: Call, watch: Watch, outcome: Outcome) -> Outcome:
         if not call.keep and not watch.wanted:
+            watch.unkept = True
             return outcome
         try:
             return await asyncio.to_thread(self._outcomes.save, outcome)
         except OSError as error:
             # The caller has its result all the same; only a repeat will have to be told that it is gone.
+            watch.unkept = True
             _log.error("outcome_not_kept", operation_id=str(call.operation_id), reason=str(error))
             return outcome
 

@@ -45,6 +45,8 @@ class Watch:
     decision: Decision | None = None
     #: Somebody was told where its outcome will be.
     wanted: bool = False
+    #: It ends, and what it came to is not kept: whoever waits for it has to go on waiting.
+    unkept: bool = False
     over: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _told: float = 0.0
