@@ -1,6 +1,7 @@
 """Operations after their request: how they stand, their progress as it comes, and their results."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,8 @@ HEARTBEAT_SECONDS: Final = 15.0
 #: A client whose connection broke asks again after so long.
 RETRY_MS: Final = 2000
 
+#: Numbers of steps; what is longer is none of ours.
+_EVENT_ID: Final = re.compile(r"[0-9]{1,9}")
 _OperationId = Annotated[UUID, Path(description="As the operation's answer has it.")]
 _NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {  # Any: as FastAPI takes it
     404: {"model": Problem, "description": "No such operation of the account, or no longer kept"}
@@ -70,7 +73,7 @@ class ResultsApi:
         account_id = _account(request)
         watch = self._watch(account_id, operation_id)
         first = await self._status(account_id, operation_id, watch)
-        after = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else 0
+        after = int(last_event_id) if last_event_id and _EVENT_ID.fullmatch(last_event_id) else 0
         stream = self._follow(account_id, operation_id, watch, first, after)
         return StreamingResponse(stream, media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
 

@@ -223,6 +223,14 @@ class TestLater:
             answer = await asking
         assert (answer.status_code, len(answer.json()["images"])) == (200, 1)
 
+    async def test_a_place_among_events_that_is_none_is_the_beginning(self, settings) -> None:
+        async with image_service(settings) as client:
+            accepted = await client.post("/v1/images/generate", json=GENERATE, headers=ASYNC)
+            place = accepted.headers["Location"]
+            await over(client, place)
+            [last] = await events(client, f"{place}/events", {"Last-Event-ID": "9" * 5000})
+            assert last["event"] == "completed"
+
     async def test_results_go_when_their_time_is_over(self, ledger, tmp_path) -> None:
         settings = make_settings(tmp_path, ledger.url, outcome_retention_seconds=0.5)
         async with image_service(settings) as client:
