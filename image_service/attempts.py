@@ -96,15 +96,20 @@ class Attempts:
                 if cost or attempt.job_id is not None:
                     calls = (*calls, _call_of(candidate, attempt, cost))
                 retries += error.retry_count
-                next_nanos = await self._next_may_try(call, operation, candidates) if error.elsewhere else None
-                if next_nanos is not None:
-                    held_nanos = next_nanos
-                    watch.progress(None, f"{candidate.provider} failed: {candidates[0].provider} tries")
-                    retries += 1
-                    await self._note(operation, candidates[0], None, calls, held_nanos)
-                    continue
-                _say_failed(operation, candidate, error, calls, retries)
-                raise
+                try:
+                    next_nanos = await self._next_may_try(call, operation, candidates) if error.elsewhere else None
+                    if next_nanos is not None:
+                        watch.progress(None, f"{candidate.provider} failed: {candidates[0].provider} tries")
+                        await self._note(operation, candidates[0], None, calls, next_nanos)
+                except BaseException:  # nothing runs any more, and what this one came to is known
+                    _say_failed(operation, candidate, error, calls, retries)
+                    raise
+                if next_nanos is None:
+                    _say_failed(operation, candidate, error, calls, retries)
+                    raise
+                held_nanos = next_nanos
+                retries += 1
+                continue
             except BaseException as error:
                 await attempt.discard()
                 if not attempt.may_be_billed:

@@ -231,6 +231,16 @@ class TestRoutes:
         assert (answer.status_code, answer.json()["provider"]) == (502, "second")
         assert outcome(settings).data.cost == 14_000_000
 
+    async def test_a_stop_while_a_fallback_is_chosen_leaves_no_doubt_of_what_is_known(self, ledger, tmp_path) -> None:
+        settings = make_settings(tmp_path, ledger.url, shutdown_seconds=0.1, ledger_timeout_seconds=20.0)
+        ledger.script += [allowed_at(40_000_000), lambda check: 10.0]
+        half_done = ProviderError("overloaded", "half done", cost_nanos=7_000_000, elsewhere=True)
+        first, second = ScriptedProvider("first", otherwise=raising(half_done)), ScriptedProvider("second")
+        async with image_service(settings, Providers((first, second), to("first", "second"))) as client:
+            await client.post("/v1/images/generate", json=ROUTED, headers={"Prefer": "respond-async"})
+            await eventually(lambda: len(ledger.checks) == 2)
+        assert (error_code(settings), outcome(settings).data.cost, second.calls) == ("overloaded", 7_000_000, 0)
+
     @pytest.mark.parametrize(
         "step", [raising(ProviderError("content_filter", "no")), raising(OutcomeUnknownError("who knows"))]
     )
