@@ -85,8 +85,11 @@ class Authenticator:
         # Apart, so that tokens that somebody makes up push no good one out.
         self._good: dict[bytes, _Known] = {}
         self._bad: dict[bytes, _Known] = {}
-        self._lookups: dict[bytes, asyncio.Task[_Known]] = {}
+        #: By token, and how often something was revoked before they began.
+        self._lookups: dict[tuple[bytes, int], asyncio.Task[_Known]] = {}
         self._places = asyncio.Semaphore(LOOKUPS_MAX)
+        #: How often something was revoked: what was looked up meanwhile may be of before that, and is not remembered.
+        self._revocations = 0
         #: Whoever knows the service tokens did not answer the last time.
         self._away = False
         self._logged_at = float("-inf")
@@ -125,6 +128,7 @@ class Authenticator:
 
     def forget(self) -> None:
         """Ask again about every token: one was revoked."""
+        self._revocations += 1
         # That they were good is remembered: they are looked up even where others at their address guess.
         self._good = {key: replace(one, fresh_until=0.0, usable_until=0.0) for key, one in self._good.items()}
         self._bad.clear()
@@ -164,24 +168,28 @@ class Authenticator:
 
     def _start_look_up(self, key: bytes, token: bytes, known: _Known | None) -> "asyncio.Task[_Known] | None":
         """The one that runs already, or a new one; None where too many wait."""
-        running = self._lookups.get(key)
+        place = (key, self._revocations)
+        running = self._lookups.get(place)
         if running is not None or len(self._lookups) >= WAITING_MAX:
             return running
 
         def ended(task: "asyncio.Task[_Known]") -> None:
-            self._lookups.pop(key, None)
+            self._lookups.pop(place, None)
             if not task.cancelled():
                 task.exception()  # perhaps nobody waits for it any more
 
-        task = self._lookups[key] = asyncio.create_task(self._look_up(key, token, known))
+        task = self._lookups[place] = asyncio.create_task(self._look_up(key, token, known))
         task.add_done_callback(ended)
         return task
 
     async def _look_up(self, key: bytes, token: bytes, known: _Known | None) -> _Known:
+        revocations = self._revocations
         if is_service_token(token):
             found = await self._look_up_service_token(token.decode("ascii"), known)
         else:
             found = await self._look_up_jwt(token.decode("ascii"))
+        if revocations != self._revocations:
+            found = replace(found, fresh_until=0.0, usable_until=0.0)
         self._good.pop(key, None)
         self._bad.pop(key, None)
         memory = self._bad if found.principal is None else self._good
