@@ -116,7 +116,8 @@ class Recoveries:
         why = "the job had not ended"
         while True:
             try:
-                found = await provider.recover(call.model, call.job_id, attempt)
+                async with asyncio.timeout(self._doubt_seconds):
+                    found = await provider.recover(call.model, call.job_id, attempt)
             except ProviderError as error:
                 cost = await self._cost(error.cost_nanos, requested, call, attempt)
                 return RecoveredFailure(

@@ -160,6 +160,15 @@ class TestDoubt:
         await ask(settings, provider, **PAID)
         assert (error_code(settings), outcome(settings).data.cost) == ("outcome_unknown", 40_000_000)
 
+    async def test_a_look_that_never_ends_is_given_up(self, ledger, tmp_path) -> None:
+        async def drips(job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
+            await asyncio.sleep(3600)
+            raise AssertionError("nobody waits so long")
+
+        settings = make_settings(tmp_path, ledger.url, provider_timeout_seconds=0.1, doubt_seconds=0.3)
+        await ask(settings, ScriptedProvider(otherwise=hanging("job-1"), look=drips), **PAID)
+        assert (error_code(settings), outcome(settings).data.cost) == ("outcome_unknown", 40_000_000)
+
     async def test_a_restart_finds_the_job_again_and_its_result_is_to_be_had(self, ledger, tmp_path) -> None:
         settings = make_settings(tmp_path, ledger.url, shutdown_seconds=0.2)
 
