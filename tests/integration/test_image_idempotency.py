@@ -53,7 +53,7 @@ class SlowProvider:
     """Named as the default one; its work takes until the test lets it end."""
 
     name = "local"
-    models = (Model("local-render-1", "generate", 10_000_000),)
+    models: tuple[Model, ...] = (Model("local-render-1", "generate", 10_000_000),)
     available = True
 
     def __init__(self) -> None:

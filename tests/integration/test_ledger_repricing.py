@@ -125,7 +125,7 @@ async def test_what_others_billed_before_a_fallback_did_it_stays(ledger: Ledger)
         {"provider": "other", "model": "big", "cost": "0.50"},
         {"provider": "local", "model": "render-1", "cost": "0.04"},
     ]
-    fallback = {
+    fallback: Body = {
         "provider": "other", "actual_provider": "local", "retry_count": 1, "metadata": {"provider_calls": calls}
     }  # fmt: skip
     await ledger.send(completed(cost="0.54", time="2026-03-01T12:00:00Z", **fallback))

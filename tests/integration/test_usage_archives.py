@@ -15,9 +15,10 @@ from contracts.problems import PERIOD_ARCHIVED, ProblemError
 from contracts.repricings import Repricing
 from ledger_service import archiving
 from ledger_service.archiving import ArchiveRefusedError, Progress, alone, archive, plan, restore
-from ledger_service.exporting import PAGES_AHEAD, USAGE_LOG, Exports, Wanted
+from ledger_service.exporting import USAGE_LOG, Exports, Wanted
 from ledger_service.repricing import run_repricing
 from ledger_service.store.archives import list_archives
+from ledger_service.store.connections import PAGES_AHEAD
 from ledger_service.store.exports import open_pool
 from ledger_service.store.usage import UsageLogFilter
 from tests.builders import Body, adjustment, check, completed, failed, limit, new_id
