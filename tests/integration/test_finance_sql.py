@@ -348,3 +348,13 @@ async def test_a_statement_that_takes_too_long_is_cancelled(database_url: str) -
                                 " union all select count(*) from generate_series(1, 1000000000)")  # fmt: skip
     finally:
         await finance.close()
+
+
+async def test_a_nul_in_one_events_metadata_fails_nobodys_query(ledger: Ledger, database_url: str) -> None:
+    await ledger.send(completed(metadata={"team": "red"}), completed(metadata={"team": "blue", "note": "a\u0000b"}))
+    connection = await asyncpg.connect(as_role(database_url, FINANCE))
+    try:
+        rows = await connection.fetch("select metadata ->> 'team' as team from finance.usage_log order by 1")
+    finally:
+        await connection.close()
+    assert [row["team"] for row in rows] == ["blue", "red"]
