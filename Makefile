@@ -3,8 +3,8 @@
 #   make PYTHON=python3.12 test     another interpreter (.venv/ is built anew when it changes)
 #   make test PYTEST_ARGS='-x tests/unit'
 
-# Three workers for two cores: tests of crashes and timeouts wait as much as they work.
-PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+# Four workers for two cores: tests of crashes and timeouts wait as much as they work.
+PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
 DATA ?= .data
 PY := .venv/bin/python
 READY := .venv/.ready
