@@ -67,7 +67,7 @@ def measure_operations(made: Servers, report: Report, operations: int, repeats: 
     name = f"image service's memory, growth under {large} operations of {LARGE_MIB:.0f} MiB"
     report.add(Figure(name, grown, "MiB", ("<=", 30)))
     parts_ms = median(cpu for _, cpu in bare)
-    report.add(Figure("CPU of the image service for one", cpu_ms, "ms", None, "of its parts alone", parts_ms))
+    report.add(Figure("CPU of the image service for one", cpu_ms, "ms", None, "its parts alone", parts_ms))
 
 
 def _load(image: Service, operations: int, per_second: float | None, callers: int = CALLERS) -> Measured:

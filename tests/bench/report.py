@@ -110,7 +110,7 @@ def _line(figure: Figure) -> str:
     name, value, aim, beside, _, ratio, ratio_aim, mark = _cells(figure)
     parts = [f"{name}: [bold]{value}[/bold]{f' (aim {aim})' if aim else ''}"]
     if ratio:
-        parts.append(f"{ratio} of {beside}{f' (aim {ratio_aim})' if ratio_aim else ''}")
+        parts.append(f"{ratio} times {beside}{f' (aim {ratio_aim})' if ratio_aim else ''}")
     return ", ".join((*parts, mark) if mark else parts)
 
 
