@@ -1,7 +1,7 @@
 """Webhooks: the endpoints that are told what happened, how each goes, and every attempt of every delivery."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from contracts.notifications import KINDS
@@ -172,68 +172,64 @@ def _stored(webhook: Document) -> dict[str, str]:
     return {"webhook_id": webhook["webhook_id"], "url": webhook["url"], "description": webhook["description"]}
 
 
-async def _save(visit: Visit) -> Shown:
+def _of_endpoint(act: Callable[[Visit, str], Awaitable[Shown]]) -> Callable[[Visit], Awaitable[Shown]]:
+    """What is done about the endpoint that the address names; where the API refuses it, its page says why."""
+
+    async def acted(visit: Visit) -> Shown:
+        name = _named(visit)["webhook_id"]
+        try:
+            return await act(visit, name)
+        except ApiProblem as error:
+            return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
+
+    return acted
+
+
+@_of_endpoint
+async def _save(visit: Visit, name: str) -> Shown:
     """Changes it; to save one that is disabled enables it, but for one that is paused."""
-    name = _named(visit)["webhook_id"]
-    try:
-        await visit.api.get(_api(visit, webhook_id=name))  # one that was removed meanwhile is not made again
-        saved = (await visit.api.send("PUT", _api(visit, webhook_id=name), _wanted(visit))).json
-    except ApiProblem as error:
-        return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
+    await visit.api.get(_api(visit, webhook_id=name))  # one that was removed meanwhile is not made again
+    saved = (await visit.api.send("PUT", _api(visit, webhook_id=name), _wanted(visit))).json
     follows = "it is still paused" if saved["disabled_at"] else "what happens from now on goes there"
     return Redirect(_at(visit, _ONE, webhook_id=name), f"Saved: {follows}.")
 
 
-async def _pause(visit: Visit) -> Shown:
-    name = _named(visit)["webhook_id"]
-    try:
-        await visit.api.send("POST", _api(visit, ":pause", webhook_id=name))
-    except ApiProblem as error:
-        return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
+@_of_endpoint
+async def _pause(visit: Visit, name: str) -> Shown:
+    await visit.api.send("POST", _api(visit, ":pause", webhook_id=name))
     said = "Paused: what happens is queued until it is resumed."
     return Redirect(_at(visit, _ONE, webhook_id=name), said)
 
 
-async def _resume(visit: Visit) -> Shown:
-    name = _named(visit)["webhook_id"]
-    try:
-        seen = (await visit.api.send("POST", _api(visit, ":resume", webhook_id=name))).json
-    except ApiProblem as error:
-        return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
+@_of_endpoint
+async def _resume(visit: Visit, name: str) -> Shown:
+    seen = (await visit.api.send("POST", _api(visit, ":resume", webhook_id=name))).json
     said = f"It goes on: {seen['state']['pending']:,} are to be sent now, in order."
     return Redirect(_at(visit, _ONE, webhook_id=name), said)
 
 
-async def _try(visit: Visit) -> Shown:
-    name = _named(visit)["webhook_id"]
-    try:
-        sent = (await visit.api.send("POST", _api(visit, ":test", webhook_id=name))).json
-    except ApiProblem as error:
-        return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
+@_of_endpoint
+async def _try(visit: Visit, name: str) -> Shown:
+    sent = (await visit.api.send("POST", _api(visit, ":test", webhook_id=name))).json
     return Redirect(_at(visit, _DELIVERY, webhook_id=name, message_id=sent["message_id"]), "A test is on its way.")
 
 
-async def _rotate(visit: Visit) -> Shown:
-    name = _named(visit)["webhook_id"]
-    try:
-        made = (await visit.api.send("POST", _api(visit, ":rotate-secret", webhook_id=name), {})).json
-    except ApiProblem as error:
-        return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
+@_of_endpoint
+async def _rotate(visit: Visit, name: str) -> Shown:
+    made = (await visit.api.send("POST", _api(visit, ":rotate-secret", webhook_id=name), {})).json
     return await _endpoint(visit, name, {"secret": made["secret"], "previous_until": made["previous_until"]})
 
 
-async def _redeliver(visit: Visit) -> Shown:
-    name, queued, cursor = _named(visit)["webhook_id"], 0, None
-    try:
-        body: Document = {"from": moment_of(visit.given("from")), "delivered": bool(visit.given("delivered"))}
-        for _ in range(_REDELIVERIES_MAX):
-            again = {**body, "cursor": cursor} if cursor else body
-            done = (await visit.api.send("POST", _api(visit, ":redeliver", webhook_id=name), again)).json
-            queued, cursor = queued + done["queued"], done["next_cursor"]
-            if cursor is None:
-                break
-    except ApiProblem as error:
-        return await _endpoint(visit, name, {"problem": error.problem}, error.problem.status)
+@_of_endpoint
+async def _redeliver(visit: Visit, name: str) -> Shown:
+    queued, cursor = 0, None
+    body: Document = {"from": moment_of(visit.given("from")), "delivered": bool(visit.given("delivered"))}
+    for _ in range(_REDELIVERIES_MAX):
+        again = {**body, "cursor": cursor} if cursor else body
+        done = (await visit.api.send("POST", _api(visit, ":redeliver", webhook_id=name), again)).json
+        queued, cursor = queued + done["queued"], done["next_cursor"]
+        if cursor is None:
+            break
     more = " There is more than one form looks at: `ledger webhooks redeliver` does it all." if cursor else ""
     return Redirect(_at(visit, _ONE, webhook_id=name), f"Sent again: {queued:,}.{more}")
 
