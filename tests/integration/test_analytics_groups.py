@@ -1,6 +1,6 @@
 """GET /v1/usage?groups=true: what two questions answer, in one; and models, of which there are many, day by day."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from random import Random
 from typing import Any, Final
@@ -13,45 +13,32 @@ from contracts.usage_reports import UsageReport
 from ledger_service.domain import usage_queries
 from ledger_service.store import analytics
 from tests.builders import ACCOUNT, Body, adjustment, at, completed, failed
-from tests.servers import Databases, Ledger, as_service, renew_stream, run_apart, serving
+from tests.servers import Ledger
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 EVENTS: Final = 150
 
 
-@pytest.fixture(scope="module")
-def nats_url(nats_server_url: str) -> str:
-    run_apart(renew_stream(nats_server_url))
-    return nats_server_url
-
-
-@pytest.fixture(scope="module")
-def database_url(databases: Databases) -> Iterator[str]:
-    with databases.cloned() as url:
-        yield url
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ledger(database_url: str, nats_url: str) -> AsyncIterator[Ledger]:
+async def ledger(shared_ledger: Ledger) -> AsyncIterator[Ledger]:
     """Two months of several accounts; a model that was in the first alone, and one of which all was taken back."""
     random = Random(7)
-    async with serving(database_url=as_service(database_url), nats_url=nats_url) as started:
-        sent = [
-            random.choice([completed, completed, failed])(
-                account_id=random.choice([ACCOUNT, "other"]),
-                model=f"m{random.randrange(9)}",
-                provider=random.choice(["far", "local"]),
-                cost=f"{random.randrange(1000)}.{random.randrange(10**9):09}",
-                duration_ms=random.randrange(9000),
-                time=(at("2026-09-20") + timedelta(minutes=random.randrange(60 * 24 * 60))).isoformat(),
-            )
-            for _ in range(EVENTS)
-        ]
-        gone = completed(model="gone", time="2026-10-20T10:00:00Z")
-        sent += [gone, completed(model="past", provider="once", time="2026-10-05T10:00:00Z")]
-        assert (await started.send(*sent))["rejected"] == []
-        assert (await started.http.post("/v1/adjustments", json=adjustment("void", gone))).is_success
-        yield started
+    sent = [
+        random.choice([completed, completed, failed])(
+            account_id=random.choice([ACCOUNT, "other"]),
+            model=f"m{random.randrange(9)}",
+            provider=random.choice(["far", "local"]),
+            cost=f"{random.randrange(1000)}.{random.randrange(10**9):09}",
+            duration_ms=random.randrange(9000),
+            time=(at("2026-09-20") + timedelta(minutes=random.randrange(60 * 24 * 60))).isoformat(),
+        )
+        for _ in range(EVENTS)
+    ]
+    gone = completed(model="gone", time="2026-10-20T10:00:00Z")
+    sent += [gone, completed(model="past", provider="once", time="2026-10-05T10:00:00Z")]
+    assert (await shared_ledger.send(*sent))["rejected"] == []
+    assert (await shared_ledger.http.post("/v1/adjustments", json=adjustment("void", gone))).is_success
+    yield shared_ledger
 
 
 async def ask(ledger: Ledger, query: Body, **more: Any) -> Body:

@@ -1,7 +1,7 @@
 """Pages of the usage log that look at a part of it: together they show what a look at all of it does."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from random import Random
 from typing import Final
 
@@ -12,51 +12,38 @@ import pytest_asyncio
 from ledger_service.api import usage
 from ledger_service.store.usage import SQL
 from tests.builders import Body, adjustment, at, check, completed, failed, limit
-from tests.servers import Databases, Ledger, as_service, renew_stream, run_apart, serving
+from tests.servers import Ledger
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 WALKED_MAX: Final = 7
 ROWS: Final = 60
 
 
-@pytest.fixture(scope="module")
-def nats_url(nats_server_url: str) -> str:
-    run_apart(renew_stream(nats_server_url))
-    return nats_server_url
-
-
-@pytest.fixture(scope="module")
-def history_url(databases: Databases) -> Iterator[str]:
-    with databases.cloned() as url:
-        yield url
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def history(history_url: str, nats_url: str) -> AsyncIterator[Ledger]:
+async def history(shared_ledger: Ledger) -> AsyncIterator[Ledger]:
     """An account with operations of all kinds, several at the same moment, some admitted by checks, some corrected."""
     random, sent = Random(26), list[Body]()
-    async with serving(database_url=as_service(history_url), nats_url=nats_url) as ledger:
-        await ledger.set_up(limit(maximum=1000))
-        for number in range(ROWS):
-            facts: Body = {
-                "operation": random.choice(["generate", "edit", "upscale"]),
-                "provider": random.choice(["far", "local"]),
-                "model": random.choice(["a", "b"]),
-                "user_id": f"user-{random.randrange(5)}",
-                "project_id": random.choice(["p2", "p1"]),
-                "time": at(f"2026-07-{1 + number // 3:02}T{random.choice([0, 12]):02}:00"),
-            }
-            make = random.choice([completed, completed, failed])
-            sent.append(make(endpoint=random.choice(["/v1/a", "/v1/b"]), **facts))
-        await ledger.send(*sent)
-        for _ in range(5):
-            asked = check(operation="edit")
-            await ledger.check(asked)
-            sent.append(completed(asked, time=at("2026-07-09")))
-        await ledger.send(*sent[ROWS:])
-        for event in sent[:4]:
-            await ledger.http.post("/v1/adjustments", json=adjustment("void", of=event))
-        yield ledger
+    await shared_ledger.set_up(limit(maximum=1000))
+    for number in range(ROWS):
+        facts: Body = {
+            "operation": random.choice(["generate", "edit", "upscale"]),
+            "provider": random.choice(["far", "local"]),
+            "model": random.choice(["a", "b"]),
+            "user_id": f"user-{random.randrange(5)}",
+            "project_id": random.choice(["p2", "p1"]),
+            "time": at(f"2026-07-{1 + number // 3:02}T{random.choice([0, 12]):02}:00"),
+        }
+        make = random.choice([completed, completed, failed])
+        sent.append(make(endpoint=random.choice(["/v1/a", "/v1/b"]), **facts))
+    await shared_ledger.send(*sent)
+    for _ in range(5):
+        asked = check(operation="edit")
+        await shared_ledger.check(asked)
+        sent.append(completed(asked, time=at("2026-07-09")))
+    await shared_ledger.send(*sent[ROWS:])
+    for event in sent[:4]:
+        await shared_ledger.http.post("/v1/adjustments", json=adjustment("void", of=event))
+    yield shared_ledger
 
 
 CHOSEN: Final[list[dict[str, str]]] = [
@@ -127,9 +114,9 @@ async def test_a_search_without_a_hit_ends_after_its_part(history: Ledger, monke
         ("counted_up_to", "usage_log_counted_at"),
     ],
 )
-async def test_a_part_is_read_from_an_index_in_its_order(history_url: str, name: str, index: str) -> None:
+async def test_a_part_is_read_from_an_index_in_its_order(shared_database_url: str, name: str, index: str) -> None:
     """With the plan that any arguments have: the one that is kept."""
-    connection = await asyncpg.connect(history_url)
+    connection = await asyncpg.connect(shared_database_url)
     try:
         await connection.execute("set enable_seqscan = off; set enable_bitmapscan = off")
         await connection.execute("set plan_cache_mode = force_generic_plan")
