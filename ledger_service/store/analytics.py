@@ -29,12 +29,6 @@ _SETTINGS: Final = {
 }
 #: There are so many models that their sums in intervals which are no longer, on average, are half as many as the rows.
 FINE_DAYS_MAX: Final = timedelta(days=3)
-_STATEMENTS: Final = {
-    Source.USAGE_DAILY_ALL: "usage_daily_all",
-    Source.USAGE_HOURLY_ALL: "usage_hourly_all",
-    Source.USAGE_HOURLY: "usage_hourly",
-    Source.USAGE_LOG: "usage_log",
-}
 
 
 class TooSlowError(Exception):
@@ -92,7 +86,7 @@ async def _read(connection: "Connection", plan: Plan, group_by: Sequence[str], t
         starts[0], end, starts, len(plan.earlier), *(_column(name) for name in keys), *_values(plan, _OF_ROLLUPS), top,
         query.order_by.value, CELLS_MAX + 1,
     ]  # fmt: skip
-    statement = _STATEMENTS[plan.source]
+    statement = plan.source.value  # statements are named as their tables
     if plan.source is Source.USAGE_DAILY_ALL:
         arguments += [plan.broken_days, plan.hours]
         if plan.moved:
