@@ -59,7 +59,7 @@ class UsageReport(BaseModel):
     filters: dict[str, list[str]]
     measures: list[str]
     as_of: datetime | None
-    served_from: Literal["usage_daily_all", "usage_hourly", "usage_hourly_all", "usage_log"]
+    served_from: Literal["usage_daily_all", "usage_hourly", "usage_hourly_all", "usage_summary", "usage_log"]
     served_because: list[str]
     totals: UsageAmounts
     previous: PreviousPeriod | None = None

@@ -44,14 +44,14 @@ class Analytics:
         """Within the caller's transaction, one snapshot. Raises ProblemError (query_too_large)."""
         made = planned(query)
         try:
-            cells, whole, grouped = await read_cells(connection, made, self._seconds_max)
+            found = await read_cells(connection, made, self._seconds_max)
         except TooSlowError:
             raise _too_large("time", f"took longer than {self._seconds_max:g} s; {_narrower(made)}") from None
-        if len(cells) > CELLS_MAX:
+        if len(found.cells) > CELLS_MAX:
             raise _too_large(
                 "cells", f"more than {CELLS_MAX:,} groups and intervals: choose top, a filter, or less time"
             )
-        return answer(made, cells, whole, grouped)
+        return answer(*found)
 
 
 def planned(query: UsageQuery) -> Plan:

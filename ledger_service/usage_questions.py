@@ -149,7 +149,7 @@ def read_question(
     assert order_by is not None
     return UsageQuery(
         start, end, asked.interval, zone, group_by, filters, measures, order_by, asked.top, asked.compare, asked.groups,
-        asked.as_of,
+        asked.as_of, now,
     )  # fmt: skip
 
 

@@ -24,6 +24,19 @@ class Cell(NamedTuple):
     durations: tuple[int | None, ...] = ()
 
 
+def with_others(cells: Sequence[Cell], everybody: Sequence[Cell]) -> list[Cell] | None:
+    """The cells of some groups, and as others what ``everybody``, the cells of all together, has more. None where that
+    adds up to nothing somewhere: it does not tell whether there are others."""
+    left = {cell.bucket: cell.sums for cell in everybody}
+    for cell in cells:
+        calls, units, cost, failures = left[cell.bucket]
+        own_calls, own_units, own_cost, own_failures = cell.sums
+        left[cell.bucket] = calls - own_calls, units - own_units, cost - own_cost, failures - own_failures
+    if NOTHING in left.values():
+        return None
+    return [*cells, *(Cell(bucket, None, sums) for bucket, sums in left.items())]
+
+
 class Amounts(NamedTuple):
     sums: Sums = NOTHING
     durations: tuple[int | None, ...] = ()

@@ -1,7 +1,7 @@
 """Questions about usage: what may be asked, and which table has the whole answer."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -20,6 +20,7 @@ from ledger_service.domain.buckets import (
     previous_start,
     whole_days_count,
 )
+from ledger_service.domain.usage_months import Months, months_of
 
 #: Of an answer: more is an export's business.
 BUCKETS_MAX: Final = 10_000
@@ -36,6 +37,8 @@ BROKEN_FEW: Final = 12
 BROKEN_DAYS_MAX: Final = 200
 #: All accounts' rows of a day are as many as those of two hours.
 _DAY_IN_HOURS: Final = 2
+#: The first accounts are found by months where these leave no more of the hours to be read than one in so many.
+_HOURS_BESIDE_MONTHS: Final = 3
 
 
 class Dimension(StrEnum):
@@ -71,23 +74,27 @@ DURATIONS: Final = (Measure.DURATION_P50, Measure.DURATION_P90, Measure.DURATION
 
 
 class Source(StrEnum):
-    """The table that an answer comes from; days of which only a part is asked for, from that by hours."""
+    """The table that an answer comes from; days of which only a part is asked for, from that by hours. By months it is
+    found which accounts are the first: theirs are then read by hours, and the others' by what all have."""
 
     USAGE_DAILY_ALL = "usage_daily_all"
     USAGE_HOURLY_ALL = "usage_hourly_all"
     USAGE_HOURLY = "usage_hourly"
+    USAGE_SUMMARY = "usage_summary"
     USAGE_LOG = "usage_log"
 
 
 _ROLLED_UP: Final = frozenset({Dimension.OPERATION, Dimension.PROVIDER, Dimension.MODEL, Dimension.OUTCOME})
 _OF_ACCOUNTS: Final = _ROLLED_UP | {Dimension.ACCOUNT}
+_IN_MONTHS: Final = _ROLLED_UP - {Dimension.OUTCOME}
 
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
     """A question. ``start`` and ``end`` are UTC and half-open. ``filters``: dimension → the values that will do, where
     an empty one is what has none; all of the filters have to hold. ``groups``: each group over the whole time, too; the
-    period before is then one, which they are compared with, and not the intervals."""
+    period before is then one, which they are compared with, and not the intervals. ``asked_at``: nothing has happened
+    since; None: not known."""
 
     start: datetime
     end: datetime
@@ -101,13 +108,15 @@ class UsageQuery:
     compare: bool = False
     groups: bool = False
     as_of: datetime | None = None
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How it is answered. ``earlier``: the buckets of the period before, which ends where the first of ``buckets``
     begins. ``reasons``: why no rollup has the answer. ``broken_days``: those of UTC that are not read as days, and
-    ``hours``, what is read of them; others that lie in two buckets are read as days, and ``moved``."""
+    ``hours``, what is read of them; others that lie in two buckets are read as days, and ``moved``. ``months``: what
+    finds the first accounts."""
 
     query: UsageQuery
     source: Source
@@ -117,6 +126,7 @@ class Plan:
     broken_days: Sequence[datetime] = ()
     hours: Sequence[datetime] = ()
     moved: Sequence[MovedHour] = ()
+    months: Months | None = None
 
     @property
     def starts(self) -> list[datetime]:
@@ -130,6 +140,20 @@ class Plan:
         """The same without groups and intervals: for totals of what cannot be added up."""
         first = self.earlier[:1] and [Bucket(self.earlier[0].start, self.earlier[-1].end, "")]
         return Plan(self.query, self.source, self.reasons, [Bucket(self.query.start, self.query.end, "")], first)
+
+    def by_hours(self) -> "Plan":
+        """The same from the rollup of each account by hours."""
+        return Plan(self.query, Source.USAGE_HOURLY, self.reasons, self.buckets, self.earlier)
+
+    def of_accounts(self, accounts: Collection[str]) -> "Plan":
+        """The same of these accounts alone, each of them."""
+        filters = {**self.query.filters, Dimension.ACCOUNT: frozenset(accounts)}
+        return replace(self.by_hours(), query=replace(self.query, filters=filters, top=None))
+
+    def of_everybody(self) -> "Plan":
+        """The same of all accounts together."""
+        query = replace(self.query, group_by=(), top=None)
+        return _of_all_accounts(query, self.buckets, self.earlier)
 
 
 class TooMuchError(ValueError):
@@ -157,8 +181,19 @@ def plan(query: UsageQuery) -> Plan:
     if reasons:
         return Plan(query, Source.USAGE_LOG, reasons, buckets, earlier)
     if Dimension.ACCOUNT in {*query.group_by, *query.filters}:
-        return Plan(query, Source.USAGE_HOURLY, (), buckets, earlier)
+        months = _months(query)
+        source = Source.USAGE_HOURLY if months is None else Source.USAGE_SUMMARY
+        return Plan(query, source, (), buckets, earlier, months=months)
     return _of_all_accounts(query, buckets, earlier)
+
+
+def _months(query: UsageQuery) -> Months | None:
+    """What finds the first accounts, where that is quicker than to read what all of them have by hours."""
+    if query.group_by != (Dimension.ACCOUNT,) or query.top is None or not _IN_MONTHS.issuperset(query.filters):
+        return None
+    months = months_of(query.start, query.end, query.asked_at or query.end)
+    hours = (query.end - query.start) // timedelta(hours=1)
+    return months if months.months and months.hours_count * _HOURS_BESIDE_MONTHS <= hours else None
 
 
 def _of_all_accounts(query: UsageQuery, buckets: Sequence[Bucket], earlier: Sequence[Bucket]) -> Plan:

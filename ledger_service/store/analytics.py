@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import asyncpg
 import orjson
 
-from ledger_service.domain.usage_answers import Cell
+from ledger_service.domain.usage_answers import Cell, with_others
+from ledger_service.domain.usage_months import Months
 from ledger_service.domain.usage_queries import CELLS_MAX, GROUPS_MAX, METADATA, Dimension, Plan, Source
 from ledger_service.store import connections
-from ledger_service.store.archives import refuse_archived
+from ledger_service.store.archives import refuse_archived, usage_log_begins
 from ledger_service.store.forgotten_connections import make_pool
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS, SILENT_CLIENTS, Pool, nothing_to_reset
 from ledger_service.store.queries import load
@@ -54,8 +55,10 @@ async def open_analytics_pool(database_url: str, seconds_max: float) -> Pool:
 
 
 class Cells(NamedTuple):
-    """``whole``, of all groups together in each period, and ``grouped``, of each: where there are durations."""
+    """What was read, and by which plan. ``whole``, of all groups together in each period, and ``grouped``, of each:
+    where there are durations."""
 
+    plan: Plan
     cells: list[Cell]
     whole: Sequence[Cell] = ()
     grouped: Sequence[Cell] = ()
@@ -65,17 +68,45 @@ async def read_cells(connection: "Connection", plan: Plan, seconds_max: float) -
     """The cells of a plan, one more than CELLS_MAX where there are too many. Within the caller's transaction, one
     snapshot. Raises TooSlowError where a statement takes longer than ``seconds_max``."""
     try:
-        # Where days have the answer, it is there before parallel workers are.
-        alone = plan.source is Source.USAGE_DAILY_ALL
+        if plan.months is not None and await _has_archived(connection, plan.months):
+            plan = plan.by_hours()
+        # Where days or months have the answer, it is there before parallel workers are.
+        alone = plan.source in (Source.USAGE_DAILY_ALL, Source.USAGE_SUMMARY)
         await connection.execute(SQL["settings"], f"{seconds_max * 1000:.0f}", alone)
+        if plan.source is Source.USAGE_SUMMARY:
+            cells = await _read_first_accounts(connection, plan)
+            if cells is not None:
+                return Cells(plan, cells)
+            plan = plan.by_hours()
         cells = await _read(connection, plan, plan.query.group_by, plan.query.top)
         if not plan.has_durations or len(cells) > CELLS_MAX:
-            return Cells(cells)
+            return Cells(plan, cells)
         whole, query = plan.whole(), plan.query
         grouped = await _read(connection, whole, query.group_by, query.top) if query.groups else ()
-        return Cells(cells, await _read(connection, whole, (), None), grouped)
+        return Cells(plan, cells, await _read(connection, whole, (), None), grouped)
     except asyncpg.QueryCanceledError:
         raise TooSlowError from None
+
+
+async def _has_archived(connection: "Connection", months: Months) -> bool:
+    """Of months in archives, it is not known what in them came late and is of another one."""
+    begins = await usage_log_begins(connection)
+    return begins is not None and min(months.months) < begins.date()
+
+
+async def _read_first_accounts(connection: "Connection", plan: Plan) -> list[Cell] | None:
+    """None where it cannot be said by months whether there are others."""
+    query, months = plan.query, plan.months
+    assert months is not None
+    rows = await connection.fetch(
+        SQL["first_accounts"], months.months, *([hours[place] for hours in months.hours] for place in range(3)),
+        *_values(plan, _OF_MONTHS), query.order_by.value, query.top, query.start, query.end,
+    )  # fmt: skip
+    accounts = [row["account_id"] for row in rows]
+    cells = await _read(connection, plan.of_accounts(accounts), query.group_by, None)
+    if query.top is not None and len(accounts) < query.top and not query.compare:
+        return cells  # there are no others; of the period before that is not said
+    return with_others(cells, await _read(connection, plan.of_everybody(), (), None))
 
 
 async def _read(connection: "Connection", plan: Plan, group_by: Sequence[str], top: int | None) -> list[Cell]:
@@ -114,6 +145,7 @@ async def _read(connection: "Connection", plan: Plan, group_by: Sequence[str], t
 _OF_ROLLUPS: Final = (
     Dimension.ACCOUNT, Dimension.OPERATION, Dimension.PROVIDER, Dimension.MODEL, Dimension.OUTCOME,
 )  # fmt: skip
+_OF_MONTHS: Final = (Dimension.OPERATION, Dimension.PROVIDER, Dimension.MODEL)
 _OF_LOG: Final = (Dimension.USER, Dimension.PROJECT, Dimension.API_KEY, Dimension.ENDPOINT)
 
 

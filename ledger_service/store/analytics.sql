@@ -203,6 +203,51 @@ firsts as (
 )
 -- take: result
 
+-- name: first_accounts
+-- The first $9 accounts, by $8 in the months $1, with the hours from $2 to $3 added to them, or taken away ($4 is 1 or -1);
+-- of operations $5, providers $6 and models $7. Months have what is booked in them: what is of another one is moved there.
+-- Who adds up to nothing may be in the months alone: that is looked up in the time itself, $10 to $11.
+with t as (
+    select account_id, operation, provider, model, calls, units, cost_nanos, failures
+    from usage_summary
+    where period = any ($1::date[])
+    union all
+    select h.account_id, h.operation, h.provider, h.model, r.sign * h.calls, r.sign * h.units, r.sign * h.cost_nanos,
+           r.sign * h.failures
+    from unnest($2::timestamptz[], $3::timestamptz[], $4::integer[]) as r (start, until, sign)
+    join usage_hourly h on h.hour >= r.start and h.hour < r.until
+    union all
+    select u.account_id, u.operation, u.provider, u.model, m.sign * counted_calls(u.outcome, u.adjusted_calls),
+           m.sign * counted_units(u.outcome, u.quantity), m.sign * u.cost_nanos,
+           m.sign * counted_failures(u.outcome, u.adjusted_failures)
+    from usage_log u
+    cross join lateral (
+        select (own_period(u.occurred_at) = any ($1))::integer - (u.booked_period = any ($1))::integer as sign
+    ) m
+    where u.booked_period is not null and m.sign <> 0
+)
+select account_id
+from (
+    select account_id, sum(case $8::text when 'calls' then calls when 'units' then units when 'failures' then failures
+                                         else cost_nanos end) as amount
+    from t
+    where ($5::text[] is null or operation = any ($5))
+      and ($6::text[] is null or provider = any ($6))
+      and ($7::text[] is null or model = any ($7))
+    group by account_id
+    order by amount desc, account_id
+) a
+where amount <> 0
+   or exists (
+       select from usage_hourly h
+       where h.account_id = a.account_id and h.hour >= $10 and h.hour < $11
+         and ($5 is null or h.operation = any ($5))
+         and ($6 is null or h.provider = any ($6))
+         and ($7 is null or h.model = any ($7))
+   )
+order by amount desc, account_id
+limit $9
+
 -- part: keys_of_log
     cross join lateral (
         select

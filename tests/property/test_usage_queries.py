@@ -226,7 +226,7 @@ queries = st.builds(
 async def answered(pool: Pool, query: UsageQuery, source: Source) -> Answer:
     made = replace(plan(query), source=source)
     async with pool.acquire() as connection, connection.transaction():
-        return answer(made, *await read_cells(connection, made, 30))
+        return answer(*await read_cells(connection, made, 30))
 
 
 @settings(max_examples=12)
