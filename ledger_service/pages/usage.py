@@ -36,7 +36,7 @@ _SOURCES: Final = {
     "usage_daily_all": "the sums by day of all accounts",
     "usage_hourly_all": "the sums by hour of all accounts",
     "usage_hourly": "the sums by hour of each account",
-    "usage_summary": "the sums by month of each account, which tell the first ones, and these by hour",
+    "usage_summary": "the sums of each account, by month to find the first ones, and by hour",
     "usage_log": "the usage log, row by row",
 }
 
