@@ -105,7 +105,9 @@ async def verify_seals(
                 future.cancel()
         wrong = [stretch for stretch, one in zip(stretches, found, strict=True) if one != sealed[stretch]]
         naming = [loop.run_in_executor(executor, compare_with_seals, database_url, origin, one) for one in wrong]
-        await _name(connection, await asyncio.gather(*naming), report)
+        named = await asyncio.gather(*naming)
+        await _name(connection, named, report)
+        report.add(_nameless(stretch) for stretch, rows in zip(wrong, named, strict=True) if not rows)
         await _look_behind(connection, bounds[-1].through if bounds else BEGINNING, report)
         return report
     finally:
@@ -220,6 +222,12 @@ async def _name(connection: Connection, found: Iterable[list[Difference]], repor
     missing = [one.row for one in differences if one.kind is Kind.MISSING and one.row][:DIFFERENCES_MAX]
     elsewhere = await store.find_rows(connection, [(row.account_id, row.event_id) for row in missing])
     report.add(join_moves(differences, elsewhere))
+
+
+def _nameless(stretch: Stretch) -> Difference:
+    """Its hash decides whether a stretch is as it was sealed; names only say where it is not."""
+    detail = f"of {stretch.to_size} rows: the rows after the first {stretch.from_size} are not what was sealed"
+    return Difference(Kind.CHECKPOINT, f"{detail}, and none of them can be named")
 
 
 async def _look_behind(connection: Connection, through: Key, report: SealReport) -> None:

@@ -1,6 +1,6 @@
 """What differs between rows that were sealed and rows that are there."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -48,9 +48,7 @@ def compare_rows(sealed: Iterable[Hashed], found: Iterable[Hashed]) -> list[Diff
 
 def _compare_place(sealed: list[Hashed], found: list[Hashed]) -> Iterator[Difference]:
     """One place of the log. It holds one row, unless somebody made it hold two."""
-    there, wanted = {row.hash for row in found}, {row.hash for row in sealed}
-    gone = [row.identity for row in sealed if row.hash not in there]
-    new = [row.identity for row in found if row.hash not in wanted]
+    gone, new = _without(sealed, found), _without(found, sealed)
     for was in gone:
         # The row of the same event if there is one, else whatever stands there now.
         now = next((one for one in new if _event(one) == _event(was)), new[0] if new else None)
@@ -61,6 +59,18 @@ def _compare_place(sealed: list[Hashed], found: list[Hashed]) -> Iterator[Differ
         yield Difference(Kind.CHANGED, "" if _event(now) == _event(was) else f"it is now {describe(now)}", was)
     for one in new:
         yield Difference(Kind.INSERTED, "", one)
+
+
+def _without(rows: list[Hashed], others: list[Hashed]) -> list[Identity]:
+    """Those that have no counterpart: of a row that stands there twice, one."""
+    left = Counter(row.hash for row in others)
+    alone = []
+    for row in rows:
+        if left[row.hash]:
+            left[row.hash] -= 1
+        else:
+            alone.append(row.identity)
+    return alone
 
 
 def join_moves(differences: list[Difference], elsewhere: dict[tuple[str, str], Key]) -> list[Difference]:

@@ -171,6 +171,27 @@ async def test_a_table_that_was_emptied_is_noticed(sealed_log: SealedLog) -> Non
     assert len(await sealed_log.found()) == ROWS
 
 
+async def test_a_row_that_stands_there_twice_is_named(sealed_log: SealedLog) -> None:
+    """Both are what was sealed, and a rebuild would count both."""
+    await sealed_log.database.execute("drop index event_log_one_outcome")
+    await sealed_log.database.execute("alter table event_log drop constraint event_log_pkey")
+    await sealed_log.database.execute(
+        "insert into event_log overriding system value select * from event_log where event_id = $1",
+        sealed_log.events[16],
+    )
+    assert await sealed_log.found() == [(Kind.INSERTED, "16")]
+
+
+async def test_rows_that_do_not_fit_never_pass_because_none_can_be_named(
+    sealed_log: SealedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sealed_log.database.execute("delete from event_log where event_id = $1", sealed_log.events[16])
+    monkeypatch.setattr(seal_verification, "compare_with_seals", lambda *_: [])
+    [(kind, detail)] = await sealed_log.found()
+    assert kind is Kind.CHECKPOINT
+    assert "the rows after the first 14" in detail
+
+
 async def test_a_row_that_was_slipped_in_is_named(sealed_log: SealedLog) -> None:
     at = await sealed_log.database.fetchrow(
         "select transaction_id::text as id, position from event_log where event_id = $1", sealed_log.events[16]
