@@ -153,7 +153,7 @@ async def _verify_chain(
                 await asyncio.sleep(0)
             size = seals[-1].size if seals else stretch.to_size
         sealed[stretch] = HashedStretch(rows, digest.digest())
-    if await store.all_nodes(connection, origin) != chain.nodes:
+    if await store.all_nodes(connection, origin, report.rows) != chain.nodes:
         report.add([Difference(Kind.CHECKPOINT, "the nodes that are kept for proofs are not those of the tree")])
     report.last = chain.last
     return chain, sealed

@@ -196,9 +196,9 @@ async def identities_between(connection: "Connection", origin: str, after: int, 
     return await connection.fetch(SQL["identities_between"], origin, after, up_to)
 
 
-async def all_nodes(connection: "Connection", origin: str) -> dict[Node, bytes]:
-    """One of every 256 rows."""
-    rows = await connection.fetch(SQL["nodes"], origin)
+async def all_nodes(connection: "Connection", origin: str, size: int) -> dict[Node, bytes]:
+    """One of every 256 rows, of the first ``size``."""
+    rows = await connection.fetch(SQL["nodes"], origin, size)
     return {Node(row["level"], row["index"]): row["hash"] for row in rows}
 
 

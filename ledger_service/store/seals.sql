@@ -100,7 +100,8 @@ where origin = $1
 order by (size - 1) / $2, size desc
 
 -- name: nodes
-select level, index, hash from seal_nodes where origin = $1
+-- Above the first $2 leaves. Whoever seals meanwhile adds others.
+select level, index, hash from seal_nodes where origin = $1 and (index + 1) << level <= $2
 
 -- name: unsealed_count
 -- Rows after ($1, $2), and those among them of transactions that have not begun: nothing wrote those in the usual way.

@@ -16,6 +16,7 @@ from ledger_service.domain.seal_differences import Kind
 from ledger_service.seal_publishing import CheckpointFile
 from ledger_service.seal_verification import SealReport, verify_seals
 from ledger_service.sealing import SealChain, Sealing, SealsDivergedError
+from ledger_service.store import seals as store
 from tests.builders import new_id
 
 Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -107,6 +108,22 @@ async def test_what_was_sealed_holds(sealed_log: SealedLog) -> None:
     assert (await sealed_log.verify()).unsealed == 2
     await sealed_log.seal()
     assert (await sealed_log.verify()).rows == 32
+
+
+async def test_what_is_sealed_during_verification_is_no_difference(
+    sealed_log: SealedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than 256 rows, so that nodes are kept above them."""
+    bounds_before = store.bounds
+
+    async def bounds(*arguments: Any) -> Any:
+        found = await bounds_before(*arguments)
+        await sealed_log.append(600)
+        assert await Sealing(SealChain(sealed_log.key)).seal(sealed_log.database) == 600
+        return found
+
+    monkeypatch.setattr(store, "bounds", bounds)
+    assert await sealed_log.found() == []
 
 
 async def test_an_empty_log_holds(database: Database, database_url: str, tmp_path: Path) -> None:
