@@ -231,10 +231,10 @@ def _nameless(stretch: Stretch) -> Difference:
 
 
 async def _look_behind(connection: Connection, through: Key, report: SealReport) -> None:
-    """What is not sealed: rows that will be, and rows of transactions that nobody has begun."""
+    """What is not sealed: rows that will be, and rows of transactions that nobody began."""
     report.unsealed, unborn = await store.count_unsealed(connection, through)
     if unborn:
         named = {one.row.event_id for one in report.differences if one.row}
-        rows = [row for row in await store.unborn_rows(connection, DIFFERENCES_MAX) if row.event_id not in named]
-        report.unsealed -= unborn
-        report.add(Difference(Kind.INSERTED, "its transaction has not begun yet", row) for row in rows)
+        unborn_rows = await store.unborn_rows(connection, through, DIFFERENCES_MAX)
+        rows = [row for row in unborn_rows if row.event_id not in named]
+        report.add(Difference(Kind.INSERTED, "nobody has begun its transaction", row) for row in rows)

@@ -203,14 +203,14 @@ async def all_nodes(connection: "Connection", origin: str, size: int) -> dict[No
 
 
 async def count_unsealed(connection: "Connection", after: Key) -> tuple[int, int]:
-    """The rows behind the last seal, and those of them whose transaction has not begun."""
+    """The rows behind the last seal, and those there, and before all others, whose transaction nobody began."""
     row = await connection.fetchrow(SQL["unsealed_count"], str(after.transaction_id), after.position)
     return (row["rows"], row["unborn"]) if row else (0, 0)
 
 
-async def unborn_rows(connection: "Connection", rows_max: int) -> list[Identity]:
-    """Rows whose transaction has not begun."""
-    rows = await connection.fetch(SQL["unborn"], rows_max)
+async def unborn_rows(connection: "Connection", after: Key, rows_max: int) -> list[Identity]:
+    """Those whose transaction nobody began: so many before all others, and so many after ``after``."""
+    rows = await connection.fetch(SQL["unborn"], str(after.transaction_id), after.position, rows_max)
     return [Identity(_key(row), row["event_id"], row["account_id"]) for row in rows]
 
 

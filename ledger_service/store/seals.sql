@@ -104,17 +104,29 @@ order by (size - 1) / $2, size desc
 select level, index, hash from seal_nodes where origin = $1 and (index + 1) << level <= $2
 
 -- name: unsealed_count
--- Rows after ($1, $2), and those among them of transactions that have not begun: nothing wrote those in the usual way.
-select count(*) as rows, count(*) filter (where transaction_id >= pg_snapshot_xmax(pg_current_snapshot())) as unborn
-from event_log
-where (transaction_id, position) > ($1::text::xid8, $2::bigint)
+-- Rows after ($1, $2) that are to be sealed; and those of transactions that nobody began, which nothing wrote in the usual
+-- way: after ($1, $2), and before 3, the first that there can be. What stands at (0, -2^63) is after nothing.
+select (select count(*) from event_log
+        where (transaction_id, position) > ($1::text::xid8, $2::bigint)
+          and transaction_id >= '3'::xid8 and transaction_id < pg_snapshot_xmax(pg_current_snapshot())) as rows,
+       (select count(*) from event_log
+        where (transaction_id, position) > ($1::text::xid8, $2::bigint)
+          and transaction_id >= pg_snapshot_xmax(pg_current_snapshot()))
+           + (select count(*) from event_log where transaction_id < '3'::xid8) as unborn
 
 -- name: unborn
-select transaction_id::text as transaction_id, position, event_id, account_id
-from event_log
-where transaction_id >= pg_snapshot_xmax(pg_current_snapshot())
-order by transaction_id, position
-limit $1
+(select transaction_id::text as transaction_id, position, event_id, account_id
+ from event_log
+ where transaction_id < '3'::xid8
+ order by event_log.transaction_id, event_log.position
+ limit $3)
+union all
+(select transaction_id::text as transaction_id, position, event_id, account_id
+ from event_log
+ where (transaction_id, position) > ($1::text::xid8, $2::bigint)
+   and transaction_id >= pg_snapshot_xmax(pg_current_snapshot())
+ order by event_log.transaction_id, event_log.position
+ limit $3)
 
 -- name: find_rows
 -- Where rows stand now that once stood elsewhere.

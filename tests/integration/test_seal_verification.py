@@ -219,6 +219,7 @@ async def test_a_row_that_was_slipped_in_is_named(sealed_log: SealedLog) -> None
         "inside": {"transaction_id": at["id"], "position": at["position"] * 1000},
         "at the same place": {"transaction_id": at["id"], "position": at["position"]},
         "in the future": {"transaction_id": "9000000000"},
+        "where no row can be before": {"transaction_id": "0", "position": -(2**63)},
     }
     database, inserted = sealed_log.database, []
     for columns in rows.values():
