@@ -146,7 +146,7 @@ async def _verify_chain(
         while size < stretch.to_size:
             seals = await store.seals_between(connection, origin, size, stretch.to_size, _SEALS_READ_MAX)
             for seal in seals:
-                report.add(_verify_seal(seal, chain, keys))
+                report.add(_verify_seal(seal, chain, origin, keys))
                 digest.update(seal.leaf_hashes)
                 rows += len(seal.leaf_hashes) // HASH_BYTES
                 report.checkpoints += 1
@@ -159,7 +159,9 @@ async def _verify_chain(
     return chain, sealed
 
 
-def _verify_seal(seal: store.StoredSeal, chain: _Chain, keys: Sequence[VerifierKey]) -> Iterable[Difference]:
+def _verify_seal(
+    seal: store.StoredSeal, chain: _Chain, origin: str, keys: Sequence[VerifierKey]
+) -> Iterable[Difference]:
     def wrong(detail: str) -> Difference:
         return Difference(Kind.CHECKPOINT, f"of {seal.size} rows: {detail}")
 
@@ -174,6 +176,8 @@ def _verify_seal(seal: store.StoredSeal, chain: _Chain, keys: Sequence[VerifierK
     except CheckpointError as error:
         yield wrong(str(error))
         return
+    if checkpoint.origin != origin:  # of one that was given up, and whose key is still believed
+        yield wrong(f"it is one of the chain {checkpoint.origin}")
     if (checkpoint.size, checkpoint.root, checkpoint.through) != (seal.size, seal.root, seal.through):
         yield wrong("its columns are not what was signed")
     if (checkpoint.size, checkpoint.root) != (chain.frontier.size, chain.frontier.root):

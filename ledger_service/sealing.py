@@ -143,6 +143,8 @@ class Sealing:
             ) from None
         if last.checkpoint.size != row["size"]:
             raise SealsDivergedError(f"the seal of size {row['size']} holds the note of another one")
+        if last.checkpoint.origin != self._chain.origin:
+            raise SealsDivergedError(f"the seal of size {row['size']} is one of the chain {last.checkpoint.origin}")
         return last
 
     async def _must_go_on(

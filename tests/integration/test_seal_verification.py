@@ -317,6 +317,21 @@ async def test_a_seal_that_was_changed_is_named(sealed_log: SealedLog, damage: s
     assert any(kind is Kind.CHECKPOINT and said in detail for kind, detail in found), found
 
 
+async def test_seals_of_another_chain_do_not_pass_for_those_of_this_one(sealed_log: SealedLog) -> None:
+    """Both keys are believed: of a chain that was given up, and of the one after it."""
+    other = SigningKey(f"{ORIGIN}/2", sealed_log.key.private)
+    while await Sealing(SealChain(other), PER_SEAL).seal(sealed_log.database):
+        pass
+    await sealed_log.database.execute("delete from seals where origin = $1", ORIGIN)
+    await sealed_log.database.execute("update seals set origin = $1", ORIGIN)
+    found = await sealed_log.found(sealed_log.key.verifier, other.verifier, published=False)
+    assert [kind for kind, _ in found] == [Kind.CHECKPOINT] * 5
+    assert all("it is one of the chain usage-ledger/2" in detail for _, detail in found)
+    chain = SealChain(sealed_log.key, (other.verifier,))
+    with pytest.raises(SealsDivergedError, match="the chain usage-ledger/2"):
+        await Sealing(chain).seal(sealed_log.database)
+
+
 async def test_a_checkpoint_that_names_another_predecessor_is_found(sealed_log: SealedLog) -> None:
     """Signed by the ledger's own key: as if it had been told two stories."""
     row = await sealed_log.database.fetchrow("select note from seals where size = 14")
