@@ -9,7 +9,6 @@ from typing import IO, Final
 
 import structlog
 from nats.aio.client import Client
-from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.errors import APIError, NotFoundError
 
 from contracts.subjects import MSG_ID_HEADER, SEALS, SEALS_STREAM
@@ -173,19 +172,18 @@ async def _unpublished(
 
 
 async def read_stream(connection: Client) -> AsyncIterator[str]:
-    """Every message of the stream, oldest first, as far as it goes now."""
+    """Every message of the stream, oldest first, as far as it goes now. Raises what nats-py raises, TimeoutError also
+    where the stream stops in the middle: half of what was published is not what was published."""
     jetstream = connection.jetstream()
-    last = (await jetstream.stream_info(SEALS_STREAM)).state.last_seq
-    if not last:
+    state = (await jetstream.stream_info(SEALS_STREAM)).state
+    if not state.messages:
         return
     subscription = await jetstream.subscribe(SEALS, stream=SEALS_STREAM, ordered_consumer=True)
     try:
         while True:
             message = await subscription.next_msg(timeout=5)
             yield message.data.decode(errors="replace")
-            if message.metadata.sequence.stream >= last:
+            if message.metadata.sequence.stream >= state.last_seq:
                 return
-    except NatsTimeoutError:
-        return
     finally:
         await subscription.unsubscribe()

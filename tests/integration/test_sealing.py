@@ -12,9 +12,12 @@ from typing import Any, TypeAlias
 
 import asyncpg
 import httpx
+import nats.errors
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 
 from contracts.subjects import SEALS
 from ledger_service.config import Settings
@@ -259,6 +262,26 @@ async def test_foreign_messages_and_files_do_not_mislead(
     with pytest.raises(SealsDivergedError, match="name another file"):
         await CheckpointFile(path, CHAIN).head()
     assert path.read_text() == "somebody's notes\n"
+
+
+async def test_a_stream_that_stops_half_way_is_not_read_as_a_short_one(
+    nats_client: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = ["one", "two", "three"]
+    for note in notes:
+        await nats_client.jetstream().publish(SEALS, note.encode())
+    assert [note async for note in read_stream(nats_client)] == notes
+    next_message = JetStreamContext.PushSubscription.next_msg
+
+    async def next_of_two(*arguments: Any, **named: Any) -> Msg:
+        message = await next_message(*arguments, **named)
+        if message.data == b"three":
+            raise nats.errors.TimeoutError
+        return message
+
+    monkeypatch.setattr(JetStreamContext.PushSubscription, "next_msg", next_of_two)
+    with pytest.raises(nats.errors.TimeoutError):
+        _ = [note async for note in read_stream(nats_client)]
 
 
 async def test_over_an_older_state_of_the_database_nothing_is_signed(
