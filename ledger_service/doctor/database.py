@@ -12,13 +12,11 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 
 from ledger_service.config import Settings
-from ledger_service.doctor.seals import DatabaseSeals
+from ledger_service.doctor.seals import DatabaseSeals, read_seals
 from ledger_service.doctor.turns import Turns
 from ledger_service.domain.doctor.facts import Clock, Database, Reached, Trouble, Unknown
 from ledger_service.sealing import SealChain
 from ledger_service.store import doctor as store
-from ledger_service.store import seals as seal_store
-from ledger_service.store.figures import read_unsealed
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS, Connection
 
 _STATEMENT_SECONDS_MAX: Final = 4.0
@@ -92,7 +90,7 @@ async def _ask_all(
     seals: DatabaseSeals | Unknown = Unknown("there is no key")
     if chain is not None:
         await turns.published_read.wait()
-        seals = await ask(lambda one: _seals(one, chain))
+        seals = await ask(lambda one: read_seals(one, chain, turns.published))
     folder = await ask(store.read_folder)
     return Gathered(found, seals, None if isinstance(folder, Unknown) else folder)
 
@@ -140,12 +138,6 @@ async def _clock(connection: Connection) -> Clock:
         half = (time.monotonic() - started) / 2
         looks.append(Clock(theirs - (before + half), half))
     return min(looks, key=lambda one: one.within_seconds)
-
-
-async def _seals(connection: Connection, chain: SealChain) -> DatabaseSeals:
-    row = await seal_store.find_last(connection, chain.origin)
-    unsealed = await read_unsealed(connection, chain.origin)
-    return DatabaseSeals(None if row is None else str(row["note"]), unsealed.events, unsealed.seconds)
 
 
 async def _connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":

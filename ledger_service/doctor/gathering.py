@@ -53,20 +53,20 @@ async def gather(asked: Asked) -> Facts:
         return _without_settings(machine, problems)
     chain, files = _chain(settings), _files(settings)
     wanted = chain if isinstance(chain, SealChain) else None
-    turns, head = Turns(), await head_in(settings.seals_file, wanted)
+    turns = Turns()
+    turns.published |= await head_in(settings.seals_file, wanted)
     in_database, on_nats, service = await asyncio.gather(
         database.gather(settings, wanted, SECONDS_MAX, turns),
         nats.gather(settings, wanted, asked.nats_monitoring_url, SECONDS_MAX, turns),
         ask_service(asked.ledger_url, f"http://{settings.host}:{settings.port}"),
     )
     found, sealed, folder = in_database
-    nats_found, published = on_nats
     return Facts(
         machine=machine,
         settings=_settings(settings, files),
         database=found,
-        nats=nats_found,
-        seals=seals_of(chain, sealed, {"the stream SEALS": published} | head),
+        nats=on_nats,
+        seals=seals_of(chain, sealed, turns.published),
         service=service,
         disks=await _disks([*(("--disk", one) for one in asked.folders), *_folders(settings, folder)]),
     )

@@ -57,10 +57,11 @@ class _NoAnswerError(Exception):
 
 async def gather(
     settings: Settings, chain: SealChain | None, monitoring_url: str | None, seconds_max: float, turns: Turns
-) -> tuple[Nats, Published]:
+) -> Nats:
     """Never raises for what a server does, or is."""
     try:
-        return await _gather(settings, chain, monitoring_url, seconds_max, turns)
+        found, turns.published["the stream SEALS"] = await _gather(settings, chain, monitoring_url, seconds_max, turns)
+        return found
     finally:
         turns.published_read.set()
 

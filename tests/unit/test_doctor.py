@@ -145,7 +145,10 @@ CASES: Final[tuple[tuple[Facts, str, Status, str], ...]] = (
     (facts(seals=None), "seals.chain", W, "not sealed"),
     (facts(seals={"trouble": "no key of ours"}), "seals.chain", F, "no key of ours"),
     (facts(seals={"published": {"the file": 101}}), "seals.chain", F, "the file (101 rows)"),
-    (facts(seals={"published": {"the file": 90}, "sealed_seconds_ago": 900.0}), "seals.chain", W, "do not arrive"),
+    (
+        facts(seals={"published": {"the file": 90}, "unpublished_seconds": {"the file": 900.0}}),
+        "seals.chain", W, "do not arrive: the file (90 rows)",
+    ),
     (facts(seals=None), "seals.lag", S, "not sealed"),
     (facts(seals={"unsealed_events": 9, "unsealed_seconds": 200.0}), "seals.lag", W, "9 rows"),
     (facts(seals={"unsealed_events": 9, "unsealed_seconds": 9_000.0}), "seals.lag", F, "2 h"),

@@ -273,7 +273,8 @@ class Nats:
 
 class Seals(NamedTuple):
     """``trouble``: why the chain or what was published cannot be believed. ``size``: rows under the newest checkpoint,
-    whose signature was verified; None: nothing is sealed yet. ``published``: by place, the size there."""
+    whose signature was verified; None: nothing is sealed yet. ``published``: by place, the size there;
+    ``unpublished_seconds``: by place, for how long the oldest checkpoint that is not there has been signed."""
 
     trouble: str = ""
     size: int | None = None
@@ -281,6 +282,7 @@ class Seals(NamedTuple):
     unsealed_events: int = 0
     unsealed_seconds: float = 0.0
     published: Mapping[str, int] = {}
+    unpublished_seconds: Mapping[str, float] = {}
 
 
 class Service(NamedTuple):

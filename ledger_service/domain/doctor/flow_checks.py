@@ -159,8 +159,9 @@ def sealing(facts: Facts) -> Verdict:
             "the database was put back, or rewritten: `ledger seals verify`, then `ledger close-gap` for how a new "
             "chain begins",
         )
-    behind = [f"{place} ({rows:,} rows)" for place, rows in sorted(found.published.items()) if rows < size_]
-    if behind and (found.sealed_seconds_ago or 0) > UNSEALED_SECONDS_WARNING:
+    late = {place for place, seconds in found.unpublished_seconds.items() if seconds > UNSEALED_SECONDS_WARNING}
+    behind = [f"{place} ({rows:,} rows)" for place, rows in sorted(found.published.items()) if place in late]
+    if behind:
         return warning(
             f"checkpoints do not arrive: {some(behind)} of {size_:,}",
             "published as they are made",
