@@ -16,6 +16,7 @@ from ledger_service.domain.checkpoints import (
 )
 from ledger_service.domain.leaves import BEGINNING, IdentityPacker, Key, key_of
 from ledger_service.domain.merkle import Frontier, Node, leaf_hashes, peaks_of
+from ledger_service.domain.transaction_ids import how_to_raise
 from ledger_service.store import seals as store
 from ledger_service.store.pool import Connection
 
@@ -184,6 +185,6 @@ class Sealing:
         if after.transaction_id >= await store.next_transaction(connection):
             raise SealsDivergedError(
                 "the database's transaction ids begin anew, as after a dump that was loaded into a new cluster: rows "
-                "that come now would seem older than sealed ones. Raise them (pg_resetwal --next-transaction-id and "
-                "--epoch), or name a new chain in LEDGER_SEALS_ORIGIN."
+                "that come now would seem older than sealed ones. Raise them: "
+                f"{how_to_raise(max(after.transaction_id, await store.last_transaction(connection)))}"
             )

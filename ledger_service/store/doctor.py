@@ -84,7 +84,9 @@ async def read_horizon(connection: "Connection") -> Horizon:
     waiting = await connection.fetchval(SQL["horizon"])
     writers = await connection.fetch(SQL["writers"])
     ages = [row["seconds"] for row in writers if row["seconds"] is not None]
-    return Horizon(waiting, max(ages, default=None), tuple(row["session"] for row in writers))
+    unborn = await connection.fetchval(SQL["unborn"])
+    sessions = tuple(row["session"] for row in writers)
+    return Horizon(waiting, max(ages, default=None), sessions, None if unborn is None else int(unborn))
 
 
 async def read_prepared(connection: "Connection") -> tuple[Prepared, ...]:

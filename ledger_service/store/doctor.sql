@@ -84,9 +84,18 @@ select coalesce((
     select extract(epoch from greatest(clock_timestamp() - e.recorded_at, interval '0'))::float8
     from event_log e
     where e.transaction_id >= pg_snapshot_xmin(pg_current_snapshot())
+      and e.transaction_id < pg_snapshot_xmax(pg_current_snapshot())
     order by e.transaction_id, e.position
     limit 1
 ), 0)
+
+-- name: unborn
+-- The highest transaction of the log that this server has not begun yet.
+select transaction_id::text
+from event_log
+where transaction_id >= pg_snapshot_xmax(pg_current_snapshot())
+order by event_log.transaction_id desc, position desc
+limit 1
 
 -- name: writers
 -- Sessions whose transactions have written something, the oldest first. Of others' sessions an ordinary role is told

@@ -114,6 +114,11 @@ async def next_transaction(connection: "Connection") -> int:
     return int(await connection.fetchval(SQL["next_transaction"]))
 
 
+async def last_transaction(connection: "Connection") -> int:
+    """The highest that wrote a row of the log; 0: the log is empty."""
+    return int(await connection.fetchval(SQL["last_transaction"]) or 0)
+
+
 async def read_unsealed(
     connection: "Connection", after: Key, rows_max: int, take: Callable[[list[bytes]], Awaitable[None]]
 ) -> None:

@@ -12,6 +12,9 @@ limit 1
 -- name: next_transaction
 select pg_snapshot_xmax(pg_current_snapshot())::text
 
+-- name: last_transaction
+select transaction_id::text from event_log order by event_log.transaction_id desc, position desc limit 1
+
 -- name: unsealed
 -- After ($1, $2), what is certain to have no more rows before it: every transaction up to here has ended.
 select transaction_id, position, recorded_at, occurred_at, event_id, terminal, account_id, type, source, operation_id,

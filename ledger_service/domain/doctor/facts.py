@@ -138,11 +138,13 @@ class Migrations(NamedTuple):
 
 class Horizon(NamedTuple):
     """``waiting_seconds``: for how long the oldest row that no reader of the log may see yet has been there.
-    ``oldest``: sessions that hold it, the oldest first, as far as this role may know; ``oldest_seconds``: its age."""
+    ``oldest``: sessions that hold it, the oldest first, as far as this role may know; ``oldest_seconds``: its age.
+    ``unborn``: the log's highest transaction that the server has not begun; None: it has begun them all."""
 
     waiting_seconds: float
     oldest_seconds: float | None
     oldest: tuple[str, ...]
+    unborn: int | None = None
 
 
 class Prepared(NamedTuple):

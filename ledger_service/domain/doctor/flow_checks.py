@@ -6,6 +6,7 @@ from typing import Final
 from ledger_service.domain.doctor.amounts import duration, some
 from ledger_service.domain.doctor.facts import Clock, Facts, Unknown
 from ledger_service.domain.doctor.findings import Verdict, failure, graded, known, ok, skipped, unknown, warning
+from ledger_service.domain.transaction_ids import how_to_raise
 
 CLOCK_SECONDS_WARNING: Final = 1.0
 #: Tokens of an issuer are refused at some 30 seconds; holds end on the database's clock.
@@ -119,6 +120,13 @@ def holds(facts: Facts) -> Verdict:
 
 def horizon(facts: Facts) -> Verdict:
     found = known(facts.database.horizon)
+    if found.unborn is not None:
+        return failure(
+            f"the log has rows of transactions up to {found.unborn:,}, and this server has not begun those",
+            "rows of transactions that have ended",
+            "they are not sealed, exported or told until it has. Was a dump loaded into a new cluster? Then "
+            f"{how_to_raise(found.unborn)}. Otherwise somebody slipped them in: `ledger seals verify`",
+        )
     waiting = max(found.waiting_seconds, found.oldest_seconds or 0.0)
     if waiting <= HORIZON_SECONDS_WARNING:
         return ok("no old transaction is open")
