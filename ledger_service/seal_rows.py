@@ -53,10 +53,12 @@ def hash_rows(database_url: str, stretch: Stretch) -> HashedStretch:
     return _run(database_url, work)
 
 
-def compare_with_seals(database_url: str, origin: str, stretch: Stretch) -> list[Difference]:
-    """Names what differs in a stretch that does not fit its seals."""
+def compare_with_seals(
+    database_url: str, origin: str, stretch: Stretch, differences_max: int
+) -> tuple[list[Difference], int]:
+    """Names what differs in a stretch that does not fit its seals, up to a bound, and counts the rest."""
 
-    async def work(connection: Connection) -> list[Difference]:
+    async def work(connection: Connection) -> tuple[list[Difference], int]:
         found: list[Hashed] = []
 
         async def take(leaves: list[bytes]) -> None:
@@ -76,7 +78,8 @@ def compare_with_seals(database_url: str, origin: str, stretch: Stretch) -> list
             cut = (hashes[place : place + HASH_BYTES] for place in range(0, count * HASH_BYTES, HASH_BYTES))
             sealed.extend(map(Hashed, identities, cut))
         # Without the names of what was sealed, every row of that seal would look inserted.
-        return damaged or compare_rows(sealed, found)
+        differences = damaged or compare_rows(sealed, found)
+        return differences[:differences_max], max(0, len(differences) - differences_max)
 
     return _run(database_url, work)
 

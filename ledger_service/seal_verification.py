@@ -23,7 +23,7 @@ from ledger_service.store.pool import Connection
 
 #: Of a stretch that one process hashes at a time; with the seal that it ends with, it may have a few more.
 STRETCH_ROWS: Final = 131_072
-#: Of differences that are named one by one; a table that was emptied has millions.
+#: Of differences that are named one by one, and held of one stretch; a table that was emptied has millions.
 DIFFERENCES_MAX: Final = 1_000
 _SEALS_READ_MAX: Final = 32
 
@@ -104,10 +104,14 @@ async def verify_seals(
             for future in hashing:
                 future.cancel()
         wrong = [stretch for stretch, one in zip(stretches, found, strict=True) if one != sealed[stretch]]
-        naming = [loop.run_in_executor(executor, compare_with_seals, database_url, origin, one) for one in wrong]
+        naming = [
+            loop.run_in_executor(executor, compare_with_seals, database_url, origin, one, DIFFERENCES_MAX)
+            for one in wrong
+        ]
         named = await asyncio.gather(*naming)
-        await _name(connection, named, report)
-        report.add(_nameless(stretch) for stretch, rows in zip(wrong, named, strict=True) if not rows)
+        await _name(connection, (rows for rows, _ in named), report)
+        report.unnamed += sum(more for _, more in named)
+        report.add(_nameless(stretch) for stretch, (rows, _) in zip(wrong, named, strict=True) if not rows)
         await _look_behind(connection, bounds[-1].through if bounds else BEGINNING, report)
         return report
     finally:

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger_service import seal_verification
+from ledger_service import seal_rows, seal_verification
 from ledger_service.domain.checkpoints import SigningKey, VerifierKey, notes_in
 from ledger_service.domain.seal_differences import Kind
 from ledger_service.seal_publishing import CheckpointFile
@@ -188,6 +188,23 @@ async def test_a_table_that_was_emptied_is_noticed(sealed_log: SealedLog) -> Non
     assert len(await sealed_log.found()) == ROWS
 
 
+async def test_of_a_table_that_was_emptied_few_rows_are_held_in_memory(
+    sealed_log: SealedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = []
+
+    def compare_with_seals(*arguments: Any) -> Any:
+        named.append(seal_rows.compare_with_seals(*arguments))
+        return named[-1]
+
+    monkeypatch.setattr(seal_verification, "DIFFERENCES_MAX", 4)
+    monkeypatch.setattr(seal_verification, "compare_with_seals", compare_with_seals)
+    await sealed_log.database.execute("truncate event_log")
+    report = await sealed_log.verify()
+    assert (len(report.differences), report.unnamed) == (4, ROWS - 4)
+    assert [len(found) for found, _ in named] == [4, 4, 4]
+
+
 async def test_a_row_that_stands_there_twice_is_named(sealed_log: SealedLog) -> None:
     """Both are what was sealed, and a rebuild would count both."""
     await sealed_log.database.execute("drop index event_log_one_outcome")
@@ -203,7 +220,7 @@ async def test_rows_that_do_not_fit_never_pass_because_none_can_be_named(
     sealed_log: SealedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sealed_log.database.execute("delete from event_log where event_id = $1", sealed_log.events[16])
-    monkeypatch.setattr(seal_verification, "compare_with_seals", lambda *_: [])
+    monkeypatch.setattr(seal_verification, "compare_with_seals", lambda *_: ([], 0))
     [(kind, detail)] = await sealed_log.found()
     assert kind is Kind.CHECKPOINT
     assert "the rows after the first 14" in detail
