@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import asyncpg
 import nats.errors
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -84,6 +85,11 @@ def verify_and_show(
         except OUT_OF_REACH as error:
             reason = str(error) or type(error).__name__
             raise stop(f"cannot reach the database: {reason}", "Check LEDGER_DATABASE_URL.") from None
+        except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
+            raise stop(
+                f"cannot read the seals: {error}",
+                "Check that LEDGER_DATABASE_URL is the ledger's database, as the role auditor or the ledger's own.",
+            ) from None
     if not quiet:
         show(report)
     return report
@@ -111,13 +117,19 @@ def seals_as_json(report: SealReport) -> dict[str, object]:
 def _believed(settings: Settings, keys: list[str] | None) -> Sequence[VerifierKey]:
     try:
         if keys:
-            return [VerifierKey.parse(text) for text in keys]
-        own = find_signing_key(settings)
-        found = [*([own.verifier] if own else []), *trusted_keys(settings)]
+            found = [VerifierKey.parse(text) for text in keys]
+        else:
+            own = find_signing_key(settings)
+            found = [*([own.verifier] if own else []), *trusted_keys(settings)]
     except (SealKeyError, VerifierKeyError) as error:
         raise stop(str(error)) from None
     if not found:
         raise stop("No public key is known to verify with.", "Give --key, or set LEDGER_SEALS_TRUSTED_KEYS.")
+    if settings.seals_origin not in (names := {one.name for one in found}):
+        raise stop(
+            f"None of the keys signs for the chain {settings.seals_origin}: they are of {', '.join(sorted(names))}.",
+            "Set LEDGER_SEALS_ORIGIN to the chain that is to be verified, or give its key.",
+        )
     return found
 
 
@@ -176,7 +188,9 @@ def show(report: SealReport) -> None:
         console.print(
             f"newest checkpoint: {report.last.size:,} rows, sealed {report.last.sealed_at:%Y-%m-%d %H:%M:%S} UTC"
         )
-    if report.holds:
+    if report.holds and not report.checkpoints:
+        console.print("Nothing is sealed: there is nothing to compare the log with.", style="yellow")
+    elif report.holds:
         console.print("What was sealed is there, unchanged.", style="green")
     else:
         rewritten = any(one.kind is Kind.PUBLISHED for one in report.differences)
