@@ -20,8 +20,9 @@ async def prove_row(
     Raises ProblemError: nothing known of it, not sealed yet, or the log is not what was sealed.
     """
     row = await _find_row(connection, operation_id, account_id)
-    checkpoint = await _checkpoint(connection, chain, size)
+    # In this order: the newest checkpoint is then over the leaf, also where it is sealed meanwhile.
     index, stored_hash = await _find_leaf(connection, chain, row)
+    checkpoint = await _checkpoint(connection, chain, size)
     if checkpoint is None or index is None:
         raise ProblemError(NOT_SEALED_YET, f"the outcome of operation {operation_id} is recorded, and sealed shortly")
     hashed = leaf_hash(encode(row))

@@ -10,9 +10,11 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from contracts.problems import NOT_SEALED_YET, ProblemError
 from ledger_service import seal_rows, seal_verification
 from ledger_service.domain.checkpoints import SigningKey, VerifierKey, notes_in
 from ledger_service.domain.seal_differences import Kind
+from ledger_service.proofs import prove_row
 from ledger_service.seal_publishing import CheckpointFile
 from ledger_service.seal_verification import SealReport, verify_seals
 from ledger_service.sealing import SealChain, Sealing, SealsDivergedError
@@ -268,6 +270,33 @@ async def test_rows_that_changed_places_are_named(sealed_log: SealedLog, columns
     found = await sealed_log.found()
     assert {kind for kind, _ in found} == {Kind.CHANGED}
     assert {name for _, name in found} == {"4", "22"}
+
+
+async def test_a_row_that_is_sealed_while_it_is_proven_is_proven_or_not_sealed_yet(
+    sealed_log: SealedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never one that is said to be outside of a size that nobody asked for."""
+    await sealed_log.append(1)
+    operation = await sealed_log.database.fetchval(
+        "select operation_id from event_log where event_id = $1", sealed_log.events[-1]
+    )
+    chain = SealChain(sealed_log.key)
+
+    def sealing_after(read: Any) -> Any:
+        async def work(*arguments: Any) -> Any:
+            found = await read(*arguments)
+            await sealed_log.seal()
+            return found
+
+        return work
+
+    for name in ("latest_notes", "find_covering"):
+        monkeypatch.setattr(store, name, sealing_after(getattr(store, name)))
+    with pytest.raises(ProblemError) as refused:
+        await prove_row(sealed_log.database, chain, operation, "account-2", None)
+    assert refused.value.kind is NOT_SEALED_YET
+    proof = await prove_row(sealed_log.database, chain, operation, "account-2", None)
+    assert (proof.leaf_index, proof.checkpoint.size) == (ROWS, ROWS + 1)
 
 
 # --- what may be done to the seals
