@@ -2,8 +2,10 @@
 
 import asyncio
 import fcntl
+import os
 import random
 import signal
+import stat
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -241,6 +243,35 @@ def test_a_file_is_appended_to_by_one_at_a_time(tmp_path: Path) -> None:
             file.write(signed[0].note + "\n" + signed[1].note + "\n")
         appended.result(5)
     assert list(notes_in(path.read_text())) == [one.note for one in signed]
+
+
+async def test_keys_and_checkpoints_are_on_the_disk_before_they_count(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole, and so is their name in the folder: a crash of the machine takes neither back."""
+    synced: set[tuple[int, int]] = set()
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        synced.add((status.st_ino, 0 if stat.S_ISDIR(status.st_mode) else status.st_size))
+
+    def is_on_the_disk(path: Path) -> bool:
+        status = path.stat()
+        return {(status.st_ino, status.st_size), (path.parent.stat().st_ino, 0)} <= synced
+
+    monkeypatch.setattr(os, "fsync", noting)
+    key_file = tmp_path / "keys" / "key.pem"
+    assert find_or_make_signing_key(settings(seals_key_file=key_file)) is not None
+    assert is_on_the_disk(key_file)
+    path = tmp_path / "published" / "checkpoints"
+    file = CheckpointFile(path, CHAIN)
+    for _ in range(2):
+        await append(database)
+        await Sealing(CHAIN).seal(database)
+        await file.follow(database, await file.head())
+        assert is_on_the_disk(path)
 
 
 async def test_foreign_messages_and_files_do_not_mislead(
