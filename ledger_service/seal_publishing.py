@@ -56,8 +56,9 @@ class CheckpointFile:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - _TAIL_BYTES))
         tail = file.read().decode(errors="replace")
-        ours_begins_here = False
-        for note in reversed(list(notes_in(tail))):
+        notes = list(notes_in(tail))
+        ours_begins_here = not notes and end <= _TAIL_BYTES and self._is_our_beginning(tail)
+        for note in reversed(notes):
             try:
                 found = open_note(note, self._chain.believed)
             except CheckpointError:
@@ -89,6 +90,11 @@ class CheckpointFile:
                 os.fsync(file.fileno())
         if is_new:
             sync_folder(self._path.parent)
+
+    def _is_our_beginning(self, text: str) -> bool:
+        """Whether it is what a crash may have left of the first checkpoint."""
+        first_line = f"{self._chain.origin}\n"
+        return first_line.startswith(text) or text.startswith(first_line)
 
     @staticmethod
     def _is_cut_off(file: IO[bytes]) -> bool:

@@ -274,6 +274,30 @@ async def test_keys_and_checkpoints_are_on_the_disk_before_they_count(
         assert is_on_the_disk(path)
 
 
+async def test_a_first_checkpoint_that_a_crash_cut_off_appears_again_in_full(
+    database: Database, tmp_path: Path
+) -> None:
+    """Wherever it was cut; and what is somebody else's stays, however it looks."""
+    path = tmp_path / "checkpoints"
+    file = CheckpointFile(path, CHAIN)
+    await append(database)
+    await Sealing(CHAIN).seal(database)
+    await file.follow(database, None)
+    first, whole = await file.head(), path.read_bytes()
+    assert first is not None
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        await file.follow(database, await file.head())
+        assert whole.rstrip() in path.read_bytes(), end
+        assert await file.head() == first
+        assert list(notes_in(path.read_text(errors="replace")))[-1] == first.note
+    strangers = SigningKey("usage-ledger", Ed25519PrivateKey.generate())
+    for foreign in (strangers.sign(first.checkpoint.text), first.checkpoint.text.replace("usage", "other")):
+        path.write_text(foreign)
+        with pytest.raises(SealsDivergedError, match="name another file"):
+            await file.head()
+
+
 async def test_foreign_messages_and_files_do_not_mislead(
     database: Database, pool: Pool, nats_client: Nats, tmp_path: Path
 ) -> None:
