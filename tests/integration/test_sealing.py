@@ -8,6 +8,7 @@ import signal
 import stat
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +22,7 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from contracts.subjects import SEALS
+from contracts.subjects import SEALS, SEALS_STREAM
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import Checkpoint, SignedCheckpoint, SigningKey, VerifierKey, notes_in
 from ledger_service.domain.leaves import COLUMNS, CopyReader, Key, LeafError, decode, encode
@@ -31,6 +32,7 @@ from ledger_service.seal_verification import SealReport, verify_seals
 from ledger_service.sealing import SealChain, Sealing, SealsDivergedError
 from ledger_service.store.pool import Connection, Pool
 from ledger_service.store.seals import open_pool
+from ledger_service.stream import stream_config
 from ledger_service.workers.sealer import Sealer
 from tests.builders import completed, new_id
 from tests.servers import WAIT_SECONDS, LedgerProcess, eventually
@@ -224,6 +226,40 @@ async def test_several_publish_each_checkpoint_once(
     assert len(notes) == len(await sizes(database))
     for pool in pools:
         await pool.close()
+
+
+async def test_who_comes_too_late_publishes_nothing_again(database: Database, nats_client: Nats) -> None:
+    """Also once NATS has forgotten the ids of the messages, by which it knows what it has already."""
+    forgetful = replace(stream_config(1, SEALS_STREAM, [SEALS]), duplicate_window=0.1)
+    await nats_client.jetstream().update_stream(forgetful)
+    streams = [CheckpointStream(nats_client, CHAIN) for _ in range(2)]
+    heads = [await stream.head() for stream in streams]
+    assert heads == [None, None]
+    for _ in range(2):
+        await append(database)
+        await Sealing(CHAIN).seal(database)
+    for stream in streams:
+        await stream.follow(database, None)
+        await asyncio.sleep(0.3)
+    assert len([note async for note in read_stream(nats_client)]) == 2
+
+
+async def test_a_seal_that_follows_another_history_is_not_published(database: Database, tmp_path: Path) -> None:
+    """Signed with the ledger's key as it may be: the published one before it has to be the one that it names."""
+    file = CheckpointFile(tmp_path / "checkpoints", CHAIN)
+    sealing = Sealing(CHAIN)
+    for _ in range(2):
+        await append(database)
+        await sealing.seal(database)
+        if await file.head() is None:
+            await file.follow(database, None)
+    text = (await database.fetchval("select note from seals where size = 2")).partition("\n\n")[0] + "\n"
+    other = replace(Checkpoint.parse(text), previous=bytes(32))
+    await database.execute("update seals set note = $1 where size = 2", CHAIN.key.sign(other.text))
+    published = (tmp_path / "checkpoints").read_text()
+    with pytest.raises(SealsDivergedError, match="does not follow the one before it"):
+        await file.follow(database, await file.head())
+    assert (tmp_path / "checkpoints").read_text() == published
 
 
 def test_a_file_is_appended_to_by_one_at_a_time(tmp_path: Path) -> None:
