@@ -1,6 +1,7 @@
 """Keyword builders for the bodies that go to the ledger. Everything has a default; a test names what it is about."""
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,19 @@ Body = dict[str, Any]
 
 ACCOUNT = "acme"
 PLAN = "basic"
+
+
+@dataclass
+class Names:
+    """Whom builders and clients mean where a test names nobody."""
+
+    account_id: str = ACCOUNT
+    plan_id: str = PLAN
+
+
+#: Where tests share a ledger, each has an account and a plan of its own: see the fixture ``own_names``.
+usual = Names()
+
 #: Where an argument means "leave the field out", which None would not.
 ABSENT: Any = object()
 
@@ -33,16 +47,16 @@ def plan(*limits: Body, name: str = "Basic") -> Body:
     return {"name": name, "limits": list(limits)}
 
 
-def account(plan_id: str = PLAN, **fields: Any) -> Body:
+def account(plan_id: str | None = None, **fields: Any) -> Body:
     """``account(time_zone="Europe/Berlin", billing_anchor="2026-01-31")``."""
-    return {"plan_id": plan_id, **fields}
+    return {"plan_id": plan_id or usual.plan_id, **fields}
 
 
 def check(**fields: Any) -> Body:
     """A limit check. ``check(operation="edit", quantity=3, estimated_cost="0.04")``."""
     body = {
         "operation_id": new_id(),
-        "account_id": ACCOUNT,
+        "account_id": usual.account_id,
         "user_id": "ada",
         "operation": "generate",
         "provider": "local",
@@ -54,7 +68,7 @@ def check(**fields: Any) -> Body:
 
 def adjustment(kind: str = "adjustment", of: Body | str | None = None, **fields: Any) -> Body:
     """``adjustment(cost="-1")``; ``of``, an event or another adjustment's id: ``adjustment("void", event)``."""
-    body = {"adjustment_id": new_id(), "account_id": ACCOUNT, "kind": kind, "reason": "was wrong", **fields}
+    body = {"adjustment_id": new_id(), "account_id": usual.account_id, "kind": kind, "reason": "was wrong", **fields}
     if isinstance(of, str):
         body["reference"] = {"adjustment_id": of}
     elif of is not None:

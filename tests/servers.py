@@ -47,7 +47,7 @@ from ledger_service.config import Settings
 from ledger_service.store.migrations import migrate
 from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import create_stream
-from tests.builders import ACCOUNT, PLAN, Body, account, plan
+from tests.builders import Body, account, plan, usual
 from tests.memory import folder_in_memory, is_memory_to_spare
 from tests.quick_clients import Spread
 from tests.tokens import AUTHORIZED, make_token_known
@@ -338,11 +338,11 @@ class Client:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
 
-    async def put_plan(self, *limits: Body, plan_id: str = PLAN) -> None:
-        _succeeded(await self.http.put(f"/v1/plans/{plan_id}", json=plan(*limits)))
+    async def put_plan(self, *limits: Body, plan_id: str | None = None) -> None:
+        _succeeded(await self.http.put(f"/v1/plans/{plan_id or usual.plan_id}", json=plan(*limits)))
 
-    async def put_account(self, account_id: str = ACCOUNT, **fields: Any) -> None:
-        _succeeded(await self.http.put(f"/v1/accounts/{account_id}", json=account(**fields)))
+    async def put_account(self, account_id: str | None = None, **fields: Any) -> None:
+        _succeeded(await self.http.put(f"/v1/accounts/{account_id or usual.account_id}", json=account(**fields)))
 
     async def set_up(self, *limits: Body, **fields: Any) -> None:
         """The usual plan with these limits, and the usual account on it."""
@@ -375,11 +375,11 @@ class Client:
         ExplainedDecision.model_validate_json(answer.content, extra="forbid")  # as it is documented
         return found
 
-    async def usage(self, account_id: str = ACCOUNT, **query: str) -> Body:
-        return _succeeded(await self.http.get(f"/v1/accounts/{account_id}/usage", params=query))
+    async def usage(self, account_id: str | None = None, **query: str) -> Body:
+        return _succeeded(await self.http.get(f"/v1/accounts/{account_id or usual.account_id}/usage", params=query))
 
-    async def usage_log(self, account_id: str = ACCOUNT, **query: Any) -> Body:
-        return _succeeded(await self.http.get(f"/v1/accounts/{account_id}/usage-log", params=query))
+    async def usage_log(self, account_id: str | None = None, **query: Any) -> Body:
+        return _succeeded(await self.http.get(f"/v1/accounts/{account_id or usual.account_id}/usage-log", params=query))
 
     async def limit(self, limit_id: str = "images") -> Body:
         """How one limit of the usual account stands now."""

@@ -7,7 +7,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from contracts.client import ClientSettings
-from tests.builders import ACCOUNT
+from tests.builders import ACCOUNT, usual
 from tests.tokens import TOKEN
 
 #: An operation that the usual plan allows, as keyword arguments.
@@ -19,6 +19,11 @@ OPERATION: dict[str, Any] = {
     "model": "render-1",
     "estimated_cost": "0.04",
 }
+
+
+def an_operation(**fields: Any) -> dict[str, Any]:
+    """The same of the account that the test has."""
+    return {**OPERATION, "account_id": usual.account_id, **fields}
 
 
 def settings_of(ledger_url: str | None, nats_url: str | None, **changes: Any) -> ClientSettings:

@@ -6,6 +6,10 @@
 | shared_ledger   | a module         | a ledger for requests over HTTP that it refuses, whatever was before them. |
 |                 |                  | Its tests have ``@pytest.mark.asyncio(loop_scope="module")``               |
 | refusing        | a module         | the same; at the end there must be nothing of any request                  |
+| shared_database | a module         | an open connection to that ledger's database                               |
+| own_names       | a test           | an account and a plan of its own, where a test names none                  |
+| lent_ledger     | a test           | the module's ledger, in which the test has these; a module whose tests     |
+|                 |                  | need no ledger to themselves makes it its ``ledger``                       |
 | emulators       | a test           | the same; what the test asked of them, and their book, is forgotten then   |
 | quick_emulators | a test           | the same, quick                                                            |
 | priced          | a test           | the module's ledger, which knows the shipped list prices                   |
@@ -15,6 +19,7 @@
 | client          | a test           | of such a service, which runs                                              |
 """
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
@@ -26,7 +31,7 @@ import pytest_asyncio
 
 from image_service.config import Settings
 from ledger_service.price_loading import follow_shipped
-from tests.builders import limit
+from tests.builders import ACCOUNT, PLAN, Names, limit, usual
 from tests.emulators import Emulators, running_emulators
 from tests.integration.image_harness import ScriptedLedger, image_service, make_settings, serving
 from tests.servers import Databases, Ledger, as_service, renew_stream
@@ -81,6 +86,26 @@ async def refusing(shared_ledger: Ledger, shared_database_url: str) -> AsyncIter
     finally:
         await connection.close()
     assert left == dict.fromkeys(LEFT_BY_REQUESTS, 0), "a request that was refused left something behind"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_database(shared_database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(shared_database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def own_names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    mark = secrets.token_hex(4)
+    monkeypatch.setattr(usual, "account_id", f"{ACCOUNT}-{mark}")
+    monkeypatch.setattr(usual, "plan_id", f"{PLAN}-{mark}")
+    return usual
+
+
+@pytest.fixture
+def lent_ledger(shared_ledger: Ledger, own_names: Names) -> Ledger:
+    return shared_ledger
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from contracts.client import (
     InDoubt,
@@ -19,16 +20,21 @@ from contracts.client import (
     RecoveredFailure,
     Recovery,
 )
-from contracts.client.journal_file import SQL, connect, prepare
 from contracts.events import OperationFailed, OperationRequested
 from contracts.identifiers import uuid7
 from contracts.limits import Decision, LimitCheck
 from contracts.problems import Problem, ProblemError
 from tests.builders import Body, limit
-from tests.integration.client_harness import OPERATION, journal_in, settings_of
+from tests.integration.client_harness import an_operation, journal_in, settings_of
 from tests.servers import Ledger, eventually
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 SPEND = limit("spend", meter="cost", maximum="10")
+
+
+@pytest.fixture
+def ledger(lent_ledger: Ledger) -> Ledger:
+    return lent_ledger
 
 
 @pytest.fixture(params=["http", "nats"])
@@ -43,12 +49,12 @@ def journalled(request: pytest.FixtureRequest) -> bool:
 
 @asynccontextmanager
 async def opened(
-    ledger: Ledger, nats_url: str, folder: Path, transport: str, *, journalled: bool, **changes: Any
+    ledger: Ledger, nats_server_url: str, folder: Path, transport: str, *, journalled: bool, **changes: Any
 ) -> AsyncIterator[LedgerClient]:
     """A client that knows no more than its transport: HTTP alone, or NATS alone."""
     settings = settings_of(
         ledger.url if transport == "http" else None,
-        nats_url if transport == "nats" else None,
+        nats_server_url if transport == "nats" else None,
         check_transport=transport,
         journal_path=journal_in(folder, wanted=journalled),
         **changes,
@@ -57,20 +63,20 @@ async def opened(
         yield client
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def client(
-    ledger: Ledger, nats_url: str, tmp_path: Path, transport: str, journalled: bool
+    ledger: Ledger, nats_server_url: str, tmp_path: Path, transport: str, journalled: bool
 ) -> AsyncIterator[LedgerClient]:
     await ledger.set_up(limit("images", maximum=25), SPEND)
-    async with opened(ledger, nats_url, tmp_path, transport, journalled=journalled) as running:
+    async with opened(ledger, nats_server_url, tmp_path, transport, journalled=journalled) as running:
         yield running
 
 
-@pytest.fixture
-async def over_http(ledger: Ledger, nats_url: str, tmp_path: Path) -> AsyncIterator[LedgerClient]:
+@pytest_asyncio.fixture(loop_scope="module")
+async def over_http(ledger: Ledger, nats_server_url: str, tmp_path: Path) -> AsyncIterator[LedgerClient]:
     """HTTP alone, with a journal."""
     await ledger.set_up(limit("images", maximum=25), SPEND)
-    async with opened(ledger, nats_url, tmp_path, "http", journalled=True) as running:
+    async with opened(ledger, nats_server_url, tmp_path, "http", journalled=True) as running:
         yield running
 
 
@@ -93,7 +99,7 @@ async def amounts(ledger: Ledger, limit_id: str) -> tuple[object, object]:
 
 
 async def test_completed_settles_what_was_held(client: LedgerClient, ledger: Ledger) -> None:
-    async with client.operation(**OPERATION, quantity=2, project_id="site", request_bytes=7) as operation:
+    async with client.operation(**an_operation(quantity=2, project_id="site", request_bytes=7)) as operation:
         assert operation.decision.allowed
         assert await amounts(ledger, "images") == (0, 1)
         assert await amounts(ledger, "spend") == ("0.000000000", "0.040000000")
@@ -109,7 +115,7 @@ async def test_completed_settles_what_was_held(client: LedgerClient, ledger: Led
 
 
 async def test_failed_costs_what_was_billed(client: LedgerClient, ledger: Ledger) -> None:
-    async with client.operation(**OPERATION) as operation:
+    async with client.operation(**an_operation()) as operation:
         operation.failed("no_credit", "the provider is out of credit", cost="0.01", status_code=402)
     row = await the_row(ledger)
     assert (row["outcome"], row["cost"]) == ("failed", "0.010000000")
@@ -120,7 +126,7 @@ async def test_failed_costs_what_was_billed(client: LedgerClient, ledger: Ledger
 async def test_denied_calls_nobody_and_records_nothing(client: LedgerClient, ledger: Ledger) -> None:
     await ledger.put_plan(limit("images", maximum=0))
     with pytest.raises(OperationDenied) as denied:
-        async with client.operation(**OPERATION):
+        async with client.operation(**an_operation()):
             raise AssertionError("the body must not run")
     assert denied.value.decision.denial is not None
     assert denied.value.decision.denial.limit_id == "images"
@@ -135,7 +141,7 @@ class TestHowABodyEnds:
     async def outcome(self, client: LedgerClient, error: BaseException, **more: Any) -> OperationFailed:
         operation = None
         with pytest.raises(type(error)):
-            async with client.operation(**OPERATION, **more) as operation:
+            async with client.operation(**an_operation(**more)) as operation:
                 raise error
         assert operation is not None
         assert isinstance(operation.outcome, OperationFailed)
@@ -165,7 +171,7 @@ class TestHowABodyEnds:
     async def test_billed_is_what_an_exception_costs(self, over_http: LedgerClient) -> None:
         operation = None
         with pytest.raises(KeyError):  # noqa: PT012  what the body says is what this is about
-            async with over_http.operation(**OPERATION) as operation:
+            async with over_http.operation(**an_operation()) as operation:
                 operation.billed("0.02")
                 raise KeyError
         assert operation is not None
@@ -175,7 +181,7 @@ class TestHowABodyEnds:
     async def test_completed_stays_completed_whatever_comes_after(self, over_http: LedgerClient) -> None:
         operation = None
         with pytest.raises(KeyError):  # noqa: PT012  what the body says is what this is about
-            async with over_http.operation(**OPERATION) as operation:
+            async with over_http.operation(**an_operation()) as operation:
                 operation.completed(cost="0.02")
                 raise KeyError
         assert operation is not None
@@ -184,12 +190,12 @@ class TestHowABodyEnds:
 
     async def test_nothing_said_is_doubt_and_an_error(self, over_http: LedgerClient, ledger: Ledger) -> None:
         with pytest.raises(RuntimeError, match="without an outcome"):
-            async with over_http.operation(**OPERATION):
+            async with over_http.operation(**an_operation()):
                 pass
         assert (await the_row(ledger))["cost"] == "0.040000000"
 
     async def test_said_twice_is_an_error_and_the_first_holds(self, over_http: LedgerClient, ledger: Ledger) -> None:
-        async with over_http.operation(**OPERATION) as operation:
+        async with over_http.operation(**an_operation()) as operation:
             operation.completed(cost="0.01")
             with pytest.raises(RuntimeError, match="an outcome already"):
                 operation.failed("x", "y")
@@ -211,7 +217,7 @@ class TestHowABodyEnds:
     ) -> None:
         operation = None
         with pytest.raises(ProblemError) as refused:
-            async with over_http.operation(**OPERATION) as operation:
+            async with over_http.operation(**an_operation()) as operation:
                 operation.completed(**said)
         assert [error.field for error in refused.value.problem.errors] == [field]
         assert operation is not None
@@ -223,7 +229,7 @@ async def test_a_task_that_is_cancelled_twice_still_leaves_its_outcome(client: L
     inside = asyncio.Event()
 
     async def call() -> None:
-        async with client.operation(**OPERATION):
+        async with client.operation(**an_operation()):
             inside.set()
             await asyncio.sleep(60)
 
@@ -255,7 +261,7 @@ async def test_a_provider_that_can_be_asked_settles_doubt(ledger: Ledger, tmp_pa
     async with LedgerClient.open(settings, recover) as client:
         outcomes = []
         for _ in range(2):
-            async with client.operation(**OPERATION) as operation:
+            async with client.operation(**an_operation()) as operation:
                 operation.in_doubt("no answer")
             assert isinstance(operation.outcome, OperationFailed)
             outcomes.append((operation.outcome.data.error.code, operation.outcome.data.cost))
@@ -286,7 +292,7 @@ class TestBadInput:
         self, over_http: LedgerClient, ledger: Ledger, change: dict[str, Any], field: str
     ) -> None:
         with pytest.raises(ProblemError) as refused:
-            over_http.operation(**{**OPERATION, **change})
+            over_http.operation(**an_operation(**change))
         assert (refused.value.problem.code, refused.value.problem.errors[0].field) == ("invalid_request", field)
         assert await amounts(ledger, "images") == (0, 0)
 
@@ -307,7 +313,7 @@ class TestBadInput:
 
 
 def check_of(**fields: Any) -> LimitCheck:
-    return LimitCheck.model_validate({"operation_id": uuid7(), **OPERATION, **fields})
+    return LimitCheck.model_validate({"operation_id": uuid7(), **an_operation(**fields)})
 
 
 class TestPlainCalls:
@@ -353,7 +359,7 @@ class TestPlainCalls:
         assert (closed.value.problem.status, closed.value.problem.code) == (409, "reservation_closed")
 
     async def test_an_operation_extends_its_own_hold(self, client: LedgerClient) -> None:
-        async with client.operation(**OPERATION, ttl_seconds=5) as operation:
+        async with client.operation(**an_operation(ttl_seconds=5)) as operation:
             assert await operation.extend(600) > datetime.now(UTC) + timedelta(seconds=500)
             operation.completed(cost="0.01")
 
@@ -361,14 +367,14 @@ class TestPlainCalls:
         assert await client.is_ready()
 
 
-async def test_two_clients_share_one_limit_exactly(ledger: Ledger, nats_url: str, tmp_path: Path) -> None:
+async def test_two_clients_share_one_limit_exactly(ledger: Ledger, nats_server_url: str, tmp_path: Path) -> None:
     await ledger.set_up(limit("images", maximum=25), SPEND)
     denials = 0
 
     async def call(client: LedgerClient, number: int) -> None:
         nonlocal denials
         try:
-            async with client.operation(**OPERATION) as operation:
+            async with client.operation(**an_operation()) as operation:
                 await asyncio.sleep(0.05)
                 if number % 5 == 0:
                     operation.in_doubt("who knows")
@@ -378,8 +384,8 @@ async def test_two_clients_share_one_limit_exactly(ledger: Ledger, nats_url: str
             denials += 1
 
     async with (
-        opened(ledger, nats_url, tmp_path / "one", "http", journalled=True) as one,
-        opened(ledger, nats_url, tmp_path / "two", "nats", journalled=True) as two,
+        opened(ledger, nats_server_url, tmp_path / "one", "http", journalled=True) as one,
+        opened(ledger, nats_server_url, tmp_path / "two", "nats", journalled=True) as two,
     ):
         await asyncio.gather(*(call((one, two)[number % 2], number) for number in range(100)))
     assert denials == 75
@@ -389,12 +395,12 @@ async def test_two_clients_share_one_limit_exactly(ledger: Ledger, nats_url: str
 
 
 async def test_closing_waits_until_the_ledger_has_everything(
-    ledger: Ledger, nats_url: str, tmp_path: Path, transport: str
+    ledger: Ledger, nats_server_url: str, tmp_path: Path, transport: str
 ) -> None:
     await ledger.set_up()
-    async with opened(ledger, nats_url, tmp_path, transport, journalled=True) as client:
+    async with opened(ledger, nats_server_url, tmp_path, transport, journalled=True) as client:
         for _ in range(20):
-            async with client.operation(**OPERATION) as operation:
+            async with client.operation(**an_operation()) as operation:
                 operation.completed(cost="0.01")
     assert (await ledger.usage())["totals"]["calls"] == 20
     path = journal_in(tmp_path)
@@ -402,13 +408,3 @@ async def test_closing_waits_until_the_ledger_has_everything(
     with sqlite3.connect(path) as journal:
         assert journal.execute("select count(*) from outbox").fetchall() == [(0,)]
         assert journal.execute("select count(*) from operations").fetchall() == [(0,)]
-
-
-@pytest.mark.parametrize("name", SQL)
-def test_every_statement_of_the_journal_can_be_prepared(name: str, tmp_path: Path) -> None:
-    connection = connect(tmp_path / "journal.db")
-    prepare(connection, "tests")
-    named = {"operation_id", "account_id", "idempotency_key", "request_hash", "now", "provider", "model"}
-    values: Any = dict.fromkeys([*named, "requested_event"]) if ":" in SQL[name] else (None,) * SQL[name].count("?")
-    connection.execute(f"explain {SQL[name]}", values)
-    connection.close()

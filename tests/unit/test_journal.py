@@ -20,6 +20,7 @@ import pytest
 from contracts.client.background import Background
 from contracts.client.group_commit import LOCKED_SECONDS_MAX, GroupCommit
 from contracts.client.journal import Claim, Journal, JournalUnavailableError
+from contracts.client.journal_file import SQL, connect, prepare
 from contracts.client.recording import JournalRecorder, recover_left
 from contracts.client.recovery import RecoveredCompletion, Recovery
 from contracts.client.usage_events import (
@@ -390,3 +391,13 @@ async def test_disk_full_is_refused_and_loses_nothing(tmp_path: Path) -> None:
     assert said[-1][0] == "refused"
     assert len(said) > 50
     await check_after_crash(tmp_path / "journal.db", said[:-1])
+
+
+@pytest.mark.parametrize("name", SQL)
+def test_every_statement_of_the_journal_can_be_prepared(name: str, tmp_path: Path) -> None:
+    connection = connect(tmp_path / "journal.db")
+    prepare(connection, "tests")
+    named = {"operation_id", "account_id", "idempotency_key", "request_hash", "now", "provider", "model"}
+    values: Any = dict.fromkeys([*named, "requested_event"]) if ":" in SQL[name] else (None,) * SQL[name].count("?")
+    connection.execute(f"explain {SQL[name]}", values)
+    connection.close()
