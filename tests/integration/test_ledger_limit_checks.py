@@ -13,12 +13,23 @@ import pytest
 from ledger_service.store.pool import Pool
 from ledger_service.workers.expiry import expire_portion
 from tests import builders
-from tests.builders import Body, completed, failed, limit
+from tests.builders import Body, completed, failed, limit, usual
 from tests.conftest import StartLedger
 from tests.servers import Ledger, LedgerProcess, eventually
 
+#: One ledger for most of them: each test has an account and a plan of its own.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+#: Of those that need a ledger to themselves: another loop, as the shared one stands still meanwhile.
+alone = pytest.mark.asyncio(loop_scope="function")
+
 Database = asyncpg.Connection
+LOCK = "select from accounts where account_id = $1 for update"
 WAITING = "select count(*) >= $1 from pg_locks where not granted"
+
+
+@pytest.fixture
+def ledger(lent_ledger: Ledger) -> Ledger:
+    return lent_ledger
 
 
 def month_now() -> str:
@@ -137,6 +148,7 @@ async def test_100_checks_at_once_against_25_admit_exactly_25(ledger: Ledger) ->
     assert (state["held"], state["available"]) == (25, 0)
 
 
+@alone
 async def test_100_checks_at_once_on_two_ledger_processes_admit_exactly_25(
     ledger_process: Callable[..., LedgerProcess], database: "Database[asyncpg.Record]"
 ) -> None:
@@ -158,34 +170,39 @@ async def test_100_checks_at_once_on_two_ledger_processes_admit_exactly_25(
 
 
 async def test_a_check_that_waits_for_a_change_of_its_account_is_decided_by_the_new_plan(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    ledger: Ledger, shared_database: "Database[asyncpg.Record]"
 ) -> None:
     await ledger.put_plan(limit(maximum=0), plan_id="nothing")
     await ledger.put_plan(limit(maximum=5), plan_id="five")
     await ledger.put_account(plan_id="nothing")
-    async with database.transaction():
-        await database.execute("update accounts set plan_id = 'five'")
+    async with shared_database.transaction():
+        await shared_database.execute("update accounts set plan_id = 'five' where account_id = $1", usual.account_id)
         waiting = asyncio.create_task(ledger.check(builders.check()))
         await eventually(
-            lambda: database.fetchval("select count(*) from pg_locks where not granted"), "the check waits for the lock"
+            lambda: shared_database.fetchval("select count(*) from pg_locks where not granted"),
+            "the check waits for the lock",
         )
     assert (await waiting)["allowed"] is True
 
 
 async def test_a_check_that_waits_for_the_registration_of_its_account_is_decided_by_its_plan(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    ledger: Ledger, shared_database: "Database[asyncpg.Record]"
 ) -> None:
     await ledger.put_plan(limit(maximum=5))
     await ledger.send(completed())  # the account was seen, not registered
-    async with database.transaction():
-        await database.execute("update accounts set plan_id = 'basic', version = 1")
+    async with shared_database.transaction():
+        await shared_database.execute(
+            "update accounts set plan_id = $1, version = 1 where account_id = $2", usual.plan_id, usual.account_id
+        )
         waiting = asyncio.create_task(ledger.check(builders.check()))
         await eventually(
-            lambda: database.fetchval("select count(*) from pg_locks where not granted"), "the check waits for the lock"
+            lambda: shared_database.fetchval("select count(*) from pg_locks where not granted"),
+            "the check waits for the lock",
         )
     assert (await waiting)["allowed"] is True
 
 
+@alone
 async def test_the_same_check_that_waits_in_three_ledgers_is_decided_once(
     start_ledger: StartLedger, database: "Database[asyncpg.Record]"
 ) -> None:
@@ -204,16 +221,16 @@ async def test_the_same_check_that_waits_in_three_ledgers_is_decided_once(
 
 
 async def test_a_check_that_waits_while_its_outcome_comes_is_refused_as_finished(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    ledger: Ledger, shared_database: "Database[asyncpg.Record]"
 ) -> None:
     await ledger.set_up(limit(maximum=5))
     check = builders.check()
-    async with database.transaction():
-        await database.execute("select from accounts for update")
+    async with shared_database.transaction():
+        await shared_database.execute(LOCK, usual.account_id)
         outcome = asyncio.create_task(ledger.send(completed(check)))
-        await eventually(lambda: database.fetchval(WAITING, 1), "the outcome waits for the lock")
+        await eventually(lambda: shared_database.fetchval(WAITING, 1), "the outcome waits for the lock")
         waiting = asyncio.create_task(ledger.http.post("/v1/limit-checks", json=check))
-        await eventually(lambda: database.fetchval(WAITING, 2), "the check waits behind it")
+        await eventually(lambda: shared_database.fetchval(WAITING, 2), "the check waits behind it")
     answer = await waiting
     assert (answer.status_code, answer.json()["code"]) == (409, "operation_finished")
     assert (await outcome)["accepted"] == 1
@@ -387,7 +404,7 @@ async def test_an_unknown_account_is_denied_and_told_so(ledger: Ledger) -> None:
     decision = await ledger.check(builders.check())
     assert decision["allowed"] is False
     assert (decision["denial"]["code"], decision["denial"]["limit_id"]) == ("unknown_account", None)
-    assert builders.ACCOUNT in decision["denial"]["message"]
+    assert usual.account_id in decision["denial"]["message"]
 
 
 async def test_an_account_on_a_plan_that_does_not_exist_is_denied_and_told_so(ledger: Ledger) -> None:
@@ -406,6 +423,7 @@ async def test_an_unknown_operation_is_denied_and_told_so(ledger: Ledger) -> Non
     assert "levitate" in decision["denial"]["message"]
 
 
+@alone
 async def test_an_unregistered_account_is_on_the_default_plan_where_there_is_one(start_ledger: StartLedger) -> None:
     ledger = await start_ledger(default_plan_id="free")
     assert (await ledger.check(builders.check()))["denial"]["code"] == "unknown_plan"
@@ -510,6 +528,7 @@ async def test_a_hold_expires_when_its_time_is_over(ledger: Ledger) -> None:
     assert await admitted(ledger, builders.check()) == [True]
 
 
+@alone
 async def test_a_hold_that_is_extended_while_it_is_about_to_expire_stays(
     start_ledger: StartLedger, database: "Database[asyncpg.Record]", writing_pool: Pool
 ) -> None:
@@ -532,10 +551,10 @@ async def test_a_hold_that_is_extended_while_it_is_about_to_expire_stays(
     assert (await ledger.limit())["held"] == 1
 
 
-async def test_an_extended_hold_lasts_longer(ledger: Ledger, database: "Database[asyncpg.Record]") -> None:
+async def test_an_extended_hold_lasts_longer(ledger: Ledger, shared_database: "Database[asyncpg.Record]") -> None:
     await ledger.set_up(limit(maximum=1))
-    short, extended = builders.check(ttl_seconds=1), builders.check(ttl_seconds=1, account_id="acme-2")
-    await ledger.put_account("acme-2")
+    short, extended = builders.check(ttl_seconds=1), builders.check(ttl_seconds=1, account_id=f"{usual.account_id}-2")
+    await ledger.put_account(extended["account_id"])
     await admitted(ledger, short, extended)
     answer = await ledger.extend(extended["operation_id"], ttl_seconds=500)
     assert answer.status_code == 200
@@ -547,7 +566,7 @@ async def test_an_extended_hold_lasts_longer(ledger: Ledger, database: "Database
 
     await eventually(expired, "the other hold expires")
     assert (await ledger.decision(extended["operation_id"]))["state"] == "held"
-    logged = await database.fetchval(
+    logged = await shared_database.fetchval(
         "select count(*) from event_log where operation_id = $1 and type = 'ledger.reservation.extended.v1'",
         extended["operation_id"],
     )
@@ -614,6 +633,6 @@ async def test_a_decision_is_found_under_its_own_account_only(ledger: Ledger) ->
     await ledger.check(asked := builders.check())
     url = f"/v1/decisions/{asked['operation_id']}"
     answers: list[httpx.Response] = [
-        await ledger.http.get(url, params={"account_id": account_id}) for account_id in (builders.ACCOUNT, "other")
+        await ledger.http.get(url, params={"account_id": account_id}) for account_id in (usual.account_id, "other")
     ]
     assert [answer.status_code for answer in answers] == [200, 404]
