@@ -3,32 +3,53 @@
 import asyncio
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import httpx
+import nats
 import orjson
 import pytest
+import pytest_asyncio
 from nats.aio.client import Client as Nats
 
 from contracts.leases import Lease
 from contracts.subjects import LEASES_PLACE, LEASES_RETURN
 from tests import builders
-from tests.builders import ACCOUNT, PLAN, Body, check, completed, failed, lease_plan, limit, new_id
+from tests.builders import Body, check, completed, failed, lease_plan, limit, new_id, usual
 from tests.conftest import StartLedger
 from tests.oracle import moment
 from tests.property.projections import assert_projections_agree, replayed
 from tests.servers import Client, Ledger, eventually
+
+#: One ledger for most of them: each test has an account and a plan of its own.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+#: Of those that need a ledger to themselves: another loop, as the shared one stands still meanwhile.
+alone = pytest.mark.asyncio(loop_scope="function")
 
 IMAGES = limit("images", maximum=10)
 UNITS = limit("units", meter="units", maximum=50)
 SPEND = limit("spend", meter="cost", maximum="1")
 
 
+@pytest.fixture
+def ledger(lent_ledger: Ledger) -> Ledger:
+    return lent_ledger
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def nats_client(nats_server_url: str) -> AsyncIterator[Nats]:
+    """To the server as it is: a new stream would be one that the ledger does not know yet."""
+    client = await nats.connect(nats_server_url)
+    yield client
+    await client.close()
+
+
 async def set_up(ledger: Client, *limits: Body, **rule: Any) -> None:
     body = lease_plan(*(limits or (IMAGES, UNITS)), **rule)
-    assert (await ledger.http.put(f"/v1/plans/{PLAN}", json=body)).status_code == 200
+    assert (await ledger.http.put(f"/v1/plans/{usual.plan_id}", json=body)).status_code == 200
     await ledger.put_account()
 
 
@@ -57,12 +78,15 @@ def refused(answer: httpx.Response) -> tuple[int, str, list[str]]:
     return answer.status_code, body["code"], [error["field"] for error in body["errors"]]
 
 
-async def agrees(database: "asyncpg.Connection[asyncpg.Record]", account_id: str = ACCOUNT) -> None:
+async def agrees(database: "asyncpg.Connection[asyncpg.Record]", account_id: str | None = None) -> None:
     """Everything is as the oracle works it out from the log."""
-    await assert_projections_agree(database, await replayed(database, {account_id}), {account_id})
+    account_ids = {account_id or usual.account_id}
+    await assert_projections_agree(database, await replayed(database, account_ids), account_ids)
 
 
-async def test_a_lease_holds_all_that_it_is_for(ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_a_lease_holds_all_that_it_is_for(
+    ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
     await set_up(ledger, IMAGES, UNITS, SPEND)
     asked = builders.lease(calls=4, quantity=8, estimated_cost="0.32", ttl_seconds=60)
     lease = await place(ledger, asked)
@@ -74,7 +98,7 @@ async def test_a_lease_holds_all_that_it_is_for(ledger: Ledger, database: "async
     decided = moment((await ledger.decision(asked["lease_id"]))["decided_at"])
     assert moment(lease["expires_at"]) - decided == timedelta(seconds=60)
     assert moment(lease["reclaimed_at"]) - moment(lease["expires_at"]) == timedelta(days=1)
-    await agrees(database)
+    await agrees(shared_database)
 
 
 async def test_the_plan_says_for_how_long_and_what_costs_nothing_named_is_held_at_the_worst_case(
@@ -83,10 +107,10 @@ async def test_the_plan_says_for_how_long_and_what_costs_nothing_named_is_held_a
     await set_up(ledger, SPEND, ttl_seconds=120)
     price = {"unit": "image", "variants": [{"price": "0.01"}, {"price": "0.02", "when": {"size": "large"}}]}
     price |= {"source": "a list", "valid_from": "2026-01-01T00:00:00Z"}
-    put = await ledger.http.put("/v1/prices/local/generate/render-1", json=price)
+    put = await ledger.http.put("/v1/prices/local/generate/priced-1", json=price)
     if put.status_code != 200:
         pytest.fail(put.text)
-    lease = await place(ledger, builders.lease(calls=3, quantity=6))
+    lease = await place(ledger, builders.lease(calls=3, quantity=6, model="priced-1"))
     assert lease["estimated_cost"] == "0.120000000"
     assert timedelta(seconds=110) < moment(lease["expires_at"]) - datetime.now(UTC) <= timedelta(seconds=120)
 
@@ -154,6 +178,7 @@ async def test_the_same_request_gets_the_same_answer_and_another_is_a_conflict(l
     assert await amounts(ledger) == (0, 3)
 
 
+@alone
 async def test_all_processes_sign_with_one_key(
     start_ledger: StartLedger, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
@@ -167,21 +192,23 @@ async def test_all_processes_sign_with_one_key(
 
 
 async def test_the_unused_rest_is_given_back_once(
-    ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+    ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     await set_up(ledger)
     lease = await place(ledger, builders.lease(calls=5, quantity=5, estimated_cost="0.5"))
     await ledger.send(under(lease, cost="0.04"))
     assert await amounts(ledger) == (1, 4)
     answer = await give_back(ledger, lease["lease_id"], lease["token"])
+    lease_of = {"lease_id": lease["lease_id"], "account_id": usual.account_id}
     left = {"calls": 4, "quantity": 4, "estimated_cost": "0.460000000"}
-    assert (answer.status_code, answer.json()) == (200, {"lease_id": lease["lease_id"], "account_id": ACCOUNT, **left})
+    assert (answer.status_code, answer.json()) == (200, {**lease_of, **left})
     assert await amounts(ledger) == (1, 0)
     assert refused(await give_back(ledger, lease["lease_id"], lease["token"])) == (409, "lease_closed", [])
     assert await amounts(ledger) == (1, 0)
-    await agrees(database)
+    await agrees(shared_database)
 
 
+@alone
 async def test_of_many_returns_at_once_one_is_taken(
     start_ledger: StartLedger, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
@@ -203,11 +230,12 @@ def tampered(token: str, **changes: Any) -> str:
 
 async def test_only_the_token_of_the_lease_ends_it(ledger: Ledger) -> None:
     await set_up(ledger)
-    await ledger.put_account("other")
+    other = f"{usual.account_id}-2"
+    await ledger.put_account(other)
     lease = await place(ledger, builders.lease())
     others = [
         await place(ledger, builders.lease(calls=1, quantity=1)),
-        await place(ledger, builders.lease(account_id="other")),
+        await place(ledger, builders.lease(account_id=other)),
     ]
     payload, _, signature = lease["token"].partition(".")
     flipped = signature[:-2] + ("A" if signature[-2] != "A" else "B") + signature[-1]
@@ -220,8 +248,8 @@ async def test_only_the_token_of_the_lease_ends_it(ledger: Ledger) -> None:
         f"{payload}.{flipped}",
         f".{signature}",
         tampered(lease["token"], calls=1),
-        tampered(others[1]["token"], lease_id=lease["lease_id"], account_id=ACCOUNT),
-        *(other["token"] for other in others),
+        tampered(others[1]["token"], lease_id=lease["lease_id"], account_id=usual.account_id),
+        *(one["token"] for one in others),
     ]
     for token in wrong:
         assert refused(await give_back(ledger, lease["lease_id"], token)) == (403, "lease_invalid", []), token
@@ -232,13 +260,15 @@ async def test_only_the_token_of_the_lease_ends_it(ledger: Ledger) -> None:
     assert (await give_back(ledger, lease["lease_id"], lease["token"])).status_code == 200
 
 
-async def test_another_ledgers_token_is_forged(ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_another_ledgers_token_is_forged(
+    ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
     """The same payload, signed with another key."""
     from ledger_service.lease_tokens import sign, verify
 
     await set_up(ledger)
     lease = await place(ledger, builders.lease())
-    key = await database.fetchval("select secret from signing_keys where purpose = 'leases'")
+    key = await shared_database.fetchval("select secret from signing_keys where purpose = 'leases'")
     token = verify(lease["token"], key)
     assert token is not None
     assert sign(token, key) == lease["token"]
@@ -260,7 +290,7 @@ async def test_both_calls_over_nats(ledger: Ledger, nats_client: Nats) -> None:
 
 class TestOutcomes:
     async def test_each_takes_its_share_out_of_the_hold(
-        self, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+        self, ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:
         await set_up(ledger, IMAGES, UNITS, SPEND)
         lease = await place(ledger, builders.lease(calls=4, quantity=8, estimated_cost="0.4"))
@@ -272,23 +302,23 @@ class TestOutcomes:
         assert await amounts(ledger, "spend") == ("0.160000000", "0.240000000")
         await ledger.send(dear, nothing)
         assert await amounts(ledger, "images") == (2, 1)
-        await agrees(database)
+        await agrees(shared_database)
 
     async def test_more_than_was_leased_counts_in_full_and_never_holds_less_than_nothing(
-        self, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+        self, ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:
         await set_up(ledger, IMAGES, UNITS, SPEND)
         lease = await place(ledger, builders.lease(calls=2, quantity=2, estimated_cost="0.02"))
         await ledger.send(*(under(lease, cost="0.04") for _ in range(3)))
         assert await amounts(ledger, "images") == (3, 0)
         assert await amounts(ledger, "spend") == ("0.120000000", "0.000000000")
-        await agrees(database)
+        await agrees(shared_database)
         assert (await give_back(ledger, lease["lease_id"], lease["token"])).json()["calls"] == 0
         assert await amounts(ledger, "images") == (3, 0)
-        await agrees(database)
+        await agrees(shared_database)
 
     async def test_after_the_return_they_simply_count(
-        self, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+        self, ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:
         await set_up(ledger)
         lease = await place(ledger, builders.lease())
@@ -296,8 +326,9 @@ class TestOutcomes:
         assert (await give_back(ledger, lease["lease_id"], lease["token"])).status_code == 200
         await ledger.send(under(lease), under(lease))
         assert await amounts(ledger) == (3, 0)
-        await agrees(database)
+        await agrees(shared_database)
 
+    @alone
     async def test_what_is_not_returned_is_reclaimed_after_the_grace_and_not_before(
         self, start_ledger: StartLedger, database: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:
@@ -319,7 +350,7 @@ class TestOutcomes:
         await agrees(database)
 
     async def test_a_check_whose_answer_was_lost_is_held_as_well_and_settled_once(
-        self, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+        self, ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:
         await set_up(ledger)
         lease = await place(ledger, builders.lease())
@@ -328,27 +359,28 @@ class TestOutcomes:
         assert await amounts(ledger) == (0, 4)
         await ledger.send({**completed(asked), "leaseid": lease["lease_id"]})
         assert await amounts(ledger) == (1, 2)
-        await agrees(database)
+        await agrees(shared_database)
 
     @pytest.mark.parametrize(
         "other",
         [{"user_id": "bob"}, {"operation": "edit"}, {"model": "m"}, {"provider": "far"}, {"project_id": "p"}],
     )
     async def test_a_lease_for_something_else_gives_nothing(
-        self, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]", other: Body
+        self, ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]", other: Body
     ) -> None:
         await set_up(ledger)
         lease = await place(ledger, builders.lease())
         await ledger.send({**completed(check(**other)), "leaseid": lease["lease_id"]})
         assert await amounts(ledger) == (1, 3)
-        await agrees(database)
+        await agrees(shared_database)
 
     async def test_neither_another_accounts_lease_nor_a_plain_hold_nor_a_denied_one_is_a_lease(
-        self, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+        self, ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:
         await set_up(ledger)
-        await ledger.put_account("other")
-        foreign = await place(ledger, builders.lease(account_id="other"))
+        other = f"{usual.account_id}-2"
+        await ledger.put_account(other)
+        foreign = await place(ledger, builders.lease(account_id=other))
         hold = check()
         assert (await ledger.check(hold))["allowed"]
         denied = await place(ledger, builders.lease(calls=10, quantity=10))
@@ -356,11 +388,11 @@ class TestOutcomes:
         named = [foreign["lease_id"], hold["operation_id"], denied["lease_id"], new_id()]
         await ledger.send(*({**completed(check()), "leaseid": lease_id} for lease_id in named))
         assert await amounts(ledger) == (4, 1)
-        await agrees(database)
-        await agrees(database, "other")
+        await agrees(shared_database)
+        await agrees(shared_database, other)
 
     async def test_an_operation_that_calls_itself_as_a_lease_does_not_end_it(
-        self, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+        self, ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:
         await set_up(ledger)
         lease = await place(ledger, builders.lease())
@@ -368,22 +400,26 @@ class TestOutcomes:
         assert await amounts(ledger) == (1, 3)
 
     async def test_they_count_in_the_window_in_which_the_lease_was_placed(
-        self, ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+        self, ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:
         await set_up(ledger, IMAGES, limit("hourly", window="hour", maximum=5))
         lease = await place(ledger, builders.lease())
         # As if it had been placed two hours ago, and the answer to its operation's own check been lost just now.
-        await database.execute("update decisions set decided_at = decided_at - interval '2 hours'")
-        await database.execute(
+        await shared_database.execute(
+            "update decisions set decided_at = decided_at - interval '2 hours' where account_id = $1", usual.account_id
+        )
+        await shared_database.execute(
             "update counters set period_start = period_start - interval '2 hours', "
-            "period_end = period_end - interval '2 hours' where counter_id like '%hour%'"
+            "period_end = period_end - interval '2 hours' where account_id = $1 and counter_id like '%hour%'",
+            usual.account_id,
         )
         asked = check()
         assert (await ledger.check(asked))["allowed"]
         await ledger.release(asked["operation_id"])
         await ledger.send({**completed(asked), "leaseid": lease["lease_id"]}, under(lease))
         assert await amounts(ledger, "hourly") == (0, 0)
-        rows = await database.fetch(
-            "select settled, held from counters where counter_id like '%hour%' order by period_end"
+        rows = await shared_database.fetch(
+            "select settled, held from counters where account_id = $1 and counter_id like '%hour%' order by period_end",
+            usual.account_id,
         )
         assert [tuple(row) for row in rows] == [(2, 1), (0, 0)]
