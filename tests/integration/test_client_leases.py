@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from contracts.client import (
     ClientSettings,
@@ -23,11 +24,13 @@ from contracts.client.journal_file import SQL, connect
 from contracts.events import OperationRequested
 from contracts.identifiers import uuid7
 from contracts.limits import LimitCheck
-from tests.builders import ACCOUNT, PLAN, Body, lease_plan, limit
-from tests.conftest import StartLedger
-from tests.integration.client_harness import OPERATION, Proxy, journal_in, settings_of
+from tests.builders import ACCOUNT, Body, lease_plan, limit, usual
+from tests.integration.client_harness import Proxy, an_operation, journal_in, settings_of
 from tests.property.projections import assert_projections_agree, replayed
 from tests.servers import Client, Ledger, LedgerProcess, eventually
+
+#: One ledger for most of them: each test has an account and a plan of its own.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Database = asyncpg.Connection
 #: Less than what was used, the lease and its operations come to: nothing may count twice on the way.
@@ -54,7 +57,7 @@ class Gate(Proxy):
 
 async def set_up(ledger: Client, *limits: Body, **rule: Any) -> None:
     body = lease_plan(*(limits or (IMAGES, SPEND)), **rule)
-    assert (await ledger.http.put(f"/v1/plans/{PLAN}", json=body)).status_code == 200
+    assert (await ledger.http.put(f"/v1/plans/{usual.plan_id}", json=body)).status_code == 200
     await ledger.put_account()
 
 
@@ -64,7 +67,7 @@ async def amounts(ledger: Client, limit_id: str = "images") -> tuple[int, int]:
 
 
 async def one(client: LedgerClient, cost: str = "0.03", **changes: Any) -> Operation:
-    async with client.operation(**{**OPERATION, **changes}) as operation:
+    async with client.operation(**an_operation(**changes)) as operation:
         operation.completed(cost=cost)
     return operation
 
@@ -103,6 +106,11 @@ def kept_leases(settings: ClientSettings) -> int:
 
 
 @pytest.fixture
+def ledger(lent_ledger: Ledger) -> Ledger:
+    return lent_ledger
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def gate(ledger: Ledger) -> AsyncIterator[Gate]:
     async with Gate(ledger.url) as gate:
         yield gate
@@ -139,6 +147,7 @@ async def watched(database_url: str) -> AsyncIterator[Callable[[], int]]:
         await connection.close()
 
 
+@pytest.mark.asyncio(loop_scope="function")
 async def test_while_the_ledger_is_killed_exactly_the_leased_calls_are_admitted(
     ledger_process: Callable[..., LedgerProcess], database: Database, database_url: str, tmp_path: Path
 ) -> None:
@@ -170,7 +179,7 @@ async def test_while_the_ledger_is_killed_exactly_the_leased_calls_are_admitted(
 
 
 async def test_what_is_not_used_is_returned_on_closing(
-    ledger: Ledger, database: Database, settings: ClientSettings
+    ledger: Ledger, shared_database: Database, settings: ClientSettings
 ) -> None:
     await set_up(ledger, calls=5)
     async with LedgerClient.open(settings) as client:
@@ -179,7 +188,8 @@ async def test_what_is_not_used_is_returned_on_closing(
         assert kept_leases(settings) == 1
     await stands_at(ledger, 1, 0)
     assert kept_leases(settings) == 0
-    assert await database.fetchval("select state from decisions where is_lease") == "released"
+    state = "select state from decisions where is_lease and account_id = $1"
+    assert await shared_database.fetchval(state, usual.account_id) == "released"
 
 
 async def test_what_is_over_is_returned_though_nobody_calls(ledger: Ledger, settings: ClientSettings) -> None:
@@ -225,7 +235,7 @@ async def test_what_costs_more_than_its_estimate_leaves_less_for_the_others(
         await one(client, estimated_cost="0.1")
         await leased(ledger, 4)
         await gate.shut()
-        async with client.operation(**{**OPERATION, "estimated_cost": "0.1"}) as operation:
+        async with client.operation(**an_operation(estimated_cost="0.1")) as operation:
             operation.completed(cost="0.25")
         ran, _ = await many(client, 5, estimated_cost="0.1")
         assert len(ran) == 1
@@ -235,14 +245,14 @@ async def test_a_price_of_the_ledgers_is_drawn_where_the_caller_names_no_cost(
     ledger: Ledger, gate: Gate, settings: ClientSettings
 ) -> None:
     price = {"unit": "image", "variants": [{"price": "0.02"}], "source": "a list", "valid_from": "2026-01-01T00:00:00Z"}
-    assert (await ledger.http.put("/v1/prices/local/generate/render-1", json=price)).status_code == 200
+    assert (await ledger.http.put("/v1/prices/local/generate/priced-1", json=price)).status_code == 200
     await set_up(ledger, calls=4)
     async with LedgerClient.open(settings) as client:
-        await one(client, estimated_cost=None, cost="0.02")
+        await one(client, model="priced-1", estimated_cost=None, cost="0.02")
         await leased(ledger, 4)
         assert (await ledger.limit("spend"))["held"] == "0.080000000"
         await gate.shut()
-        ran, _ = await many(client, 6, estimated_cost=None, cost="0.02")
+        ran, _ = await many(client, 6, model="priced-1", estimated_cost=None, cost="0.02")
         assert [operation.decision.estimated_cost for operation in ran] == [20_000_000] * 4
 
 
@@ -307,11 +317,11 @@ async def test_an_answer_that_was_lost_leaves_nothing_held(
 
 
 async def test_a_lease_whose_answer_was_lost_is_returned(
-    ledger: Ledger, gate: Gate, settings: ClientSettings, database: Database
+    ledger: Ledger, gate: Gate, settings: ClientSettings, shared_database: Database
 ) -> None:
     await set_up(ledger, calls=5)
     async with LedgerClient.open(settings) as client:
-        check = LimitCheck.model_validate({**OPERATION, "operation_id": uuid7()})
+        check = LimitCheck.model_validate(an_operation(operation_id=uuid7()))
         decision = await client.check(check)
         gate.lose_answers = True
         client._leases.offered(check, decision)
@@ -322,7 +332,8 @@ async def test_a_lease_whose_answer_was_lost_is_returned(
         await gate.open_again()
         await client.release(decision.operation_id)
         await stands_at(ledger, 0, 0)
-    assert await database.fetchval("select count(*) from decisions where is_lease") == 1
+    leases = "select count(*) from decisions where is_lease and account_id = $1"
+    assert await shared_database.fetchval(leases, usual.account_id) == 1
 
 
 async def test_a_crash_uses_no_lease_again_and_the_next_life_returns_it(
@@ -335,7 +346,7 @@ async def test_a_crash_uses_no_lease_again_and_the_next_life_returns_it(
     await leased(ledger, 5)
     await gate.shut()
     await one(client)
-    crashed = client.operation(**OPERATION)
+    crashed = client.operation(**an_operation())
     assert (await crashed.__aenter__()).lease_id is not None
     await crash(client)
     async with LedgerClient.open(settings) as again:
@@ -360,7 +371,7 @@ async def test_a_lease_is_not_returned_while_one_of_its_operations_is_being_reco
     await one(client)
     await leased(ledger, 5)
     await gate.shut()
-    context = client.operation(**OPERATION)  # referenced: its task must not end it
+    context = client.operation(**an_operation())  # referenced: its task must not end it
     await context.__aenter__()
     await crash(client)
     await gate.open_again()
@@ -393,7 +404,7 @@ async def crash(client: LedgerClient) -> None:
 
 
 async def test_it_is_not_returned_before_all_its_outcomes_are_confirmed(
-    ledger: Ledger, gate: Gate, settings: ClientSettings, database_url: str
+    ledger: Ledger, gate: Gate, settings: ClientSettings
 ) -> None:
     """Its ledger answers calls again and takes no events: what is finished and unconfirmed stays held."""
     await set_up(ledger, calls=5)
@@ -402,7 +413,7 @@ async def test_it_is_not_returned_before_all_its_outcomes_are_confirmed(
         await leased(ledger, 5)
         await gate.shut()
         assert len((await many(client, 3))[0]) == 3
-        running = client.operation(**OPERATION)
+        running = client.operation(**an_operation())
         operation = await running.__aenter__()
         client._leases._retire(next(iter(client._leases._live)))
         for task in client._running:  # no event goes out from now on
@@ -428,11 +439,10 @@ async def test_without_a_journal_as_well_over_http(ledger: Ledger, gate: Gate) -
     await stands_at(ledger, 1, 0)
 
 
-async def test_over_nats(start_ledger: StartLedger, nats_url: str, tmp_path: Path) -> None:
-    ledger = await start_ledger()
-    settings = settings_of(None, nats_url, check_transport="nats", journal_path=journal_in(tmp_path), **AWAY)
+async def test_over_nats(ledger: Ledger, nats_server_url: str, tmp_path: Path) -> None:
+    settings = settings_of(None, nats_server_url, check_transport="nats", journal_path=journal_in(tmp_path), **AWAY)
     await set_up(ledger, calls=5)
-    async with Gate(nats_url) as gate:
+    async with Gate(nats_server_url) as gate:
         away = settings.model_copy(update={"nats_url": gate.url})
         async with LedgerClient.open(away) as client:
             await one(client)
