@@ -55,21 +55,27 @@ class Portion:
 
 class Follower:
     """Reads feeds from where it is. What was of no use is passed by in memory: the database hears of that now and then
-    only, for each write would keep others' snapshots back."""
+    only, for each write would keep others' snapshots back. While no transaction ends, there is nothing to look for."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._seen: dict[Feed, Place] = {}
         self._passed: Counter[Feed] = Counter()
+        #: Up to these horizons there was nothing left.
+        self._empty_until: dict[Feed, int] = {}
 
     async def read(self, connection: "Connection") -> dict[Feed, Portion]:
         """What is new, per feed; nothing of those without."""
         found = {}
-        for feed, cursor in (await read_cursors(connection, self.name)).items():
+        for feed, (cursor, horizon) in (await read_cursors(connection, self.name)).items():
+            if self._empty_until.get(feed) == horizon:
+                continue
             after = max(cursor, self._seen.get(feed, cursor))
             facts = await read_facts(connection, feed, after, PORTION_FACTS)
             if facts:
                 found[feed] = Portion(cursor, facts, told(facts))
+            else:
+                self._empty_until[feed] = horizon
         return found
 
     def pass_by(self, feed: Feed, portion: Portion) -> bool:
@@ -129,7 +135,7 @@ async def redeliver_from(connection: "Connection", webhook: WebhookStored, reque
         place = after if one is feed else BEGINNING
         while looked_at < REDELIVERED_MAX:
             facts = await read_facts(connection, one, place, PORTION_FACTS)
-            known = [fact for fact in facts if fact.place <= ends[one]]
+            known = [fact for fact in facts if fact.place <= ends[one].place]
             if known:
                 place = known[-1].place
             looked_at += len(known)

@@ -1,7 +1,7 @@
 """What is told, in the order in which it was committed, and how far each follower has taken it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
@@ -19,9 +19,17 @@ SQL: Final = load(__name__)
 BEGINNING: Final = Place(0, 0)
 
 
-async def read_cursors(connection: "Connection", follower: str) -> dict[Feed, Place]:
+class Cursor(NamedTuple):
+    """How far a follower is in a feed, and ``horizon``: as long as it stands there, no more facts can be read."""
+
+    place: Place
+    horizon: int
+
+
+async def read_cursors(connection: "Connection", follower: str) -> dict[Feed, Cursor]:
     """How far the follower is."""
-    return {Feed(row["feed"]): _place(row) for row in await connection.fetch(SQL["cursors"], follower)}
+    rows = await connection.fetch(SQL["cursors"], follower)
+    return {Feed(row["feed"]): Cursor(_place(row), int(row["horizon"])) for row in rows}
 
 
 async def lock_cursor(connection: "Connection", follower: str, feed: Feed, at: Place) -> bool:

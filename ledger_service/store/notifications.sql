@@ -1,5 +1,7 @@
 -- name: cursors
-select feed, transaction_id::text as transaction_id, position
+-- Every transaction before the horizon has ended, and facts are read up to there alone.
+select feed, transaction_id::text as transaction_id, position,
+       pg_snapshot_xmin(pg_current_snapshot())::text as horizon
 from notification_cursors
 where follower = $1
 order by feed

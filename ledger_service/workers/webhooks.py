@@ -83,6 +83,8 @@ class Deliverer:
         name, claim_seconds = uuid7(), self.sender.timeout_seconds + CLAIM_MARGIN_SECONDS
         async with self.pool.acquire() as connection:
             due = await store.read_due(connection, busy, DUE_MAX)
+            if not due:
+                return 0
             lanes = choose(due, self._in_flight, slots, PER_ENDPOINT_MAX)
             async with connection.transaction():
                 claimed = await store.claim(connection, lanes, claim_seconds, name)
