@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,6 +12,12 @@ from typing import Any, Final
 HANG: Final = "hang"
 RESET: Final = "reset"
 ENDLESS: Final = "endless"
+
+#: Of a ledger that tells receivers on this machine, as soon as there is something to tell.
+QUICK_WEBHOOKS: Final[Mapping[str, Any]] = {
+    "webhook_interval_seconds": 0.05,
+    "webhook_insecure_hosts": ["127.0.0.1"],
+}
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ledger_service.recording import Batch, record
 from ledger_service.store.pool import Pool
 from tests.builders import adjustment, completed, to_bytes
 from tests.conftest import StartLedger
-from tests.receivers import Receiver, receiving
+from tests.receivers import QUICK_WEBHOOKS, Receiver, receiving
 from tests.servers import Ledger, as_service
 from tests.unit.test_commands import commands
 
@@ -119,7 +119,7 @@ async def test_standard_output_is_json_and_nothing_else(
     start_ledger: StartLedger, database_url: str, nats_url: str, writing_pool: Pool, tmp_path: Path, receiver: Receiver
 ) -> None:
     key = tmp_path / "key.pem"
-    ledger = await start_ledger(seals_key_file=key, webhook_insecure_hosts=["127.0.0.1"])
+    ledger = await start_ledger(seals_key_file=key, **QUICK_WEBHOOKS)
     await with_something_in_it(ledger, writing_pool, receiver)
     make_files(tmp_path)
     runner = CliRunner(

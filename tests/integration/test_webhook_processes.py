@@ -19,7 +19,7 @@ from ledger_service.store.deliveries import purge
 from tests.builders import ACCOUNT, Body, check, limit, new_id
 from tests.commands import ledger_command
 from tests.conftest import StartLedger
-from tests.receivers import HANG, Receiver, receiving
+from tests.receivers import HANG, QUICK_WEBHOOKS, Receiver, receiving
 from tests.servers import (
     WAIT_SECONDS,
     Client,
@@ -37,7 +37,7 @@ from tests.servers import (
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SETTINGS: dict[str, Any] = {
-    "webhook_insecure_hosts": ["127.0.0.1"],
+    **QUICK_WEBHOOKS,
     "webhook_timeout_seconds": 1.0,
     "webhook_retry_seconds": [0.05] * 4,
 }

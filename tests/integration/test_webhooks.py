@@ -19,7 +19,7 @@ from ledger_service import administration, webhook_follow
 from ledger_service.store.notifications import BEGINNING, read_facts
 from ledger_service.store.webhooks import read_figures
 from tests.builders import Body, check, completed, limit, new_id
-from tests.receivers import ENDLESS, HANG, RESET, Receiver, receiving
+from tests.receivers import ENDLESS, HANG, QUICK_WEBHOOKS, RESET, Receiver, receiving
 from tests.servers import Databases, Ledger, as_service, eventually, remove_stream, renew_stream, serving
 
 #: One ledger for all of them: each test has a receiver, an account and endpoints of its own.
@@ -29,7 +29,7 @@ ALL = ["limit.threshold_reached", "limit_check.denied", "period.closed"]
 EVERYTHING = [*ALL, "dead_letter.opened", "source.hole_found"]
 #: The schedule and the days of the real thing, as fractions of a second.
 QUICK: dict[str, Any] = {
-    "webhook_insecure_hosts": ["127.0.0.1"],
+    **QUICK_WEBHOOKS,
     "webhook_timeout_seconds": 0.4,
     "webhook_retry_seconds": [0.05] * 2,
     "webhook_disable_seconds": 2.0,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deploy.local.ports import free_port
 from tests.conftest import StartLedger
+from tests.receivers import QUICK_WEBHOOKS
 from tests.servers import as_service
 from tests.tokens import AUTHORIZED
 
@@ -23,7 +24,7 @@ def blocks(language: str) -> list[str]:
 async def test_the_guides_receiver_and_commands_do_what_it_says(
     start_ledger: StartLedger, database_url: str, tmp_path: Path
 ) -> None:
-    ledger = await start_ledger(webhook_insecure_hosts=["127.0.0.1"])
+    ledger = await start_ledger(**QUICK_WEBHOOKS)
     [receiver] = blocks("python")
     (tmp_path / "receiver.py").write_text(receiver)
     (tmp_path / ".data").mkdir()

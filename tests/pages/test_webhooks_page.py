@@ -16,11 +16,11 @@ from tests.browser import NARROW, visiting
 from tests.builders import ACCOUNT, check, limit
 from tests.forms import form_client
 from tests.pages.test_pages import made
-from tests.receivers import Receiver, receiving
+from tests.receivers import QUICK_WEBHOOKS, Receiver, receiving
 from tests.servers import Ledger, as_service, eventually, serving
 
 QUICK: dict[str, Any] = {
-    "webhook_insecure_hosts": ["127.0.0.1"],
+    **QUICK_WEBHOOKS,
     "webhook_timeout_seconds": 2.0,
     "webhook_retry_seconds": [0.05],
 }
