@@ -152,26 +152,34 @@ def try_(
     wait_seconds: Annotated[float, typer.Option(min=0, help="For what comes of it.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Has a running ledger send a notification of the type webhook.test. Exit 1 where it does not arrive in time."""
+    """Has a running ledger send a notification of the type webhook.test. Exit 1 where it does not arrive in time, at
+    once where the endpoint is paused or disabled."""
 
-    async def work(connection: Connection) -> Delivery:
+    async def work(connection: Connection) -> tuple[Delivery, str | None]:
         message_id = uuid7()
         await send_trial(connection, await require_webhook(connection, account, webhook), message_id)
         until = time.monotonic() + wait_seconds
         while True:
+            # Before the delivery: one that is not to be sent even so waits for whoever enables the endpoint.
+            off = _why_off(await require_webhook(connection, account, webhook))
             found = await _one(connection, account, webhook, message_id)
-            if found.attempts or time.monotonic() >= until:
-                return found
+            is_held = off is not None and found.next_attempt_at is None
+            if found.attempts or is_held or time.monotonic() >= until:
+                return found, off
             await asyncio.sleep(POLL_SECONDS)
 
-    found = answer_or_stop(work)
+    found, off = answer_or_stop(work)
     if as_json:
         write_json(found)
+    elif not found.tries and off:
+        raise stop(
+            f"nothing was sent: {webhook} is {off}",
+            f"`ledger webhooks resume {webhook}` enables it, and what waits is sent then, this too.",
+        )
     elif not found.tries:
         raise stop(
             f"nothing was sent within {wait_seconds:g} s",
-            "Does a ledger run, and is the endpoint neither paused nor disabled (`ledger webhooks list`)?"
-            " Earlier deliveries go first.",
+            "Does a ledger run? Earlier deliveries go first (`ledger webhooks list` counts them).",
         )
     else:
         [last, *_] = found.tries
@@ -179,6 +187,12 @@ def try_(
         messages().print(f"{webhook}: {said} after {last.duration_ms:,} ms", markup=False)
     if found.state is not DeliveryState.DELIVERED:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _why_off(webhook: WebhookStored) -> str | None:
+    if webhook.disabled_at is None:
+        return None
+    return "paused" if webhook.is_paused else f"disabled, as {webhook.disabled_reason}"
 
 
 async def _paused(connection: Connection, account: str | None, webhook: str) -> WebhookSeen:

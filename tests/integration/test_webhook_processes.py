@@ -287,10 +287,20 @@ async def test_the_command_shows_tries_and_sends_again(
     code, printed = await command("list")
     assert (code, "paused" in printed) == (0, True)
     assert (await command("test", "main", "--wait-seconds", "0"))[0] == 1
+    refused = await ledger_command(pair_database_url, "webhooks", "test", "main")
+    assert (refused.exit_code, "nothing was sent: main is paused" in refused.stderr) == (1, True), refused.stderr
+    waiting = (await command("deliveries", "main", "--state", "pending", "--type", "webhook.test", "--json"))[1]
+    tried = {json.loads(line)["message_id"] for line in waiting.splitlines()}
+    assert len(tried) == 2
     code, printed = await command("resume", "main", "--json")
     assert (code, json.loads(printed)["disabled_at"]) == (0, None)
+    await eventually(lambda: tried <= {one.message_id for one in receiver.taken}, "what waited arrives")
     receiver.otherwise = 410
-    assert (await command("test", "main"))[0] == 1
+    refused = await ledger_command(pair_database_url, "webhooks", "test", "main")
+    assert (refused.exit_code, "main: answered 410" in refused.stderr) == (1, True), refused.stderr
+    refused = await ledger_command(pair_database_url, "webhooks", "test", "main")
+    assert (refused.exit_code, "nothing was sent: main is disabled, as gone" in refused.stderr) == (1, True)
+    assert (await command("test", "main", "--json"))[0] == 1
     assert (await command("list"))[0] == 1
     verified = await ledger_command(pair_database_url, "verify")
     assert verified.exit_code == 0, verified.output
