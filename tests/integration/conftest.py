@@ -3,9 +3,10 @@
 | fixture         | lives as long as | is                                                                         |
 | --------------- | ---------------- | -------------------------------------------------------------------------- |
 | emulator_server | a module         | the provider emulators                                                     |
-| shared_ledger   | a module         | a ledger for requests over HTTP that it refuses, whatever was before them. |
+| shared_nats_url | a module         | NATS with a stream that was empty as the module began                      |
+| shared_ledger   | a module         | a ledger for requests over HTTP, whatever was before them.                 |
 |                 |                  | Its tests have ``@pytest.mark.asyncio(loop_scope="module")``               |
-| refusing        | a module         | the same; at the end there must be nothing of any request                  |
+| refusing        | a module         | one for requests that it refuses; at the end there must be nothing of any  |
 | shared_database | a module         | an open connection to that ledger's database                               |
 | own_names       | a test           | an account and a plan of its own, where a test names none                  |
 | lent_ledger     | a test           | the module's ledger, in which the test has these; a module whose tests     |
@@ -67,20 +68,30 @@ def shared_database_url(databases: Databases) -> Iterator[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_ledger(shared_database_url: str, nats_server_url: str) -> AsyncIterator[Ledger]:
-    """One for all of a file's bad requests, as to start one takes much longer than to refuse.
-
-    Other tests of the file take its stream away while its loop stands still; it finds another one when it goes on.
-    """
+async def shared_nats_url(nats_server_url: str) -> str:
+    """Other tests of the file take the stream away while the loop of its ledgers stands still; they find another one
+    when it goes on."""
     await renew_stream(nats_server_url)
-    async with serving_ledger(database_url=as_service(shared_database_url), nats_url=nats_server_url) as running:
+    return nats_server_url
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_ledger(shared_database_url: str, shared_nats_url: str) -> AsyncIterator[Ledger]:
+    """One for all tests of a file that can do with it, as to start one takes longer than most of them."""
+    async with serving_ledger(database_url=as_service(shared_database_url), nats_url=shared_nats_url) as running:
         yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def refusing(shared_ledger: Ledger, shared_database_url: str) -> AsyncIterator[Ledger]:
-    yield shared_ledger
-    connection = await asyncpg.connect(shared_database_url)
+async def refusing(databases: Databases, shared_nats_url: str) -> AsyncIterator[Ledger]:
+    with databases.cloned() as url:
+        async with serving_ledger(database_url=as_service(url), nats_url=shared_nats_url) as running:
+            yield running
+        await _nothing_is_left(url)
+
+
+async def _nothing_is_left(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
     try:
         left = {table: await connection.fetchval(f"select count(*) from {table}") for table in LEFT_BY_REQUESTS}
     finally:
