@@ -10,12 +10,28 @@ import pytest
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
 from ledger_service import event_intake
 from tests import builders
-from tests.builders import ABSENT, Body, completed, failed, limit, requested
+from tests.builders import ABSENT, Body, completed, failed, limit, requested, usual
 from tests.conftest import StartLedger
 from tests.servers import Ledger, eventually
 
+#: One ledger for most of them: each test has an account of its own.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+#: Of those that need a ledger to themselves: another loop, as the shared one stands still meanwhile.
+alone = pytest.mark.asyncio(loop_scope="function")
+
 Database = asyncpg.Connection
 ONCE = {"calls": 1, "units": 1, "cost": "0.040000000", "failures": 0}
+
+
+@pytest.fixture
+def ledger(lent_ledger: Ledger) -> Ledger:
+    return lent_ledger
+
+
+async def letters(database: "Database[asyncpg.Record]") -> list[asyncpg.Record]:
+    """Of the test's account."""
+    query = "select origin, code, body from dead_letters where account_id = $1"
+    return await database.fetch(query, usual.account_id)
 
 
 async def totals(ledger: Ledger) -> Body:
@@ -60,7 +76,7 @@ async def test_an_event_written_in_another_way_is_the_same_event(ledger: Ledger)
 
 
 async def test_the_same_event_id_with_another_body_is_a_conflict_and_the_first_counts(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    ledger: Ledger, shared_database: "Database[asyncpg.Record]"
 ) -> None:
     await ledger.send(first := completed())
     other = {**first, "data": {**first["data"], "cost": "9"}}
@@ -68,7 +84,7 @@ async def test_the_same_event_id_with_another_body_is_a_conflict_and_the_first_c
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
     assert first["id"] in answer.json()["detail"]
     assert await totals(ledger) == ONCE
-    [letter] = await database.fetch("select origin, code, body from dead_letters")
+    [letter] = await letters(shared_database)
     assert (letter["origin"], letter["code"]) == ("http", "conflict")
     assert json.loads(letter["body"]) == other
 
@@ -82,7 +98,7 @@ async def test_the_same_event_id_with_another_body_in_one_batch_is_a_conflict(le
 
 @pytest.mark.parametrize("make", [completed, failed])
 async def test_of_two_outcomes_of_an_operation_the_first_counts(
-    ledger: Ledger, database: "Database[asyncpg.Record]", make: Callable[..., Body]
+    ledger: Ledger, shared_database: "Database[asyncpg.Record]", make: Callable[..., Body]
 ) -> None:
     await ledger.send(first := completed())
     second = make(operation_id=first["data"]["operation_id"], cost="9")
@@ -90,7 +106,7 @@ async def test_of_two_outcomes_of_an_operation_the_first_counts(
     assert (answer.status_code, answer.json()["code"]) == (409, "operation_conflict")
     assert first["data"]["operation_id"] in answer.json()["detail"]
     assert await totals(ledger) == ONCE
-    assert await database.fetchval("select code from dead_letters") == "operation_conflict"
+    assert [letter["code"] for letter in await letters(shared_database)] == ["operation_conflict"]
 
 
 async def test_of_two_outcomes_in_one_batch_the_first_counts(ledger: Ledger) -> None:
@@ -148,11 +164,12 @@ async def test_completed_without_a_check_counts_against_the_limit(ledger: Ledger
 
 
 async def test_completed_for_an_account_nobody_registered_counts(ledger: Ledger) -> None:
-    await ledger.send(completed(account_id="stranger"))
-    assert (await ledger.usage("stranger"))["totals"] == ONCE
+    stranger = f"{usual.account_id}-stranger"
+    await ledger.send(completed(account_id=stranger))
+    assert (await ledger.usage(stranger))["totals"] == ONCE
     await ledger.put_plan(limit(maximum=5))
-    await ledger.put_account("stranger")
-    assert (await ledger.usage("stranger"))["limits"][0]["settled"] == 1
+    await ledger.put_account(stranger)
+    assert (await ledger.usage(stranger))["limits"][0]["settled"] == 1
 
 
 async def test_completed_after_a_denial_counts(ledger: Ledger) -> None:
@@ -216,7 +233,6 @@ REFUSED: dict[str, tuple[Body, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_broken_event_is_refused_and_its_field_named(refusing: Ledger, name: str) -> None:
     event, field = REFUSED[name]
     answer = await refusing.send_one(event)
@@ -227,7 +243,6 @@ async def test_a_broken_event_is_refused_and_its_field_named(refusing: Ledger, n
     assert field in answer.json()["detail"]
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_subject_that_is_not_the_account_is_refused(refusing: Ledger) -> None:
     answer = await refusing.send_one({**completed(), "subject": "other"})
     assert answer.status_code == 422
@@ -277,20 +292,17 @@ async def test_unusual_json_is_recorded_and_recognised(ledger: Ledger, name: str
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"id": }', b"\xff\xfe", b"nonsense"])
-@pytest.mark.asyncio(loop_scope="module")
 async def test_what_is_not_json_is_malformed(refusing: Ledger, body: bytes) -> None:
     answer = await refusing.send_one(body)
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b"null", b'"event"', b"{}"])
-@pytest.mark.asyncio(loop_scope="module")
 async def test_json_that_is_no_event_is_invalid(refusing: Ledger, body: bytes) -> None:
     assert (await refusing.send_one(body)).status_code == 422
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/cloudevents", ""])
-@pytest.mark.asyncio(loop_scope="module")
 async def test_another_content_type_is_not_accepted(refusing: Ledger, content_type: str) -> None:
     answer = await refusing.http.post("/v1/events", content=b"{}", headers={"content-type": content_type})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
@@ -319,21 +331,20 @@ async def test_odd_json_in_a_batch_leaves_its_neighbours_alone(ledger: Ledger, n
         assert answer.json()["accepted"] == (3 if name in HARMLESS else 2)
     else:
         assert answer.status_code in (400, 422)
-        assert (await ledger.http.get(f"/v1/accounts/{builders.ACCOUNT}/usage")).status_code == 404
+        assert (await ledger.http.get(f"/v1/accounts/{usual.account_id}/usage")).status_code == 404
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_an_empty_batch_is_nothing(refusing: Ledger) -> None:
     assert await refusing.send() == {"accepted": 0, "duplicates": 0, "rejected": []}
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_batch_of_more_than_1000_events_is_too_large(refusing: Ledger) -> None:
     headers = {"content-type": BATCH_CONTENT_TYPE}
     answer = await refusing.http.post("/v1/events", content=json.dumps([completed()] * 1001), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
+@alone
 async def test_requests_with_many_events_share_no_transaction_that_locks_their_accounts_for_long(
     start_ledger: StartLedger, database: "Database[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,9 +365,11 @@ async def waiting(database: "Database[asyncpg.Record]") -> bool:
     return bool(await database.fetchval("select count(*) > 0 from pg_locks where not granted"))
 
 
+@alone
 async def test_totals_that_no_longer_fit_are_refused_without_harm(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    start_ledger: StartLedger, database: "Database[asyncpg.Record]"
 ) -> None:
+    ledger = await start_ledger()
     await ledger.send(completed(cost="1", time="2026-11-01T00:00:00Z"))
     await database.execute("update usage_summary set cost_nanos = $1", 2**63 - 10)
     answer = await ledger.send(
