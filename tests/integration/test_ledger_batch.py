@@ -2,23 +2,40 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import nats
 import pytest
+import pytest_asyncio
 from nats.aio.client import Client as Nats
 
 from contracts.limits import LimitCheckBatchAnswer
 from contracts.subjects import LIMITS_CHECK_BATCH, RESERVATIONS_EXTEND, RESERVATIONS_RELEASE
 from tests import builders
-from tests.builders import Body, check, completed, limit
+from tests.builders import Body, check, completed, limit, usual
 from tests.conftest import StartLedger
 from tests.servers import Ledger, eventually
 
+#: One ledger for all but one of them: each test has an account and a plan of its own.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 URL = "/v1/limit-checks:batch"
 ANSWER_SECONDS = 20
+
+
+@pytest.fixture
+def ledger(lent_ledger: Ledger) -> Ledger:
+    return lent_ledger
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def nats_client(shared_nats_url: str) -> AsyncIterator[Nats]:
+    client = await nats.connect(shared_nats_url)
+    yield client
+    await client.close()
 
 
 async def batch(ledger: Ledger, checks: Sequence[Any]) -> list[Body]:
@@ -69,8 +86,9 @@ async def test_a_thousand_checks_admit_exactly_what_there_is_room_for(ledger: Le
 
 async def test_a_batch_answers_what_its_checks_alone_would_get(ledger: Ledger) -> None:
     await ledger.set_up(limit(maximum=2))
-    await ledger.put_account("other", plan_id="nothing")
-    asked = [check(), check(account_id="other"), check(), check(), check(operation="dance")]
+    other = f"{usual.account_id}-other"
+    await ledger.put_account(other, plan_id="nothing")
+    asked = [check(), check(account_id=other), check(), check(), check(operation="dance")]
     results = await batch(ledger, asked)
     for one, result in zip(asked, results, strict=True):
         assert result["decision"] == await ledger.check(one)
@@ -120,9 +138,11 @@ async def test_a_bad_check_names_its_field_and_its_neighbours_are_decided(ledger
 async def test_one_check_that_costs_too_much_leaves_the_others(ledger: Ledger) -> None:
     await ledger.set_up(limit("spend", meter="cost", maximum="100"))
     price = {"valid_from": "2026-01-01T00:00:00Z", "variants": [{"when": {}, "price": "1000"}]}
-    answer = await ledger.http.put("/v1/prices/local/generate/render-1", json=price)
+    answer = await ledger.http.put("/v1/prices/local/generate/dear-1", json=price)
     assert answer.status_code == 200, answer.text
-    results = await batch(ledger, [check(quantity=1_000_000), check(estimated_cost="1")])
+    results = await batch(
+        ledger, [check(model="dear-1", quantity=1_000_000), check(model="dear-1", estimated_cost="1")]
+    )
     assert problem_of(results[0])[1][0][0] == "quantity"
     assert results[1]["decision"]["allowed"]
 
@@ -147,13 +167,15 @@ async def test_a_member_that_stands_twice_is_refused_beside_a_bad_check_too(ledg
 
 
 async def test_a_check_that_the_database_refuses_takes_no_other_answer_with_it(
-    ledger: Ledger, database: "asyncpg.Connection[asyncpg.Record]"
+    ledger: Ledger, shared_database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     await ledger.set_up(limit(mode="soft"))
-    await ledger.put_account("other")
+    other = f"{usual.account_id}-other"
+    await ledger.put_account(other)
     await ledger.check(check())
-    await database.execute("update counters set held = 9223372036854775807")
-    results = await batch(ledger, [check(), check(account_id="other")])
+    full = "update counters set held = 9223372036854775807 where account_id = $1"
+    await shared_database.execute(full, usual.account_id)
+    results = await batch(ledger, [check(), check(account_id=other)])
     assert problem_of(results[0]) == ("internal", [])
     assert results[1]["decision"]["allowed"] is True
 
@@ -227,6 +249,7 @@ async def test_what_is_no_batch_is_refused_as_a_whole(
     assert told(code, json.loads(message.data)) == (*expected[:2], True)
 
 
+@pytest.mark.asyncio(loop_scope="function")
 async def test_batches_at_once_on_two_ledgers_stay_exact(start_ledger: StartLedger) -> None:
     ledgers = [await start_ledger(), await start_ledger()]
     await ledgers[0].set_up(limit(maximum=333))
@@ -277,7 +300,7 @@ async def test_a_hold_is_released_and_extended_over_nats(ledger: Ledger, nats_cl
     left = datetime.fromisoformat(state["expires_at"]) - datetime.now(UTC)
     assert timedelta(seconds=590) < left <= timedelta(seconds=601)
     for _ in range(2):  # idempotent
-        assert await over_nats(nats_client, RESERVATIONS_RELEASE, {**ref, "account_id": builders.ACCOUNT}) == (
+        assert await over_nats(nats_client, RESERVATIONS_RELEASE, {**ref, "account_id": usual.account_id}) == (
             None,
             {**ref, "state": "released"},
         )
@@ -328,7 +351,7 @@ async def test_what_is_no_reservation_is_refused_over_nats(
 
 async def test_a_unit_without_a_price_is_held_at_the_plans_ceiling(ledger: Ledger) -> None:
     plan = {**builders.plan(limit("spend", meter="cost", maximum="1")), "unpriced_unit_ceiling": "0.3"}
-    assert (await ledger.http.put(f"/v1/plans/{builders.PLAN}", json=plan)).status_code == 200
+    assert (await ledger.http.put(f"/v1/plans/{usual.plan_id}", json=plan)).status_code == 200
     await ledger.put_account()
     results = await batch(ledger, [check(model="new-1", quantity=2), check(model="new-1", quantity=2)])
     assert [result["decision"]["allowed"] for result in results] == [True, False]
