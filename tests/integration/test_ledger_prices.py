@@ -2,22 +2,56 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
+import pytest_asyncio
 
 from contracts.limits import LimitCheck
 from ledger_service.domain.rating import Catalogue, worst_case
 from ledger_service.page_cursors import encode_cursor
 from ledger_service.store.prices import CatalogueCache, read_catalogue
 from tests.builders import ABSENT, Body, at, check, limit
-from tests.servers import Ledger, LedgerProcess
+from tests.conftest import StartLedger
+from tests.servers import Databases, Ledger, LedgerProcess, as_service, serving
+
+#: One ledger for most of them: each test prices a model of its own.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+#: Of those about the catalogue as a whole, with a ledger to themselves: another loop, as the shared one stands still
+#: meanwhile.
+alone = pytest.mark.asyncio(loop_scope="function")
 
 Database = asyncpg.Connection
-PATH = "/v1/prices/local/generate/render-1"
+
+
+@dataclass
+class Own:
+    """What a test prices where it names nothing."""
+
+    model: str = "render-1"
+
+    @property
+    def path(self) -> str:
+        return f"/v1/prices/local/generate/{self.model}"
+
+
+own = Own()
+
+
+@pytest.fixture
+def ledger(lent_ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    monkeypatch.setattr(own, "model", f"render-{secrets.token_hex(4)}")
+    return lent_ledger
+
+
+@pytest.fixture
+async def own_ledger(start_ledger: StartLedger) -> Ledger:
+    return await start_ledger()
 
 
 def variant(price: str, **when: Any) -> Body:
@@ -30,22 +64,22 @@ def price(*variants: Body, valid_from: str = "2026-01-01", **fields: Any) -> Bod
     return {name: value for name, value in body.items() if value is not ABSENT}
 
 
-async def put(ledger: Ledger, body: Body, path: str = PATH) -> Body:
-    answer = await ledger.http.put(path, json=body)
+async def put(ledger: Ledger, body: Body, path: str | None = None) -> Body:
+    answer = await ledger.http.put(path or own.path, json=body)
     assert answer.status_code == 200, answer.text
     stored: Body = answer.json()
     return stored
 
 
-async def get(ledger: Ledger, path: str = PATH, **query: Any) -> Body:
-    answer = await ledger.http.get(path, params=query)
+async def get(ledger: Ledger, path: str | None = None, **query: Any) -> Body:
+    answer = await ledger.http.get(path or own.path, params=query)
     assert answer.status_code == 200, answer.text
     found: Body = answer.json()
     return found
 
 
 async def rate(ledger: Ledger, **fields: Any) -> Body:
-    body = {"provider": "local", "operation": "generate", "model": "render-1", **fields}
+    body = {"provider": "local", "operation": "generate", "model": own.model, **fields}
     answer = await ledger.http.post("/v1/prices:rate", json=body)
     assert answer.status_code == 200, answer.text
     found: Body = answer.json()
@@ -85,7 +119,7 @@ async def test_a_price_is_stored_and_read_back(ledger: Ledger) -> None:
     )
     stored = await put(ledger, body)
     assert {name: stored[name] for name in ("provider", "operation", "model", "version", "shipped")} == {
-        "provider": "local", "operation": "generate", "model": "render-1", "version": 1, "shipped": False,
+        "provider": "local", "operation": "generate", "model": own.model, "version": 1, "shipped": False,
     }  # fmt: skip
     assert stored["valid_from"] == "2026-01-01T00:00:00Z"
     assert stored["valid_until"] == stored["in_force_until"] == "2027-01-01T00:00:00Z"
@@ -101,17 +135,18 @@ async def test_a_price_is_stored_and_read_back(ledger: Ledger) -> None:
     ]  # fmt: skip
     history = await get(ledger)
     assert history["versions"] == [stored]
-    assert (history["in_force"], history["model"]) == ("2026-01-01T00:00:00Z", "render-1")
+    assert (history["in_force"], history["model"]) == ("2026-01-01T00:00:00Z", own.model)
     assert await put(ledger, {name: stored[name] for name in body}) == stored, "what was read can be put again"
 
 
+@alone
 async def test_a_change_is_the_next_version_and_the_same_again_is_none(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    own_ledger: Ledger, database: "Database[asyncpg.Record]"
 ) -> None:
-    first = await put(ledger, price(variant("0.04")))
-    assert await put(ledger, price(variant("0.04"))) == first
-    assert (await put(ledger, price(variant("0.05"))))["version"] == 2
-    assert (await put(ledger, price(variant("0.06"), valid_from="2026-06-01")))["version"] == 1
+    first = await put(own_ledger, price(variant("0.04")))
+    assert await put(own_ledger, price(variant("0.04"))) == first
+    assert (await put(own_ledger, price(variant("0.05"))))["version"] == 2
+    assert (await put(own_ledger, price(variant("0.06"), valid_from="2026-06-01")))["version"] == 1
     assert await catalogue_version(database) == 3
     assert [(one["version"], one["variants"][0]["price"], one["model"]) for one in await events(database)] == [
         (1, "0.040000000", "render-1"),
@@ -123,7 +158,7 @@ async def test_a_change_is_the_next_version_and_the_same_again_is_none(
 async def test_the_history_shows_versions_oldest_first_and_every_form_they_had(ledger: Ledger) -> None:
     for amount, start in [("3", "2099-01-01"), ("1", "2026-01-01"), ("2", "2026-06-01"), ("1.5", "2026-01-01")]:
         await put(ledger, price(variant(amount), valid_from=start))
-    await put(ledger, price(variant("9")), "/v1/prices/local/generate/render-2")
+    await put(ledger, price(variant("9")), f"{own.path}-2")
     history = await get(ledger, changes=True)
     shown = [(one["variants"][0]["price"][:3], one["version"], one["in_force_until"]) for one in history["versions"]]
     assert shown == [("1.5", 2, "2026-06-01T00:00:00Z"), ("2.0", 1, "2099-01-01T00:00:00Z"), ("3.0", 1, None)]
@@ -147,14 +182,15 @@ async def test_a_model_may_hold_slashes(ledger: Ledger) -> None:
 
 
 async def test_a_price_that_does_not_exist_is_not_found(ledger: Ledger) -> None:
-    answer = await ledger.http.get(PATH)
+    answer = await ledger.http.get(own.path)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    assert "generate with render-1 of local" in answer.json()["detail"]
+    assert f"generate with {own.model} of local" in answer.json()["detail"]
 
 
 # --- overlaps, and others at the same time ---
 
 
+@alone
 @pytest.mark.parametrize(
     ("body", "field", "named"),
     [
@@ -164,28 +200,29 @@ async def test_a_price_that_does_not_exist_is_not_found(ledger: Ledger) -> None:
     ],
 )
 async def test_overlapping_versions_are_refused_and_the_other_is_named(
-    ledger: Ledger, database: "Database[asyncpg.Record]", body: Body, field: str, named: str
+    own_ledger: Ledger, database: "Database[asyncpg.Record]", body: Body, field: str, named: str
 ) -> None:
-    await put(ledger, price(valid_from="2026-03-01", valid_until="2026-05-01T00:00:00Z"))
-    answer = await ledger.http.put(PATH, json=body)
+    await put(own_ledger, price(valid_from="2026-03-01", valid_until="2026-05-01T00:00:00Z"))
+    answer = await own_ledger.http.put(own.path, json=body)
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (422, "invalid_request")
     assert [(error["field"], error["rule"]) for error in problem["errors"]] == [(field, "overlap")]
     assert named in problem["errors"][0]["message"]
     assert problem["other"] == {"valid_from": "2026-03-01T00:00:00Z", "valid_until": "2026-05-01T00:00:00Z"}
-    assert len((await get(ledger))["versions"]) == 1
+    assert len((await get(own_ledger))["versions"]) == 1
     assert (await catalogue_version(database), len(await events(database))) == (1, 1), "nothing half-done"
 
 
+@alone
 async def test_changes_at_the_same_time_are_one_after_another(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    own_ledger: Ledger, database: "Database[asyncpg.Record]"
 ) -> None:
     bodies = [price(variant(f"0.{number:02}")) for number in range(1, 31)]
-    stored = await asyncio.gather(*(put(ledger, body) for body in bodies))
+    stored = await asyncio.gather(*(put(own_ledger, body) for body in bodies))
     assert sorted(one["version"] for one in stored) == list(range(1, 31))
     told = await events(database)
     assert [one["version"] for one in told] == list(range(1, 31))
-    [standing] = (await get(ledger))["versions"]
+    [standing] = (await get(own_ledger))["versions"]
     assert (standing["version"], standing["variants"]) == (30, told[-1]["variants"])
     assert await catalogue_version(database) == 30
 
@@ -248,27 +285,26 @@ BROKEN: dict[str, tuple[Body | bytes, str]] = {
 }  # fmt: skip
 
 
+@alone
 async def test_a_broken_price_is_refused_and_its_field_is_named(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    own_ledger: Ledger, database: "Database[asyncpg.Record]"
 ) -> None:
     for name, (body, field) in BROKEN.items():
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        answer = await ledger.http.put(PATH, content=content, headers={"content-type": "application/json"})
+        answer = await own_ledger.http.put(own.path, content=content, headers={"content-type": "application/json"})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), f"{name}: {answer.text}"
         assert fields_of(answer) == [field], name
     assert await catalogue_version(database) == 0
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff", b'{"valid_from": "2026-01-01T00:00:00Z"'])
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_body_that_is_no_json(refusing: Ledger, content: bytes) -> None:
-    answer = await refusing.http.put(PATH, content=content)
+    answer = await refusing.http.put(own.path, content=content)
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_body_that_is_too_large(refusing: Ledger) -> None:
-    answer = await refusing.http.put(PATH, content=b" " * (1024 * 1024 + 1))
+    answer = await refusing.http.put(own.path, content=b" " * (1024 * 1024 + 1))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
@@ -280,13 +316,21 @@ async def test_a_body_that_is_too_large(refusing: Ledger) -> None:
         ("/v1/prices/local/generate/-m", "path.model"),
     ],
 )
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_name_of_the_wrong_shape(refusing: Ledger, path: str, field: str) -> None:
     for answer in (await refusing.http.put(path, json=price()), await refusing.http.get(path)):
         assert (answer.status_code, fields_of(answer)) == (422, [field])
 
 
 # --- the list ---
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def listed(databases: Databases, shared_nats_url: str) -> AsyncIterator[Ledger]:
+    """With ALL, and nothing else."""
+    with databases.cloned() as url:
+        async with serving(database_url=as_service(url), nats_url=shared_nats_url) as running:
+            await fill(running)
+            yield running
 
 
 async def fill(ledger: Ledger) -> None:
@@ -327,18 +371,16 @@ def named(page: Body) -> list[tuple[str, ...]]:
     ids=str,
 )
 async def test_the_list_shows_what_its_filters_choose(
-    ledger: Ledger, query: dict[str, str], expected: list[tuple[str, ...]]
+    listed: Ledger, query: dict[str, str], expected: list[tuple[str, ...]]
 ) -> None:
-    await fill(ledger)
-    assert named(await get(ledger, "/v1/prices", **query)) == expected
+    assert named(await get(listed, "/v1/prices", **query)) == expected
 
 
-async def test_all_pages_together_show_each_version_once(ledger: Ledger) -> None:
-    await fill(ledger)
+async def test_all_pages_together_show_each_version_once(listed: Ledger) -> None:
     walked: list[tuple[str, ...]] = []
     cursor: dict[str, str] = {}
     for _ in range(5):
-        page = await get(ledger, "/v1/prices", limit=2, **cursor)
+        page = await get(listed, "/v1/prices", limit=2, **cursor)
         walked += named(page)
         if page["next_cursor"] is None:
             break
@@ -362,7 +404,6 @@ async def test_all_pages_together_show_each_version_once(ledger: Ledger) -> None
     ],
     ids=str,
 )
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_filter_of_the_wrong_shape(refusing: Ledger, query: dict[str, str], field: str) -> None:
     answer = await refusing.http.get("/v1/prices", params=query)
     assert (answer.status_code, fields_of(answer)) == (422, [field])
@@ -415,7 +456,7 @@ async def test_what_has_no_price_says_what_there_is_none_of(ledger: Ledger, fiel
     await put(ledger, SIZES)
     answer = await rate(ledger, **fields)
     assert (answer["estimated_cost"], answer["price"], answer["variants"]) == (None, None, [])
-    assert reason in answer["reason"]
+    assert reason.replace("render-1", own.model) in answer["reason"]
 
 
 @pytest.mark.parametrize(
@@ -438,7 +479,7 @@ async def test_what_has_no_price_says_what_there_is_none_of(ledger: Ledger, fiel
 )
 async def test_a_broken_query_is_refused_and_its_field_is_named(ledger: Ledger, fields: Body, field: str) -> None:
     await put(ledger, price(variant("1000")))
-    body = {"provider": "local", "operation": "generate", "model": "render-1", **fields}
+    body = {"provider": "local", "operation": "generate", "model": own.model, **fields}
     answer = await ledger.http.post("/v1/prices:rate", json=body)
     assert (answer.status_code, fields_of(answer)) == (422, [field]), answer.text
 
@@ -466,21 +507,22 @@ def unit_price(catalogue: Catalogue, model: str = "render-1") -> int | None:
     return None if rated is None else rated.unit_price_nanos
 
 
+@alone
 async def test_the_copy_is_read_again_only_when_a_price_changed(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    own_ledger: Ledger, database: "Database[asyncpg.Record]"
 ) -> None:
     connection: Any = Counting(database)
     cache = CatalogueCache()
     assert unit_price(await cache.get(connection)) is None
     assert connection.fetched == 0
-    await put(ledger, price(variant("0.04")))
+    await put(own_ledger, price(variant("0.04")))
     first = await cache.get(connection)
     assert (unit_price(first), connection.fetched) == (40_000_000, 1)
     assert await cache.get(connection) is first
-    await put(ledger, price(variant("0.04")))
+    await put(own_ledger, price(variant("0.04")))
     assert await cache.get(connection) is first, "the same price again is no change"
-    await put(ledger, price(variant("0.05")))
-    await put(ledger, price(variant("7")), "/v1/prices/local/generate/other")
+    await put(own_ledger, price(variant("0.05")))
+    await put(own_ledger, price(variant("7")), "/v1/prices/local/generate/other")
     second = await cache.get(connection)
     assert connection.fetched == 2
     assert (unit_price(second), unit_price(second, "other")) == (50_000_000, 7 * 10**9)
@@ -488,20 +530,22 @@ async def test_the_copy_is_read_again_only_when_a_price_changed(
     assert second.prices == (await read_catalogue(database)).prices
 
 
+@alone
 async def test_the_copy_follows_a_database_that_was_put_back(
-    ledger: Ledger, database: "Database[asyncpg.Record]"
+    own_ledger: Ledger, database: "Database[asyncpg.Record]"
 ) -> None:
     cache = CatalogueCache()
-    await put(ledger, price(variant("0.04")))
-    await put(ledger, price(variant("0.05")))
+    await put(own_ledger, price(variant("0.04")))
+    await put(own_ledger, price(variant("0.05")))
     assert unit_price(await cache.get(database)) == 50_000_000
     await database.execute("delete from prices")
     await database.execute("update price_catalogue set version = 1")
     assert unit_price(await cache.get(database)) is None
 
 
+@alone
 async def test_every_look_sees_at_least_what_was_acknowledged_before(
-    ledger: Ledger, database: "Database[asyncpg.Record]", database_url: str
+    own_ledger: Ledger, database: "Database[asyncpg.Record]", database_url: str
 ) -> None:
     """Several users of one copy, while prices change as fast as they can."""
     cache = CatalogueCache()
@@ -511,7 +555,7 @@ async def test_every_look_sees_at_least_what_was_acknowledged_before(
     async def change() -> None:
         nonlocal acknowledged, done
         for number in range(1, 61):
-            await put(ledger, price(variant(f"{number}")))
+            await put(own_ledger, price(variant(f"{number}")))
             acknowledged = number
         done = True
 
@@ -535,12 +579,13 @@ async def test_every_look_sees_at_least_what_was_acknowledged_before(
 async def test_a_check_without_an_estimate_is_held_at_its_worst_case(ledger: Ledger) -> None:
     await put(ledger, SIZES)
     await ledger.set_up(limit("spend", meter="cost", maximum="1.00"))
-    decision = await ledger.check(check(quantity=2, attributes={"size": "1024x1024"}))
+    decision = await ledger.check(check(model=own.model, quantity=2, attributes={"size": "1024x1024"}))
     assert (decision["allowed"], decision["estimated_cost"]) == (True, "0.160000000")
     assert decision["price"] == {"version": 1, "valid_from": "2026-01-01T00:00:00Z", "unit_price": "0.080000000"}
     assert decision["limits"][0]["held"] == "0.160000000"
     await put(ledger, price(variant("0.25")))
-    assert (await ledger.check(check()))["limits"][0]["held"] == "0.410000000", "a change counts from the next check on"
+    decision = await ledger.check(check(model=own.model))
+    assert decision["limits"][0]["held"] == "0.410000000", "a change counts from the next check on"
 
 
 async def test_a_check_of_an_unknown_model_is_denied_as_unpriced(ledger: Ledger) -> None:
@@ -548,25 +593,27 @@ async def test_a_check_of_an_unknown_model_is_denied_as_unpriced(ledger: Ledger)
     await ledger.set_up(limit("spend", meter="cost", maximum="1.00"))
     decision = await ledger.check(check(model="unknown"))
     assert (decision["allowed"], decision["denial"]["code"]) == (False, "unpriced_model")
-    assert (await ledger.check(check(attributes={"size": "1x1", "steps": 11})))["denial"]["code"] == "unpriced_model"
+    decision = await ledger.check(check(model=own.model, attributes={"size": "1x1", "steps": 11}))
+    assert decision["denial"]["code"] == "unpriced_model"
 
 
 async def test_a_check_that_may_cost_too_much_is_refused_alone(ledger: Ledger) -> None:
     await put(ledger, price(variant("1000")))
     await ledger.set_up(limit("spend", meter="cost", maximum="100000"))
-    checks = [check(quantity=quantity) for quantity in (1, 1_000_000, 2)]
+    checks = [check(model=own.model, quantity=quantity) for quantity in (1, 1_000_000, 2)]
     answers = await asyncio.gather(*(ledger.http.post("/v1/limit-checks", json=body) for body in checks))
     assert [answer.status_code for answer in answers] == [200, 422, 200]
     assert fields_of(answers[1]) == ["quantity"]
     assert (await ledger.limit("spend"))["held"] == "3000.000000000"
 
 
+@alone
 async def test_another_process_holds_at_the_new_price_at_once(
-    ledger: Ledger, ledger_process: Callable[..., LedgerProcess]
+    own_ledger: Ledger, ledger_process: Callable[..., LedgerProcess]
 ) -> None:
-    await ledger.set_up(limit("spend", meter="cost", maximum="100"))
+    await own_ledger.set_up(limit("spend", meter="cost", maximum="100"))
     process = ledger_process()
     async with process.client() as other:
         for amount in ("1", "2", "3"):
-            await put(ledger, price(variant(amount)))
+            await put(own_ledger, price(variant(amount)))
             assert (await other.check(check()))["estimated_cost"] == f"{amount}.000000000"
