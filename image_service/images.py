@@ -7,7 +7,7 @@ from typing import BinaryIO, Final, Literal
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from image_service.artifacts import Artifact, Content
-from image_service.image_metadata import without_metadata
+from image_service.image_metadata import jpeg_scans, without_metadata
 
 MediaType = Literal["image/png", "image/jpeg", "image/webp"]
 
@@ -20,6 +20,8 @@ _MEDIA_TYPES: Final[dict[str, MediaType]] = {
 }
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
 _EXIF_ORIENTATION: Final = 0x0112
+#: Of a JPEG: encoders write ten or so. Each goes over all pixels, and can be told in some sixty bytes.
+SCANS_MAX: Final = 100
 #: Of JPEG and WebP that are written anew before a provider gets them.
 _REWRITTEN_QUALITY: Final = 97
 
@@ -76,6 +78,8 @@ def examine(content: Content, bounds: Bounds) -> SourceImage:
             raise BadImageError("the image is animated; send a single picture")
         is_plain = image.mode in ("L", "RGB", "RGBA") and "transparency" not in image.info
         media_type = _MEDIA_TYPES[str(image.format)]
+        if media_type == "image/jpeg" and jpeg_scans(content.read(), SCANS_MAX) > SCANS_MAX:
+            raise BadImageError(f"the image has more than {SCANS_MAX} scans; write it anew")
         pixels = _decode(image)
         is_upright = image.getexif().get(_EXIF_ORIENTATION, 1) == 1
     if not (is_plain and is_upright):

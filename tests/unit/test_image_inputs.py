@@ -1,0 +1,75 @@
+"""Uploads that are unusual, or meant to harm: what becomes of them before anything is done with them."""
+
+import io
+import struct
+import time
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from image_service.artifacts import Content
+from image_service.images import SCANS_MAX, BadImageError, Bounds, SourceImage, examine
+
+BOUNDS = Bounds(pixels_max=40_000_000, edge_pixels_max=16_383)
+
+
+def examined(content: bytes) -> SourceImage:
+    return examine(Content(content), BOUNDS)
+
+
+def file_of(form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((48, 32)).convert("RGB").save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+# --- JPEG of many scans ---
+
+
+def many_scans(edge: int, scans: int, between: bytes = b"") -> bytes:
+    """A progressive JPEG, all of one grey, whose every scan says in 58 bytes that nothing changes anywhere."""
+    blocks = (edge // 8) ** 2
+    dc = b"\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00" + bytes(blocks // 8)
+    runs = "".join("0" + format(run - 16384, "014b") for run in _runs(blocks))
+    bits = runs + "1" * (-len(runs) % 8)
+    ac = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00" + int(bits, 2).to_bytes(len(bits) // 8).replace(
+        b"\xff", b"\xff\x00"
+    )
+    return b"".join(
+        (
+            b"\xff\xd8\xff\xdb\x00\x43\x00" + b"\x01" * 64,
+            b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, edge, edge, 1) + b"\x01\x11\x00",
+            b"\xff\xc4\x00\x14\x00\x01" + bytes(15) + b"\x00",
+            b"\xff\xc4\x00\x14\x10\x01" + bytes(15) + b"\xe0",
+            between + dc + (between + ac) * (scans - 1) + b"\xff\xd9",
+        )
+    )
+
+
+def _runs(blocks: int) -> list[int]:
+    """Each from 16,384 to 32,767 blocks, as a code of 14 bits has it; the last may say more than there are."""
+    return [min(32_767, max(16_384, blocks - start)) for start in range(0, blocks, 32_767)]
+
+
+def test_a_jpeg_of_as_many_scans_as_encoders_write_is_taken() -> None:
+    assert examined(many_scans(512, SCANS_MAX)).width == 512
+    assert examined(file_of("JPEG", progressive=True)).media_type == "image/jpeg"
+
+
+@pytest.mark.parametrize("between", [b"", b"garbage"])
+def test_a_jpeg_that_is_decoded_for_ever_is_refused_at_once(between: bytes) -> None:
+    """A thousandth of what may be uploaded; each scan goes over all 36 million pixels, which takes 5 ms. A patient
+    reader passes over what is no marker."""
+    bomb = many_scans(6_000, 400, between)
+    began = time.process_time()
+    with pytest.raises(BadImageError, match="scans"):
+        examined(bomb)
+    assert time.process_time() - began < 1
+
+
+def test_what_only_looks_like_scans_is_none() -> None:
+    """As in the film that phones put behind a picture, or in what a file says beside its pixels."""
+    noise = b"\xff\xda" * 1_000
+    plain = file_of("JPEG", comment=noise)
+    assert examined(plain + noise).width == 48
