@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal
 
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from image_service.artifacts import Artifact, Content
 from image_service.image_metadata import jpeg_scans, without_metadata
@@ -76,7 +76,7 @@ def examine(content: Content, bounds: Bounds) -> SourceImage:
         image = _open(file, bounds)
         if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
             raise BadImageError("the image is animated; send a single picture")
-        is_plain = image.mode in ("L", "RGB", "RGBA") and "transparency" not in image.info
+        is_plain = image.mode in ("L", "RGB", "RGBA") and "transparency" not in image.info and _is_stored_so(image)
         media_type = _MEDIA_TYPES[str(image.format)]
         if media_type == "image/jpeg" and jpeg_scans(content.read(), SCANS_MAX) > SCANS_MAX:
             raise BadImageError(f"the image has more than {SCANS_MAX} scans; write it anew")
@@ -119,7 +119,7 @@ def encode(image: Image.Image, media_type: str, quality: int = 92) -> Artifact:
     return Artifact.of(buffer.getvalue(), media_type, width=image.width, height=image.height)
 
 
-def _open(file: BinaryIO, bounds: Bounds) -> Image.Image:
+def _open(file: BinaryIO, bounds: Bounds) -> ImageFile.ImageFile:
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
@@ -130,6 +130,11 @@ def _open(file: BinaryIO, bounds: Bounds) -> Image.Image:
     if too_large:
         raise BadImageError(too_large)
     return image
+
+
+def _is_stored_so(image: ImageFile.ImageFile) -> bool:
+    """Whether a PNG has its pixels as they are decoded: of 16 bits a channel, say, readers make eight."""
+    return image.format != "PNG" or all(tile.args == image.mode for tile in image.tile)
 
 
 def _decode(image: Image.Image) -> Image.Image:

@@ -3,13 +3,14 @@
 import io
 import struct
 import time
+import zlib
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from image_service.artifacts import Content
-from image_service.images import SCANS_MAX, BadImageError, Bounds, SourceImage, examine
+from image_service.images import SCANS_MAX, BadImageError, Bounds, SourceImage, examine, stripped
 
 BOUNDS = Bounds(pixels_max=40_000_000, edge_pixels_max=16_383)
 
@@ -73,3 +74,26 @@ def test_what_only_looks_like_scans_is_none() -> None:
     noise = b"\xff\xda" * 1_000
     plain = file_of("JPEG", comment=noise)
     assert examined(plain + noise).width == 48
+
+
+# --- 16 bits a channel ---
+
+
+def deep_png(colour_type: int, channels: int) -> bytes:
+    """4 x 4 pixels of 16 bits a channel, all of them 0x8040."""
+    pixels = (b"\x00" + b"\x80\x40" * channels * 4) * 4
+    head = struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", head), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "channels", "mode"), [(0, 1, "L"), (2, 3, "RGB"), (4, 2, "RGBA"), (6, 4, "RGBA")]
+)
+def test_sixteen_bits_a_channel_become_eight(colour_type: int, channels: int, mode: str) -> None:
+    content = stripped(examined(deep_png(colour_type, channels))).read()
+    assert content[24] == 8, "bits a channel, as IHDR has them"
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.mode, {value & 0xFF for value in image.tobytes()}) == (mode, {0x80})
