@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal
 
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from image_service.artifacts import Artifact, Content
 from image_service.image_metadata import jpeg_scans, without_metadata
@@ -20,6 +20,16 @@ _MEDIA_TYPES: Final[dict[str, MediaType]] = {
 }
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
 _EXIF_ORIENTATION: Final = 0x0112
+#: What makes it upright, by what EXIF says of it.
+_TURNS: Final[dict[object, Image.Transpose]] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 #: Of a JPEG: encoders write ten or so. Each goes over all pixels, and can be told in some sixty bytes.
 SCANS_MAX: Final = 100
 #: Of JPEG and WebP that are written anew before a provider gets them.
@@ -81,7 +91,7 @@ def examine(content: Content, bounds: Bounds) -> SourceImage:
         if media_type == "image/jpeg" and jpeg_scans(content.read(), SCANS_MAX) > SCANS_MAX:
             raise BadImageError(f"the image has more than {SCANS_MAX} scans; write it anew")
         pixels = _decode(image)
-        is_upright = image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        is_upright = _turn(image) is None
     if not (is_plain and is_upright):
         content = encode(pixels, media_type, quality=_REWRITTEN_QUALITY).content
     return SourceImage(content, media_type, pixels.width, pixels.height, has_alpha=pixels.mode == "RGBA")
@@ -140,9 +150,19 @@ def _is_stored_so(image: ImageFile.ImageFile) -> bool:
 def _decode(image: Image.Image) -> Image.Image:
     try:
         image.load()
-        return _plain_mode(ImageOps.exif_transpose(image))
+        turn = _turn(image)
+        return _plain_mode(image if turn is None else image.transpose(turn))
     except Exception as error:
         raise BadImageError(f"the image is damaged or cut off: {error}") from error
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Of a decoded image; None where it is upright, or what stands there is no EXIF: its pixels are sound all the
+    same."""
+    try:
+        return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
+    except Exception:  # noqa: BLE001  whatever a reader of broken EXIF raises
+        return None
 
 
 def _plain_mode(image: Image.Image) -> Image.Image:

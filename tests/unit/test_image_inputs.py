@@ -97,3 +97,31 @@ def test_sixteen_bits_a_channel_become_eight(colour_type: int, channels: int, mo
     assert content[24] == 8, "bits a channel, as IHDR has them"
     with Image.open(io.BytesIO(content)) as image:
         assert (image.mode, {value & 0xFF for value in image.tobytes()}) == (mode, {0x80})
+
+
+# --- EXIF that is none ---
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\0"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Truncated File")
+def test_a_sound_picture_with_broken_words_about_it_is_sound(form: str, exif: bytes) -> None:
+    found = examined(file_of(form, exif=exif))
+    assert (found.width, found.height) == (48, 32)
+    assert b"garbage" not in stripped(found).read()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_every_way_of_lying_on_its_side_is_put_upright(form: str) -> None:
+    marked = Image.new("RGB", (48, 32), "white")
+    marked.paste((200, 0, 0), (0, 0, 16, 16))
+    corners = {1: (2, 2), 2: (45, 2), 3: (45, 29), 4: (2, 29), 5: (2, 2), 6: (29, 2), 7: (29, 45), 8: (2, 45)}
+    for orientation, corner in corners.items():
+        exif, buffer = Image.Exif(), io.BytesIO()
+        exif[0x0112] = orientation
+        marked.save(buffer, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+        found = examined(buffer.getvalue())
+        assert (found.width, found.height) == ((48, 32) if orientation < 5 else (32, 48))
+        with Image.open(io.BytesIO(stripped(found).read())) as image:
+            red, green, _ = image.convert("RGB").getpixel(corner)  # type: ignore[misc]  # three numbers, of RGB
+            assert (red > 150, green < 80) == (True, True), orientation
