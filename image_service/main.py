@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -263,11 +263,16 @@ def _export_spans(settings: Settings) -> Callable[[], None] | None:
 
 async def _sweep_for_ever(parts: _Parts) -> None:
     retention = parts.settings.outcome_retention_seconds
+    sweeps: tuple[Callable[[], Awaitable[object]], ...] = (
+        lambda: parts.journal.sweep(retention),
+        lambda: asyncio.to_thread(parts.outcomes.sweep, retention),
+        lambda: asyncio.to_thread(sweep_folder, parts.spool_folder, 2 * parts.settings.doubt_seconds),
+    )
     while True:
-        try:
-            await parts.journal.sweep(retention)
-            await asyncio.to_thread(parts.outcomes.sweep, retention)
-            await asyncio.to_thread(sweep_folder, parts.spool_folder, 2 * parts.settings.doubt_seconds)
-        except (JournalUnavailableError, OSError) as error:
-            _log.warning("sweep_failed", reason=str(error))
+        # Each by itself: a journal without room on the disk must not keep what would make some.
+        for sweep in sweeps:
+            try:
+                await sweep()
+            except (JournalUnavailableError, OSError) as error:
+                _log.warning("sweep_failed", reason=str(error))
         await asyncio.sleep(min(SWEEP_SECONDS, retention))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,9 +160,10 @@ class OutcomeStore:
         swept = 0
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if entry.stat().st_mtime < before:
-                    Path(entry.path).unlink(missing_ok=True)
-                    swept += 1
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    if entry.is_file() and entry.stat().st_mtime < before:
+                        Path(entry.path).unlink()
+                        swept += 1
         return swept
 
     def _save_artifact(self, operation_id: UUID, number: int, artifact: Artifact) -> Artifact:
