@@ -111,13 +111,16 @@ class ResultsApi:
         return outcome
 
     async def _status(self, account_id: str, operation_id: UUID, watch: Watch | None) -> dict[str, object]:
-        if watch is not None and not watch.over:
+        recalled = self.watches.recall(operation_id)
+        # Where it is decided that it is not kept, it may still run for a moment: there is nothing to wait for.
+        is_unkept = recalled is not None and recalled.unkept
+        if watch is not None and not watch.over and not is_unkept:
             watch.wanted = True
             return running_status(watch)
         try:
             outcome = await self._outcome(account_id, operation_id)
         except ProblemError:
-            intent = await self._intent(operation_id)
+            intent = None if is_unkept else await self._intent(operation_id)
             if intent is None or intent[0] != account_id:
                 raise
             return {"operation_id": str(operation_id), "operation": intent[1], "status": "running"}
@@ -154,7 +157,10 @@ class ResultsApi:
         status = first
         while status["status"] == "running":
             # Its watch is over, and its outcome about to be there; or it waits to be recovered.
-            status = await self._status(account_id, operation_id, self._watch(account_id, operation_id))
+            try:
+                status = await self._status(account_id, operation_id, self._watch(account_id, operation_id))
+            except ProblemError:  # it is not kept; whoever comes again is told so
+                return
             if status["status"] == "running":
                 yield b": still running\n\n"
                 await asyncio.sleep(1)

@@ -1,5 +1,6 @@
 """Results that are kept, and those that are not: looked at, swept and read in awkward moments, on real sockets."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,21 @@ from contracts.client.journal import Journal, JournalUnavailableError
 from contracts.identifiers import uuid7
 from contracts.problems import NOT_FOUND, problem
 from image_service.outcomes import Failed, OutcomeStore
-from tests.integration.image_harness import GENERATE, ScriptedLedger, eventually, image_service, make_settings
-from tests.integration.test_image_results import ASYNC, over
+from image_service.providers.attempt import Attempt
+from image_service.providers.base import ProviderResult
+from image_service.providers.registry import Providers
+from tests.integration.image_harness import (
+    GENERATE,
+    ScriptedLedger,
+    eventually,
+    image_service,
+    make_settings,
+)
+from tests.integration.scripted_provider import ScriptedProvider, delivered
+from tests.integration.test_image_results import ASYNC, events, over
+
+#: Of a provider with a price of its own.
+FIXED = {**GENERATE, "provider": "paid", "model": "fixed-1"}
 
 
 @pytest.fixture
@@ -61,3 +75,47 @@ class TestSweep:
             accepted = await client.post("/v1/images/generate", json=GENERATE, headers=ASYNC)
             await over(client, accepted.headers["Location"])
             await eventually(lambda: not list((settings.data_dir / "outcomes").iterdir()))
+
+
+class TestNotKept:
+    async def test_what_will_not_be_kept_is_not_said_to_run(self, settings, monkeypatch) -> None:
+        """Nobody had asked for it when it was decided; whoever looks a moment later must not wait for it."""
+        finish, go, reached = Journal.finish, asyncio.Event(), asyncio.Event()
+
+        async def slow(*arguments: Any, **named: Any) -> bool:
+            reached.set()
+            await go.wait()
+            return await finish(*arguments, **named)
+
+        monkeypatch.setattr(Journal, "finish", slow)
+        async with image_service(settings) as client:
+            asking = asyncio.create_task(client.post("/v1/images/generate", json=GENERATE))
+            await eventually(reached.is_set)
+            [one] = (await client.get("/v1/operations")).json()["operations"]
+            place = f"/v1/operations/{one['operation_id']}"
+            status = await client.get(place)
+            following = asyncio.create_task(client.get(f"{place}/events"))
+            await asyncio.wait({following}, timeout=5)
+            go.set()
+            assert (await asking).status_code == 200
+            assert (status.status_code, (await following).status_code) == (404, 404)
+            assert (await client.get(place)).status_code == 404
+
+    async def test_whoever_follows_what_could_not_be_kept_hears_its_end(self, settings) -> None:
+        go = asyncio.Event()
+
+        async def slow(attempt: Attempt) -> ProviderResult:
+            await go.wait()
+            return delivered()
+
+        provider = ScriptedProvider(otherwise=slow)
+        async with image_service(settings, Providers((provider,))) as client:
+            accepted = await client.post("/v1/images/generate", json=FIXED, headers=ASYNC)
+            place = accepted.headers["Location"]
+            following = asyncio.create_task(events(client, f"{place}/events"))
+            await asyncio.sleep(0.1)
+            (settings.data_dir / "outcomes").rmdir()
+            go.set()
+            heard = await following  # raises where the connection is cut off
+            assert {one["event"] for one in heard} == {"progress"}
+            assert (await client.get(f"{place}/events")).status_code == 404
