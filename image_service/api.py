@@ -145,10 +145,10 @@ class ImageApi:
     ) -> Response:
         patience = preferences.patience(ready.selection.is_long, self.patience_seconds)
         if not running.repeated or patience < self.patience_seconds:
-            if not patience:
-                await running.begun()  # a denial is said at once
             await asyncio.wait({running.task}, timeout=patience)
-            if not running.task.done() and not running.watch.unkept:
+            # Only what is admitted can be followed; a denial is said at once.
+            await running.begun()
+            if not (running.task.done() or running.watch.over or running.watch.unkept):
                 running.watch.wanted = True
                 return accepted(running.watch, preferences.applied(waited=False, minimal=False))
         ran = await self.runs.result(running)

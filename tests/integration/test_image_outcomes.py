@@ -21,6 +21,7 @@ from tests.integration.image_harness import (
     eventually,
     image_service,
     make_settings,
+    too_slow,
 )
 from tests.integration.scripted_provider import ScriptedProvider, delivered
 from tests.integration.test_image_results import ASYNC, events, over
@@ -119,3 +120,13 @@ class TestNotKept:
             heard = await following  # raises where the connection is cut off
             assert {one["event"] for one in heard} == {"progress"}
             assert (await client.get(f"{place}/events")).status_code == 404
+
+
+class TestPatience:
+    async def test_nobody_is_told_where_to_look_before_it_is_admitted(self, ledger, tmp_path) -> None:
+        """Its status would be 404 until then, and that nothing was started be told to nobody."""
+        ledger.otherwise = too_slow
+        settings = make_settings(tmp_path, ledger.url, ledger_timeout_seconds=2.0)
+        async with image_service(settings) as client:
+            answer = await client.post("/v1/images/generate", json=GENERATE, headers={"Prefer": "wait=1"})
+        assert (answer.status_code, answer.json().get("code")) == (503, "ledger_unavailable")
