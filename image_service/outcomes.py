@@ -99,7 +99,15 @@ class OutcomeStore:
 
     def save(self, outcome: Outcome) -> Outcome:
         """The outcome as it is kept. Durable when it returns, and there as a whole or not at all; spooled files are
-        moved. Raises OSError."""
+        moved. Raises OSError, with them where they were."""
+        try:
+            return self._save(outcome)
+        except OSError:
+            if isinstance(outcome, Completed):
+                self._give_back(outcome)
+            raise
+
+    def _save(self, outcome: Outcome) -> Outcome:
         kept_at = datetime.now(UTC)
         delivered = None
         if isinstance(outcome, Completed):
@@ -176,6 +184,18 @@ class OutcomeStore:
             shutil.move(source, path)
             os.utime(path)  # the retention begins now
         return replace(artifact, content=Content(path))
+
+    def _give_back(self, outcome: Completed) -> None:
+        """What could not be kept is still its caller's."""
+        for number, artifact in enumerate(outcome.artifacts):
+            source, path = artifact.content.source, self._artifact_path(outcome.operation_id, number)
+            if source == path:
+                continue
+            with suppress(OSError):  # it was not there yet
+                if isinstance(source, bytes):
+                    path.unlink()
+                else:
+                    shutil.move(path, source)
 
     def _path(self, operation_id: UUID) -> Path:
         return self._folder / f"{operation_id}{_SUFFIX}"

@@ -1,6 +1,9 @@
 """Results that are kept, and those that are not: looked at, swept and read in awkward moments, on real sockets."""
 
 import asyncio
+import base64
+import errno
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,8 @@ import pytest
 from contracts.client.journal import Journal, JournalUnavailableError
 from contracts.identifiers import uuid7
 from contracts.problems import NOT_FOUND, problem
+from image_service import outcomes
+from image_service.artifacts import Artifact
 from image_service.outcomes import Failed, OutcomeStore
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import ProviderResult
@@ -28,6 +33,8 @@ from tests.integration.test_image_results import ASYNC, events, over
 
 #: Of a provider with a price of its own.
 FIXED = {**GENERATE, "provider": "paid", "model": "fixed-1"}
+#: More than the buffers of a connection hold.
+LARGE = os.urandom(20_000_000)
 
 
 @pytest.fixture
@@ -130,3 +137,60 @@ class TestPatience:
         async with image_service(settings) as client:
             answer = await client.post("/v1/images/generate", json=GENERATE, headers={"Prefer": "wait=1"})
         assert (answer.status_code, answer.json().get("code")) == (503, "ledger_unavailable")
+
+
+class TestFiles:
+    """Large results are in files."""
+
+    def large(self, go: asyncio.Event | None = None) -> ScriptedProvider:
+        async def spooled(attempt: Attempt) -> ProviderResult:
+            attempt.sending()
+            path = attempt.spool()
+            path.write_bytes(LARGE)
+            if go is not None:
+                await go.wait()
+            return ProviderResult((Artifact.of(path, "image/png", width=9, height=9),), status_code=200)
+
+        return ScriptedProvider(otherwise=spooled)
+
+    async def test_a_result_that_can_be_kept_in_part_only_is_delivered(self, settings, monkeypatch) -> None:
+        """Moving a file needs no room on a full disk, and writing what is to be known of it does."""
+        write = outcomes._write
+
+        def full(path: Path, content: bytes) -> None:
+            if path.suffix == ".outcome":
+                raise OSError(errno.ENOSPC, "no space left")
+            write(path, content)
+
+        monkeypatch.setattr(outcomes, "_write", full)
+        async with image_service(settings, Providers((self.large(),))) as client:
+            answer = await client.post("/v1/images/generate", json=FIXED, headers={"Idempotency-Key": "1"})
+        assert answer.status_code == 200, answer.text
+        assert base64.b64decode(answer.json()["images"][0]["data"]) == LARGE
+        assert [*(settings.data_dir / "spool").iterdir(), *(settings.data_dir / "outcomes").iterdir()] == []
+
+    @pytest.mark.parametrize("accept", ["application/json", "image/*"])
+    @pytest.mark.parametrize("leaves", ["before the answer", "within the answer"])
+    async def test_a_client_that_goes_away_leaves_no_file(self, settings, leaves: str, accept: str) -> None:
+        go, spool = asyncio.Event(), settings.data_dir / "spool"
+        async with image_service(settings, Providers((self.large(go),))) as client:
+            body = json.dumps(FIXED).encode()
+            headers = {
+                **client.headers,
+                "accept": accept,
+                "content-length": str(len(body)),
+                "content-type": "application/json",
+            }
+            head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+            writer.write(f"POST /v1/images/generate HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode() + body)
+            await eventually(lambda: list(spool.iterdir()))
+            if leaves == "before the answer":
+                writer.close()
+                await asyncio.sleep(0.1)
+                go.set()
+            else:
+                go.set()
+                assert (await reader.read(50)).startswith(b"HTTP/1.1 200")
+                writer.close()
+            await eventually(lambda: not list(spool.iterdir()), 5)
