@@ -109,13 +109,14 @@ def success(outcome: Completed, accept: str | None, headers: dict[str, str], *, 
 
 
 def alone(outcome: Completed, number: int, headers: dict[str, str]) -> Response:
-    """The bytes of one result; of one that is kept with ranges, as RFC 9110 has them."""
+    """The bytes of one result; of one that is kept with ranges, as RFC 9110 has them. Raises FileNotFoundError where
+    that one has gone."""
     artifact = outcome.artifacts[number]
     source = artifact.content.source
     if isinstance(source, bytes):
         return Response(source, media_type=artifact.media_type, headers=headers)
     if outcome.kept_at is not None:
-        return FileResponse(source, media_type=artifact.media_type, headers=headers)
+        return FileResponse(source, media_type=artifact.media_type, headers=headers, stat_result=source.stat())
     headers = {**headers, "Content-Length": str(artifact.content.size_bytes)}
     return StreamingResponse(_in_thread(_portions(artifact), outcome), media_type=artifact.media_type, headers=headers)
 

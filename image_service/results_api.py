@@ -83,7 +83,10 @@ class ResultsApi:
         if not isinstance(outcome, Completed) or not 0 <= number < len(outcome.artifacts):
             raise ProblemError(NOT_FOUND, f"there is no result {number} of operation {operation_id}")
         headers = {"Cache-Control": "private, immutable", "X-Content-Type-Options": "nosniff"}
-        return alone(outcome, number, headers)
+        try:
+            return alone(outcome, number, headers)
+        except FileNotFoundError:
+            raise _not_there(operation_id) from None
 
     def latest(self, request: Request, most: int) -> LatestReplies:
         """What this process did last for an account."""
@@ -107,7 +110,7 @@ class ResultsApi:
     async def _outcome(self, account_id: str, operation_id: UUID) -> Outcome:
         outcome = await asyncio.to_thread(self.outcomes.load, operation_id)
         if outcome is None or outcome.account_id != account_id:
-            raise ProblemError(NOT_FOUND, f"there is no operation {operation_id}, or it is no longer kept")
+            raise _not_there(operation_id)
         return outcome
 
     async def _status(self, account_id: str, operation_id: UUID, watch: Watch | None) -> dict[str, object]:
@@ -128,7 +131,11 @@ class ResultsApi:
         if isinstance(outcome, Completed):
             assert outcome.kept_at is not None, "it was loaded"
             expires_at = outcome.kept_at + timedelta(seconds=self.retention_seconds)
-            return {**about, "status": "completed", "result": await asyncio.to_thread(described, outcome, expires_at)}
+            try:
+                result = await asyncio.to_thread(described, outcome, expires_at)
+            except FileNotFoundError:  # its time was over just now
+                raise _not_there(operation_id) from None
+            return {**about, "status": "completed", "result": result}
         return {**about, "status": "failed", "problem": outcome.problem.model_dump(mode="json")}
 
     async def _intent(self, operation_id: UUID) -> tuple[str, str] | None:
@@ -165,6 +172,10 @@ class ResultsApi:
                 yield b": still running\n\n"
                 await asyncio.sleep(1)
         yield _event(str(status["status"]), last + 1, status)
+
+
+def _not_there(operation_id: UUID) -> ProblemError:
+    return ProblemError(NOT_FOUND, f"there is no operation {operation_id}, or it is no longer kept")
 
 
 def running_status(watch: Watch) -> dict[str, object]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -16,7 +17,7 @@ from contracts.identifiers import uuid7
 from contracts.problems import NOT_FOUND, problem
 from image_service import outcomes
 from image_service.artifacts import Artifact
-from image_service.outcomes import Failed, OutcomeStore
+from image_service.outcomes import Failed, Outcome, OutcomeStore
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import ProviderResult
 from image_service.providers.registry import Providers
@@ -168,6 +169,24 @@ class TestFiles:
         assert answer.status_code == 200, answer.text
         assert base64.b64decode(answer.json()["images"][0]["data"]) == LARGE
         assert [*(settings.data_dir / "spool").iterdir(), *(settings.data_dir / "outcomes").iterdir()] == []
+
+    async def test_one_that_goes_as_it_is_looked_at_is_not_there(self, settings, monkeypatch) -> None:
+        load = OutcomeStore.load
+
+        def swept(store: OutcomeStore, operation_id: UUID) -> Outcome | None:
+            found = load(store, operation_id)
+            for path in (settings.data_dir / "outcomes").glob(f"{operation_id}.[0-9]"):
+                path.unlink()
+            return found
+
+        async with image_service(settings, Providers((self.large(),))) as client:
+            for path in ("/v1/operations/{}", "/v1/results/{}/0"):
+                accepted = await client.post("/v1/images/generate", json=FIXED, headers=ASYNC)
+                operation_id = accepted.json()["operation_id"]
+                await over(client, accepted.headers["Location"])
+                monkeypatch.setattr(OutcomeStore, "load", swept)
+                assert (await client.get(path.format(operation_id))).status_code == 404
+                monkeypatch.undo()
 
     @pytest.mark.parametrize("accept", ["application/json", "image/*"])
     @pytest.mark.parametrize("leaves", ["before the answer", "within the answer"])
