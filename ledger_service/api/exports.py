@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
+import structlog
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -11,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from contracts.exports import EXPORT_AS_OF, EXPORT_CURSOR, MEDIA_TYPES, NEXT_CURSOR, ROWS_ESTIMATE, ExportFormat
 from contracts.focus import VERSION
 from contracts.identifiers import Name
-from contracts.problems import broken_rule
+from contracts.problems import ProblemError, broken_rule
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.moments import Demanded, reading
 from ledger_service.api.usage_filters import Chosen
@@ -19,13 +20,18 @@ from ledger_service.export_cursors import last_row
 from ledger_service.exporting import FOCUS, USAGE_LOG, DataSet, Export, Wanted
 from ledger_service.services import Services, services
 from ledger_service.store.moments import Demand
+from ledger_service.store.pool import TRANSIENT
 from ledger_service.store.usage import UsageLogFilter
+
+log = structlog.get_logger()
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/exports", tags=["exports"])
 
 Wired = Annotated[Services, Depends(services)]
 #: Of one part, a file by itself.
 ROWS_MAX: Final = 10_000_000
+#: What may end an export under way, and is no bug.
+_BREAKS_OFF: Final[tuple[type[Exception], ...]] = (ProblemError, TimeoutError, *TRANSIENT)
 
 
 class ExportResponse(StreamingResponse):
@@ -39,6 +45,9 @@ class ExportResponse(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except _BREAKS_OFF as error:
+            # The answer has begun: all that can still tell is that the connection ends before it does.
+            log.warning("export_broken_off", reason=str(error) or type(error).__name__)
         finally:
             await self._export.close()
 

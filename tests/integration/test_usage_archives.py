@@ -1,5 +1,6 @@
 """Closed months of the usage log in files: others read them, every total stays, and broken off anywhere it goes on."""
 
+import asyncio
 import json
 from contextlib import aclosing
 from datetime import date, datetime
@@ -7,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pyarrow.parquet
 import pytest
 
 from contracts.exports import ExportFormat
 from contracts.problems import PERIOD_ARCHIVED, ProblemError
 from contracts.repricings import Repricing
-from ledger_service import archiving
+from ledger_service import archiving, exporting
 from ledger_service.archiving import ArchiveRefusedError, Progress, alone, archive, plan, restore
 from ledger_service.exporting import USAGE_LOG, Exports, Wanted
 from ledger_service.repricing import run_repricing
+from ledger_service.store import archives
 from ledger_service.store.archives import list_archives
 from ledger_service.store.connections import PAGES_AHEAD
 from ledger_service.store.exports import open_pool
@@ -193,6 +196,37 @@ async def test_an_export_under_way_does_not_end_as_if_it_had_what_is_archived_me
     finally:
         await pool.close()
     assert refused.value.kind is PERIOD_ARCHIVED
+
+
+async def test_a_download_that_meets_an_archive_breaks_off_and_the_log_says_why_in_a_line(
+    ledger: Ledger,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await history(ledger)
+    archived, refuse, asked = asyncio.Event(), archives.refuse_archived, 0
+
+    async def later(*arguments: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:  # before the end of the file
+            await archived.wait()
+        await refuse(*arguments)
+
+    monkeypatch.setattr(exporting, "refuse_archived", later)
+    async with ledger.http.stream("GET", "/v1/exports/usage-log", params={"format": "csv"}) as answer:
+        pieces = answer.aiter_bytes()
+        assert (answer.status_code, (await anext(pieces))[:8]) == (200, b"account_")
+        await archive_all(database_url, tmp_path)
+        archived.set()
+        with pytest.raises(httpx.RemoteProtocolError):
+            [_ async for _ in pieces]
+    assert not [record for record in caplog.records if record.exc_info]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "export_broken_off" in line]
+    assert "in archives" in line
 
 
 async def test_a_repricing_under_way_does_not_end_as_if_it_had_looked_at_what_is_archived_meanwhile(
