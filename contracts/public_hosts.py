@@ -3,7 +3,7 @@
 A name is resolved here, every address that it has must be a public one, and the connection is to go to the address that
 was checked, so that a name which changes its mind in between (DNS rebinding) leads nowhere::
 
-    address = await public_address(url)
+    address = await address_of(url, look_up=partial(names.find, "whoever named it"))
     request = client.build_request("POST", **at_address(url, address), …)
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
 import httpx
@@ -21,11 +22,19 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _PUBLIC_IPV6: Final = ipaddress.IPv6Network("2000::/3")
 _DOCUMENTATION: Final = ipaddress.IPv6Network("3fff::/20")
 
+THREADS: Final = 32
+#: Lookups of one owner at once, also of those that nobody waits for any more.
+OF_OWNER_MAX: Final = 4
+SECONDS_MAX: Final = 5.0
+
 
 #: As `socket.getaddrinfo` has it: family, kind, protocol, canonical name, and the address with its port.
 Address: TypeAlias = tuple[
     socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 ]
+
+
+_Lookup: TypeAlias = asyncio.Future[Sequence[Address]]
 
 
 class PrivateAddressError(Exception):
@@ -68,13 +77,58 @@ def is_among(url: httpx.URL, hosts: Collection[str]) -> bool:
     return url.host in hosts or url.netloc.decode("ascii") in hosts
 
 
-async def _look_up(host: str, port: int) -> Sequence[Address]:
-    """By the event loop's own threads, which are few."""
-    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+class NameLookups:
+    """The addresses of hosts, looked up on threads of their own: a name whose servers are slow keeps a thread for half
+    a minute, whoever still waits for it, and must hold up nobody else's names, nor what else the event loop has
+    threads for. Belongs to the event loop. The same name is looked up once at a time, whoever asks."""
+
+    def __init__(self, seconds_max: float = SECONDS_MAX) -> None:
+        self._seconds_max = seconds_max
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="names")
+        self._running: dict[tuple[str, int], _Lookup] = {}
+        self._of_owner: dict[str, set[_Lookup]] = {}
+
+    async def find(self, owner: str, host: str, port: int) -> Sequence[Address]:
+        """As `socket.getaddrinfo`. ``owner``: who named it. Raises OSError; NoAddressError where it takes too
+        long, its owner's others included."""
+        try:
+            async with asyncio.timeout(self._seconds_max):
+                lookup = await self._begun(owner, host, port)
+                return await asyncio.shield(lookup)  # a thread cannot be stopped, and others may wait for the same
+        except TimeoutError:
+            raise NoAddressError(f"{host} was not resolved within {self._seconds_max:g} s") from None
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _begun(self, owner: str, host: str, port: int) -> _Lookup:
+        key = host, port
+        while key not in self._running and len(own := self._of_owner.get(owner, set())) >= OF_OWNER_MAX:
+            await asyncio.wait(own, return_when=asyncio.FIRST_COMPLETED)
+        if key in self._running:
+            return self._running[key]
+        loop = asyncio.get_running_loop()
+        lookup = loop.run_in_executor(self._threads, _resolve, host, port)
+        self._running[key] = lookup
+        self._of_owner.setdefault(owner, set()).add(lookup)
+        lookup.add_done_callback(lambda _: self._over(owner, key))
+        return lookup
+
+    def _over(self, owner: str, key: tuple[str, int]) -> None:
+        lookup = self._running.pop(key)
+        if not lookup.cancelled():
+            lookup.exception()  # it may be that nobody waits for it any more
+        self._of_owner[owner].discard(lookup)
+        if not self._of_owner[owner]:
+            del self._of_owner[owner]
+
+
+def _resolve(host: str, port: int) -> Sequence[Address]:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 async def address_of(
-    url: httpx.URL, *, private: bool = False, look_up: Callable[[str, int], Awaitable[Sequence[Address]]] = _look_up
+    url: httpx.URL, *, private: bool = False, look_up: Callable[[str, int], Awaitable[Sequence[Address]]]
 ) -> str:
     """The address to connect to: the host's first, all of them being public, unless it may be a ``private`` one.
     ``look_up``: what finds the addresses of a name and a port, as `socket.getaddrinfo` answers them.

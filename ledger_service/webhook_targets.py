@@ -16,6 +16,7 @@ import httpx
 from contracts.access.http_connections import Connections, authorities
 from contracts.problems import broken_rule
 from contracts.public_hosts import (
+    NameLookups,
     NoAddressError,
     PrivateAddressError,
     address_of,
@@ -26,7 +27,6 @@ from contracts.public_hosts import (
 )
 from contracts.retry_after import retry_after_seconds
 from ledger_service.domain.webhooks import Answer
-from ledger_service.webhook_names import NameLookups
 
 #: Of an answer: shown with its attempt.
 ANSWER_BYTES_MAX: Final = 512

@@ -6,6 +6,7 @@ A URL in an answer is foreign input. Its host has to be on a list, and to lead t
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from contracts.access.http_connections import authorities
-from contracts.public_hosts import NoAddressError, PrivateAddressError, address_of, at_address, is_among
+from contracts.public_hosts import NameLookups, NoAddressError, PrivateAddressError, address_of, at_address, is_among
 from image_service.providers.attempt import Attempt
 
 TRIES_MAX: Final = 4
@@ -49,6 +50,7 @@ class Downloads:
         self._insecure_hosts = frozenset(host.lower() for host in insecure_hosts)
         self.bytes_max = bytes_max
         self._wait_seconds = wait_seconds
+        self._names = NameLookups()
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         # A connection belongs to an address, and must not be found again by another name with that address.
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -57,6 +59,7 @@ class Downloads:
         )
 
     async def close(self) -> None:
+        self._names.close()
         await self._client.aclose()
 
     async def fetch(self, url: str, attempt: Attempt) -> Path:
@@ -133,7 +136,8 @@ class Downloads:
     async def _address(self, url: httpx.URL) -> str:
         """The address to connect to, every one of the host's being allowed. Raises BadResultUrlError, _AgainError."""
         try:
-            return await address_of(url, private=is_among(url, self._insecure_hosts))
+            look_up = partial(self._names.find, url.host)
+            return await address_of(url, private=is_among(url, self._insecure_hosts), look_up=look_up)
         except NoAddressError as error:
             raise _AgainError(str(error)) from error
         except PrivateAddressError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger_service.webhook_names import OF_OWNER_MAX, NameLookups
+from contracts.public_hosts import OF_OWNER_MAX, NameLookups
 from ledger_service.webhook_targets import Sender, Targets
 from tests.receivers import Receiver, receiving
 from tests.servers import eventually

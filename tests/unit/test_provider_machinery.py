@@ -1,7 +1,9 @@
 """Breaker, pace, Retry-After, result URLs and what results have to be."""
 
 import asyncio
+import socket
 import struct
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from image_service.providers.http import Pace
 from image_service.providers.jobs import at_once
 from tests.attempts import attempt_of
 from tests.emulators import picture
+from tests.integration.image_harness import eventually
 
 BOUNDS = Bounds(pixels_max=1_000_000, edge_pixels_max=4_000)
 
@@ -115,11 +118,38 @@ class TestResultUrls:
         self, address: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # The one thing that is not real here: the machine's resolver.
-        async def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
+        def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
             return [(2, 1, 6, "", ("93.184.216.34", 443)), (2, 1, 6, "", (address, 443))]
 
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
         assert "private network" in await self.refused("https://a.media.example/x.png")
+
+    async def test_names_that_are_resolved_slowly_hold_up_nothing_else(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Neither what is read from the disk, nor the results of others."""
+        released, asked = threading.Event(), []
+
+        def resolve(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+            asked.append(host)
+            if host.endswith(".slow.example"):
+                released.wait(30)
+            return [(2, 1, 6, "", ("127.0.0.1", 443))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        downloads = Downloads(("*.slow.example", "cdn.example.com"), bytes_max=100)
+        slow = [
+            asyncio.create_task(downloads.fetch(f"https://{number}.slow.example/", attempt_of("generate")))
+            for number in range(20)
+        ]
+        try:
+            await eventually(lambda: len(asked) > 5)
+            async with asyncio.timeout(5):
+                await asyncio.to_thread(sum, ())
+                with pytest.raises(BadResultUrlError):
+                    await downloads.fetch("https://cdn.example.com/", attempt_of("generate"))
+        finally:
+            released.set()
+            await asyncio.gather(*slow, return_exceptions=True)
+            await downloads.close()
 
     @pytest.mark.parametrize(
         "address",
