@@ -8,9 +8,9 @@ from typing import Final
 from fastapi import Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
+from contracts.http_forms import form_of
 from contracts.problems import (
     INVALID_REQUEST,
     MALFORMED_JSON,
@@ -76,7 +76,8 @@ async def read_body(request: Request, operation: AnyOperation, upload_bytes_max:
         yield ReadBody(_from_json(operation, await bounded.body()), {}, body.received_bytes)
         return
     _require_media_type(request, "multipart/form-data")
-    async with _form(bounded, files_max + 1) as form:
+    bounds = {"fields_max": FORM_FIELDS_MAX, "field_bytes_max": FORM_FIELD_BYTES_MAX}
+    async with form_of(bounded, files_max=files_max + 1, **bounds) as form:
         uploads = {field.name: _uploads(field, form, upload_bytes_max) for field in operation.uploads}
         yield ReadBody(_from_form(operation, form), uploads, body.received_bytes)
 
@@ -103,18 +104,6 @@ class _BoundedBody:
 
     def _too_large(self) -> ProblemError:
         return ProblemError(TOO_LARGE, f"the body may have {self._bytes_max} bytes")
-
-
-@asynccontextmanager
-async def _form(request: Request, files_max: int) -> AsyncIterator[FormData]:
-    try:
-        form = await request.form(max_files=files_max, max_fields=FORM_FIELDS_MAX, max_part_size=FORM_FIELD_BYTES_MAX)
-    except HTTPException as error:
-        raise ProblemError(INVALID_REQUEST, f"the form cannot be read: {error.detail}") from error
-    try:
-        yield form
-    finally:
-        await form.close()
 
 
 def _require_media_type(request: Request, wanted: str) -> None:

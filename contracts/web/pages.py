@@ -11,7 +11,6 @@ from typing import ClassVar, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import QueryParams
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -21,7 +20,8 @@ from contracts.access.bearer import session_token
 from contracts.access.errors import Unauthenticated
 from contracts.access.guard import NAME_SHOWN_MAX, Access
 from contracts.access.principal import ANYBODY, Principal, Scope
-from contracts.problems import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, ProblemError, broken_rule
+from contracts.http_forms import form_of
+from contracts.problems import FORBIDDEN, TOO_LARGE, ProblemError, broken_rule
 from contracts.web.own_api import ApiProblem, OwnApi
 from contracts.web.problem_pages import problem_page
 from contracts.web.rendering import Site
@@ -254,18 +254,14 @@ async def _form_with_files(request: Request, page: Action) -> _Sent:
 
     fields: dict[str, list[str]] = {}
     files: dict[str, list[SentFile]] = {}
-    try:
-        async with Request(request.scope, receive).form(
-            max_files=page.files_max, max_fields=FORM_FIELDS_MAX, max_part_size=FORM_BYTES_MAX
-        ) as form:
-            for name, value in form.multi_items():
-                if isinstance(value, str):
-                    fields.setdefault(name, []).append(value)
-                elif value.filename or value.size:  # else a field for a file in which there is none
-                    sent = SentFile(value.filename or "", value.content_type or "", await value.read())
-                    files.setdefault(name, []).append(sent)
-    except HTTPException as error:
-        raise ProblemError(INVALID_REQUEST, f"the form cannot be read: {error.detail}") from error
+    bounds = {"fields_max": FORM_FIELDS_MAX, "field_bytes_max": FORM_BYTES_MAX}
+    async with form_of(Request(request.scope, receive), files_max=page.files_max, **bounds) as form:
+        for name, value in form.multi_items():
+            if isinstance(value, str):
+                fields.setdefault(name, []).append(value)
+            elif value.filename or value.size:  # else a field for a file in which there is none
+                sent = SentFile(value.filename or "", value.content_type or "", await value.read())
+                files.setdefault(name, []).append(sent)
     return fields, files
 
 

@@ -1,0 +1,34 @@
+"""Forms with files (multipart/form-data, RFC 7578), the same wherever they come."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from contracts.problems import INVALID_REQUEST, ProblemError
+
+#: Readers of forms decode by whatever Python has under the name that is given, which may fail, or make text that is
+#: none of Unicode's.
+_CHARSETS: Final = frozenset({b"utf-8", b"utf8", b"us-ascii"})
+
+
+@asynccontextmanager
+async def form_of(
+    request: Request, *, files_max: int, fields_max: int, field_bytes_max: int
+) -> AsyncIterator[FormData]:
+    """The form; its files are there until the context ends. Raises ProblemError."""
+    _, said = parse_options_header(request.headers.get("content-type", ""))
+    if said.get(b"charset", b"utf-8").lower() not in _CHARSETS:
+        raise ProblemError(INVALID_REQUEST, "the form cannot be read: its charset has to be utf-8")
+    try:
+        form = await request.form(max_files=files_max, max_fields=fields_max, max_part_size=field_bytes_max)
+    except HTTPException as error:
+        raise ProblemError(INVALID_REQUEST, f"the form cannot be read: {error.detail}") from error
+    try:
+        yield form
+    finally:
+        await form.close()
