@@ -3,13 +3,14 @@
 import gzip
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import orjson
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +20,7 @@ from starlette.routing import BaseRoute, Route
 
 from contracts.access.principal import Principal
 from contracts.problems import NOT_FOUND, ProblemError
+from contracts.web.sessions import host_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment  # a ledger that nobody looks at needs none
@@ -117,9 +119,10 @@ class Site:
     def _find(self, name: str) -> Path:
         for folder in self._folders:
             inside = (folder / "static").resolve()
-            found = (inside / name).resolve()
-            if found.is_relative_to(inside) and found.is_file():
-                return found
+            with suppress(OSError, ValueError):  # a name that no file can have
+                found = (inside / name).resolve()
+                if found.is_relative_to(inside) and found.is_file():
+                    return found
         raise ProblemError(NOT_FOUND, "there is no such file")
 
     async def _serve_file(self, request: Request) -> Response:
@@ -134,7 +137,7 @@ class Site:
 
 def _said(request: Request) -> str:
     """What the page before has done, as its redirect says; nothing where another site's link would have us say it."""
-    before = urlsplit(request.headers.get("referer", "")).netloc
+    before = host_of(request.headers.get("referer", ""))
     return request.query_params.get("said", "")[:500] if before == request.headers.get("host") else ""
 
 

@@ -83,12 +83,23 @@ def came_from_us(headers: Mapping[str, str]) -> bool:
     if site is not None:
         return site in _SAME_SITE
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc == headers.get("host")
+    return origin is not None and host_of(origin) == headers.get("host")
+
+
+def host_of(address: str) -> str:
+    """The host of an address, with its port if it has one; "" where there is none, or the text is no address."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 def inner_path(path: str) -> str:
     """``path`` where it leads to a page of this service, else ``/``: a sign-in must not send anybody elsewhere."""
-    parts = urlsplit(path)
+    try:
+        parts = urlsplit(path)
+    except ValueError:
+        return "/"
     if parts.scheme or parts.netloc or not path.startswith("/") or path.startswith(("//", "/\\")):
         return "/"
     return path
