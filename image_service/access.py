@@ -1,6 +1,7 @@
 """Who may use which route of the image service, and for whom an operation is done."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from pydantic import ValidationError
@@ -75,7 +76,8 @@ def account_of(principal: Principal, headers: Mapping[str, str], named: str | No
     # Who of the account looks is nothing to a look.
     looking = {_ACCOUNT: named}
     if Scope.ACT_AS in principal.scopes:
-        looking[_USER] = principal.user_id or _LOOKER
+        looking[_USER] = _LOOKER
+        principal = replace(principal, project_id=None, api_key_id=None)
     return caller_of(principal, looking).account_id
 
 
