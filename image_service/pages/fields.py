@@ -10,6 +10,8 @@ from contracts.web.own_api import Document
 _APART: Final = frozenset({"provider", "model"})
 #: Texts that are longer than that are written in several lines.
 _LINE_MAX: Final = 200
+#: That is written as JSON; NaN is no number to it at all.
+_LARGEST: Final = 2**63 - 1
 #: What stands in a required field at first.
 _EXAMPLES: Final[Mapping[str, str]] = {"width": "512", "height": "512"}
 
@@ -85,6 +87,7 @@ def typed(schema: Document, given: Mapping[str, str]) -> dict[str, str | int | f
 
 def _number(text: str, types: set[str | None]) -> str | int | float:
     try:
-        return float(text) if "number" in types else int(text)
+        number = float(text) if "number" in types else int(text)
     except ValueError:
         return text
+    return number if -_LARGEST <= number <= _LARGEST else text

@@ -74,6 +74,11 @@ def test_fields_of_a_form_go_back_to_what_the_api_takes() -> None:
     assert [field.name for field in fields_of(schema) if field.required] == ["prompt", "width", "height"]
     assert (fields["prompt"].kind, fields["width"].kind, fields["seed"].maximum) == ("lines", "number", "4294967295")
     assert typed(schema, {"width": "64", "prompt": "12", "seed": "x"}) == {"width": 64, "prompt": "12", "seed": "x"}
+    # What JSON has no place for is the API's to refuse, too: one would fail, the other be left out without a word.
+    assert typed(schema, {"seed": "9" * 30}) == {"seed": "9" * 30}
+    of_edit = OPERATIONS["edit"].parameters.model_json_schema()
+    for none in ("nan", "inf", "-inf", "1e400"):
+        assert typed(of_edit, {"strength": none}) == {"strength": none}
     edit = {field.name: field for field in fields_of(OPERATIONS["edit"].parameters.model_json_schema())}
     assert (edit["effect"].kind, edit["effect"].initial, edit["strength"].step) == ("choice", "", "any")
 
