@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 
 from contracts.client.journal import Journal, JournalUnavailableError
@@ -213,3 +214,49 @@ class TestFiles:
                 assert (await reader.read(50)).startswith(b"HTTP/1.1 200")
                 writer.close()
             await eventually(lambda: not list(spool.iterdir()), 5)
+
+
+class TestAnotherAccount:
+    """It sees nothing of an operation, however far that is."""
+
+    async def nothing_for_others(self, client: httpx.AsyncClient, place: str) -> None:
+        other = {"X-Account-Id": "other"}
+        for path in (place, f"{place}/events"):
+            async with asyncio.timeout(10):
+                answer = await client.get(path, headers=other)
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert (await client.get("/v1/operations", headers=other)).json() == {"operations": []}
+
+    async def test_while_it_runs(self, settings) -> None:
+        go = asyncio.Event()
+
+        async def slow(attempt: Attempt) -> ProviderResult:
+            attempt.progress(0.5, "half of it")
+            await go.wait()
+            return delivered()
+
+        async with image_service(settings, Providers((ScriptedProvider(otherwise=slow),))) as client:
+            accepted = await client.post("/v1/images/generate", json=FIXED, headers=ASYNC)
+            try:
+                assert (await client.get(accepted.headers["Location"])).json()["status"] == "running"
+                await self.nothing_for_others(client, accepted.headers["Location"])
+            finally:
+                go.set()
+
+    async def test_while_its_outcome_waits_for_the_journal(self, settings, monkeypatch) -> None:
+        async def full(*_: Any, **__: Any) -> bool:
+            raise JournalUnavailableError("database or disk is full")
+
+        monkeypatch.setattr(Journal, "finish", full)
+        monkeypatch.setattr(OutcomeStore, "load", lambda *_: None)
+        async with image_service(settings) as client:
+            accepted = await client.post("/v1/images/generate", json=GENERATE, headers=ASYNC)
+            place = accepted.headers["Location"]
+
+            async def is_over() -> bool:
+                [one] = (await client.get("/v1/operations")).json()["operations"]
+                return not one["running"]
+
+            await eventually(is_over)
+            assert (await client.get(place)).json()["status"] == "running"
+            await self.nothing_for_others(client, place)
