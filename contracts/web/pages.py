@@ -4,7 +4,8 @@ A page is one module with a `Page` (and `Action` for each of its forms), a templ
 service's list of pages. `Visit` is what it is given; what it returns is shown.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar, Final, TypeAlias
@@ -145,6 +146,8 @@ class Action(Page):
     bytes_max: int = FORM_BYTES_MAX
     #: 0: a form without files.
     files_max: int = 0
+    #: A form with files is in memory within it, and waits for it on disk: a semaphore, of a service that bounds these.
+    places: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)
 
 
 class PageRoute(Route):
@@ -170,9 +173,10 @@ def _endpoint(page: Page, site: Site) -> Callable[[Request], Awaitable[Response]
             if principal is not None and not page.opens_to(principal):
                 raise ProblemError(FORBIDDEN, _why_closed(page))
             _refuse_unknown(page, request)
-            form, files = await _form(request, page) if isinstance(page, Action) else ({}, {})
             api = OwnApi(request.app, token, request.scope["client"])
-            shown = await page.show(Visit(request, principal or _NOBODY, api, form, files, page.asks))
+            sent = _form(request, page) if isinstance(page, Action) else nullcontext(_NOTHING_SENT)
+            async with sent as (form, files):
+                shown = await page.show(Visit(request, principal or _NOBODY, api, form, files, page.asks))
         except Unauthenticated:
             return _to_sign_in(request)
         except ApiProblem as error:
@@ -217,13 +221,18 @@ async def _who(page: Page, request: Request) -> tuple[Principal | None, bytes | 
 
 
 _Sent: TypeAlias = tuple[dict[str, list[str]], dict[str, list[SentFile]]]
+_NOTHING_SENT: Final[_Sent] = ({}, {})
 
 
-async def _form(request: Request, page: Action) -> _Sent:
+@asynccontextmanager
+async def _form(request: Request, page: Action) -> AsyncIterator[_Sent]:
+    """What was sent. One with files has its place in memory until the context ends."""
     if not came_from_us(request.headers):
         raise ProblemError(FORBIDDEN, "the form was not sent by a page of this service")
     if page.files_max and request.headers.get("content-type", "").startswith("multipart/form-data"):
-        return await _form_with_files(request, page)
+        async with _form_with_files(request, page) as sent:
+            yield sent
+        return
     body = b""
     async for part in request.stream():
         body += part
@@ -235,10 +244,11 @@ async def _form(request: Request, page: Action) -> _Sent:
         raise ProblemError(TOO_LARGE, f"a form has at most {FORM_FIELDS_MAX} fields")
     for name, value in parse_qsl(text, keep_blank_values=True):
         fields.setdefault(name, []).append(value)
-    return fields, {}
+    yield fields, {}
 
 
-async def _form_with_files(request: Request, page: Action) -> _Sent:
+@asynccontextmanager
+async def _form_with_files(request: Request, page: Action) -> AsyncIterator[_Sent]:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > page.bytes_max:
         raise _too_large(page)
@@ -255,14 +265,15 @@ async def _form_with_files(request: Request, page: Action) -> _Sent:
     fields: dict[str, list[str]] = {}
     files: dict[str, list[SentFile]] = {}
     bounds = {"fields_max": FORM_FIELDS_MAX, "field_bytes_max": FORM_BYTES_MAX}
-    async with form_of(Request(request.scope, receive), files_max=page.files_max, **bounds) as form:
+    # Whoever sends slowly does so to the disk.
+    async with form_of(Request(request.scope, receive), files_max=page.files_max, **bounds) as form, page.places:
         for name, value in form.multi_items():
             if isinstance(value, str):
                 fields.setdefault(name, []).append(value)
             elif value.filename or value.size:  # else a field for a file in which there is none
                 sent = SentFile(value.filename or "", value.content_type or "", await value.read())
                 files.setdefault(name, []).append(sent)
-    return fields, files
+        yield fields, files
 
 
 def _too_large(page: Action) -> ProblemError:

@@ -16,8 +16,8 @@ OPERATORS: Final = frozenset({Scope.LIMITS_CHECK, Scope.ACT_AS})
 #: Of a form, its pictures included: it is in memory, twice.
 FORM_BYTES_MAX: Final = 30 * 1024 * 1024
 FILES_MAX: Final = 12
-#: Forms with pictures that are read at once; more wait.
-_SENDING: Final = asyncio.Semaphore(4)
+#: Forms with pictures that are in memory at once; more wait on disk.
+FORMS_AT_ONCE: Final = 4
 _LATEST: Final = 12
 #: Who pays and who acts, where the token may say so of others.
 _WHO: Final = {"account_id": "X-Account-Id", "user_id": "X-User-Id"}
@@ -89,9 +89,8 @@ async def _try(visit: Visit) -> Shown:
     who = who_of(visit, given)
     headers = {**headers_of(visit, who), "Prefer": "respond-async, return=minimal"}
     try:
-        async with _SENDING:
-            content_type, body = _body(visit, chosen, given)
-            answer = await visit.api.call("POST", chosen["path"], body=body, content_type=content_type, headers=headers)
+        content_type, body = _body(visit, chosen, given)
+        answer = await visit.api.call("POST", chosen["path"], body=body, content_type=content_type, headers=headers)
     except ApiProblem as error:
         told = {"problem": error.problem, "decision": None}
         if error.problem.code == LIMIT_EXCEEDED.code:
@@ -119,5 +118,13 @@ def _body(visit: Visit, chosen: Document, given: Mapping[str, str]) -> tuple[str
 
 PAGES: Final = (
     Page("/", "Gallery", _show, menu="Try an operation", scopes=OPERATORS, asks=None),
-    Action("/", "Gallery", _try, scopes=OPERATORS, bytes_max=FORM_BYTES_MAX, files_max=FILES_MAX),
+    Action(
+        "/",
+        "Gallery",
+        _try,
+        scopes=OPERATORS,
+        bytes_max=FORM_BYTES_MAX,
+        files_max=FILES_MAX,
+        places=asyncio.Semaphore(FORMS_AT_ONCE),
+    ),
 )

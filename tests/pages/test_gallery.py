@@ -1,5 +1,7 @@
 """The gallery of the image service: operations tried on a picture, with their hold, their events and their cost."""
 
+import asyncio
+import gc
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,11 +13,13 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from contracts.web.pages import Action
+from contracts.web.own_api import Answer, OwnApi
+from contracts.web.pages import Action, SentFile
 from contracts.web.rendering import CONTENT_SECURITY_POLICY
 from image_service.operations import OPERATIONS
 from image_service.pages import PAGES
 from image_service.pages.fields import fields_of, typed
+from image_service.pages.gallery import FORMS_AT_ONCE
 from tests.browser import NARROW, visiting
 from tests.builders import limit
 from tests.forms import form_client
@@ -173,6 +177,34 @@ async def test_forms_are_bounded_and_of_this_site(gallery: httpx.AsyncClient) ->
     assert (await gallery.post("/", data=GENERATE, headers=other)).status_code == 403
     broken = {"Content-Type": "multipart/form-data; boundary=x"}
     assert (await gallery.post("/", content=b"--y\r\nno", headers=broken)).status_code in (422, 400)
+
+
+async def test_of_many_forms_with_pictures_few_are_in_memory_at_once(
+    gallery: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait on disk: each may have 30 MB, and a person as many connections as the service takes."""
+    go, call, most, sent = asyncio.Event(), OwnApi.call, 0, 0
+
+    async def slow(api: OwnApi, method: str, *rest: Any, **named: Any) -> Answer:
+        nonlocal most, sent
+        if method == "POST":
+            sent += 1
+            most = max(most, sum(isinstance(one, SentFile) for one in gc.get_objects()))
+            await go.wait()
+        return await call(api, method, *rest, **named)
+
+    monkeypatch.setattr(OwnApi, "call", slow)
+    large = ("a.png", b"no picture" * 200_000, "image/png")
+    posts = [
+        asyncio.create_task(gallery.post("/", data=UPSCALE_ELSEWHERE, files={"image": large}))
+        for _ in range(4 * FORMS_AT_ONCE)
+    ]
+    await eventually(lambda: sent >= FORMS_AT_ONCE)
+    await asyncio.sleep(1)  # for the others to come as far as they can
+    most = max(most, sum(isinstance(one, SentFile) for one in gc.get_objects()))
+    go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*posts)} == {422}
+    assert most <= FORMS_AT_ONCE
 
 
 async def test_a_token_of_one_account_works_on_that_one(gallery: httpx.AsyncClient, ledger: Ledger) -> None:
