@@ -29,6 +29,8 @@ RETRY_MS: Final = 2000
 
 #: Numbers of steps; what is longer is none of ours.
 _EVENT_ID: Final = re.compile(r"[0-9]{1,9}")
+#: One of a Range: from, to; or the last so many.
+_RANGE: Final = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 _OperationId = Annotated[UUID, Path(description="As the operation's answer has it.")]
 _NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {  # Any: as FastAPI takes it
     404: {"model": Problem, "description": "No such operation of the account, or no longer kept"}
@@ -82,6 +84,7 @@ class ResultsApi:
         outcome = await self._outcome(_account(request), operation_id)
         if not isinstance(outcome, Completed) or not 0 <= number < len(outcome.artifacts):
             raise ProblemError(NOT_FOUND, f"there is no result {number} of operation {operation_id}")
+        _drop_odd_ranges(request)
         headers = {"Cache-Control": "private, immutable", "X-Content-Type-Options": "nosniff"}
         try:
             return alone(outcome, number, headers)
@@ -172,6 +175,21 @@ class ResultsApi:
                 yield b": still running\n\n"
                 await asyncio.sleep(1)
         yield _event(str(status["status"]), last + 1, status)
+
+
+def _drop_odd_ranges(request: Request) -> None:
+    """Takes a Range out of the request that is no range of bytes: it is to be ignored (RFC 9110, 14.2), and what
+    answers with a file refuses it."""
+    if not _is_of_bytes(request.headers.get("Range", "")):
+        request.scope["headers"] = [one for one in request.scope["headers"] if one[0] != b"range"]
+
+
+def _is_of_bytes(asked: str) -> bool:
+    unit, _, ranges = asked.partition("=")
+    found = [_RANGE.fullmatch(one.strip(" \t")) for one in ranges.split(",")]
+    return unit.strip().lower() == "bytes" and all(
+        one and (one[1] or one[2]) and not (one[1] and one[2] and int(one[1]) > int(one[2])) for one in found
+    )
 
 
 def _not_there(operation_id: UUID) -> ProblemError:

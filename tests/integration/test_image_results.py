@@ -145,6 +145,24 @@ class TestLater:
             assert (await client.get(place)).json() == kept
             assert (await client.get(images[1]["url"])).content == whole.content
 
+    async def test_a_result_is_what_it_says_in_whole_and_in_parts(self, settings) -> None:
+        async with image_service(settings) as client:
+            accepted = await client.post("/v1/images/generate", json=GENERATE, headers=ASYNC)
+            url = (await over(client, accepted.headers["Location"]))["result"]["images"][0]["url"]
+            whole = await client.get(url)
+            # No browser makes another thing of it, and no cache of many people keeps it.
+            assert whole.headers["X-Content-Type-Options"] == "nosniff"
+            assert whole.headers["Cache-Control"].startswith("private")
+            for asked in ("bytes=-5", f"BYTES={len(whole.content) - 5}-"):
+                part = await client.get(url, headers={"Range": asked})
+                assert (part.status_code, part.content) == (206, whole.content[-5:])
+            beyond = await client.get(url, headers={"Range": "bytes=99999999-"})
+            assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(whole.content)}")
+            # RFC 9110, 14.2: units that are not known, and ranges that are none, are as if they were not there.
+            for asked in ("lines=1-2", "bytes=abc", "bytes=5-1", "bytes=0-1,x", "bytes=-", "bytes", "bytes=\u00b2-"):
+                answer = await client.get(url, headers={b"Range": asked.encode("latin-1")})
+                assert (answer.status_code, answer.content) == (200, whole.content), asked
+
     async def test_nobody_else_sees_it(self, settings) -> None:
         async with image_service(settings) as client:
             accepted = await client.post("/v1/images/generate", json=GENERATE, headers=ASYNC)
