@@ -20,6 +20,8 @@ _MEDIA_TYPES: Final[dict[str, MediaType]] = {
 }
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
 _EXIF_ORIENTATION: Final = 0x0112
+#: Which colours a profile is about (ICC.1, 7.2.6).
+_PROFILE_SPACE: Final = slice(16, 20)
 #: What makes it upright, by what EXIF says of it.
 _TURNS: Final[dict[object, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -182,7 +184,8 @@ def _plain_mode(image: Image.Image) -> Image.Image:
     else:
         plain = image.convert("RGB")
     plain = plain.copy() if plain is image else plain
-    plain.info = {"icc_profile": profile} if profile and plain.mode != "L" else {}
+    is_of_these = plain.mode != "L" and profile is not None and profile[_PROFILE_SPACE] == b"RGB "
+    plain.info = {"icc_profile": profile} if is_of_these else {}
     return plain
 
 

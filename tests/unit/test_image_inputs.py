@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from image_service.artifacts import Content
 from image_service.images import SCANS_MAX, BadImageError, Bounds, SourceImage, examine, stripped
@@ -125,3 +125,18 @@ def test_every_way_of_lying_on_its_side_is_put_upright(form: str) -> None:
         with Image.open(io.BytesIO(stripped(found).read())) as image:
             red, green, _ = image.convert("RGB").getpixel(corner)  # type: ignore[misc]  # three numbers, of RGB
             assert (red > 150, green < 80) == (True, True), orientation
+
+
+# --- colours ---
+
+
+@pytest.mark.parametrize(
+    ("mode", "space", "is_kept"), [("LA", b"GRAY", False), ("P", b"RGB ", True), ("P", b"CMYK", False)]
+)
+def test_a_profile_of_other_colours_than_the_picture_has_does_not_stay(mode: str, space: bytes, is_kept: bool) -> None:
+    """Grey with alpha becomes colour with alpha: what says how its grey is meant is wrong of that."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile, buffer = profile[:16] + space + profile[20:], io.BytesIO()
+    Image.linear_gradient("L").convert(mode).save(buffer, "PNG", icc_profile=profile)
+    with Image.open(io.BytesIO(stripped(examined(buffer.getvalue())).read())) as image:
+        assert image.info.get("icc_profile") == (profile if is_kept else None)
