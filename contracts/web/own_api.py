@@ -25,11 +25,12 @@ _IN_NAMES: Final = ":@+"
 
 
 class ApiProblem(Exception):  # noqa: N818  what it carries
-    """The API's answer was a problem."""
+    """The API's answer was a problem; ``retry_after``: its header, where it has one."""
 
-    def __init__(self, found: Problem) -> None:
+    def __init__(self, found: Problem, retry_after: str | None = None) -> None:
         super().__init__(f"{found.code}: {found.detail}")
         self.problem = found
+        self.retry_after = retry_after
 
 
 class Answer:
@@ -93,7 +94,7 @@ class OwnApi:
         status, answered, content = await _exchange(self._app, scope, body)
         if 200 <= status < 300:
             return Answer(status, answered, content)
-        raise ApiProblem(_problem_in(answered.get("content-type", ""), content))
+        raise ApiProblem(_problem_in(answered.get("content-type", ""), content), answered.get("retry-after"))
 
 
 def multipart(fields: Mapping[str, str], files: Sequence[tuple[str, str, str, bytes]]) -> tuple[str, bytes]:

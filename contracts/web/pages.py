@@ -182,12 +182,20 @@ def _endpoint(page: Page, site: Site) -> Callable[[Request], Awaitable[Response]
         except ApiProblem as error:
             if error.problem.status == 401:  # revoked since the page began
                 return _to_sign_in(request)
-            return problem_page(site, request, principal, error.problem)
+            return _when_again(problem_page(site, request, principal, error.problem), error.retry_after)
         except ProblemError as error:
-            return problem_page(site, request, principal, error.problem)
+            seconds = error.kind.retry_after_seconds
+            after = error.headers.get("Retry-After") or (str(seconds) if seconds else None)
+            return _when_again(problem_page(site, request, principal, error.problem), after)
         return _answer(shown, site, page, request, principal)
 
     return serve
+
+
+def _when_again(response: Response, retry_after: str | None) -> Response:
+    if retry_after is not None:
+        response.headers["Retry-After"] = retry_after
+    return response
 
 
 #: What a page that led here says.

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from contracts.access.authenticator import Authenticator, Memory
+from contracts.access.bearer import SESSION_COOKIE
 from contracts.access.principal import ALL_SCOPES, Principal
 from contracts.access.rates import Bucket, Rate, RateLimited, RateRules, Rates, neighbourhood
 from contracts.access.service_tokens import make_token
@@ -215,3 +216,15 @@ def test_settings_say_what_is_off_and_what_is_nonsense() -> None:
     for wrong in ({"rate_per_second": -1}, {"rate_burst": 0}, {"connections_per_address_max": 0}):
         with pytest.raises(ValidationError):
             AccessSettings.model_validate(wrong)
+
+
+async def test_a_page_says_when_to_come_again_as_the_api_does(scripted_ledger, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, scripted_ledger.url, rate_unbound_per_second=0.2, rate_unbound_burst=1)
+    async with image_service(settings) as client:
+        cookie = {"Cookie": f"{SESSION_COOKIE}={TOKEN}"}
+        # Refused are what the page asks the API, then the page itself.
+        for _ in range(2):
+            page = await client.get("/", headers=cookie)
+            assert page.status_code == 429
+            assert page.headers["content-type"].startswith("text/html")
+            assert 1 <= int(page.headers["Retry-After"]) <= 11
