@@ -14,7 +14,7 @@ from ledger_service import metric_names as names
 from ledger_service.looks import Looks
 from ledger_service.store.dead_letters import count_open_by_code
 from ledger_service.store.figures import read_standing, read_unsealed
-from ledger_service.store.pool import TRANSIENT, Connection, Pool
+from ledger_service.store.pool import TRANSIENT, Connection, Pool, acquire_within
 from ledger_service.store.webhooks import read_figures
 from ledger_service.workers.freshness import Freshness
 
@@ -185,7 +185,7 @@ class _FromDatabase:
 
     async def _bounded(self, read: Callable[[Connection], Awaitable[Read]]) -> Read | None:
         try:
-            async with asyncio.timeout(READ_TIMEOUT_SECONDS), self._reads.acquire() as connection:
+            async with acquire_within(self._reads, READ_TIMEOUT_SECONDS) as connection:
                 return await read(connection)
         except TRANSIENT as error:
             log.warning("metrics_without_database", error=str(error) or type(error).__name__)

@@ -1,6 +1,5 @@
 """Whether the process lives, and whether it can do its work."""
 
-import asyncio
 from typing import Annotated, Final, Literal
 
 import asyncpg
@@ -13,7 +12,7 @@ from contracts.version import VERSION
 from ledger_service.api.access import LedgerRoute
 from ledger_service.services import Services, services
 from ledger_service.store.migrations import MigrationError, check_schema
-from ledger_service.store.pool import UNAVAILABLE
+from ledger_service.store.pool import UNAVAILABLE, acquire_within
 
 log = structlog.get_logger()
 
@@ -60,7 +59,7 @@ async def readyz(wired: Annotated[Services, Depends(services)]) -> JSONResponse:
 
 async def _database_state(wired: Services) -> str:
     try:
-        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS), wired.reads.acquire() as connection:
+        async with acquire_within(wired.reads, PROBE_TIMEOUT_SECONDS) as connection:
             await check_schema(connection)
     except MigrationError as error:
         log.warning("schema_does_not_fit", reason=str(error))

@@ -1,6 +1,8 @@
 """Connections to PostgreSQL, and which of its errors mean "try again later"."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import asyncpg
@@ -97,6 +99,18 @@ async def open_pool(database_url: str, connections_max: int, role: str = "reads"
             **known_to_sessions(),
         },
     )
+
+
+@asynccontextmanager
+async def acquire_within(pool: Pool, seconds: float) -> AsyncIterator[Connection]:
+    """A connection for so long, the wait for it included. Raises TimeoutError after that.
+
+    Not the same as a timeout around `acquire`: that cancels the statement, and asyncpg then waits until the server has
+    ended it, which one that hangs never does. Here the connection is dropped.
+    """
+    until = asyncio.get_running_loop().time() + seconds
+    async with pool.acquire(timeout=seconds) as connection, asyncio.timeout_at(until):
+        yield connection
 
 
 async def open_hot_pool(
