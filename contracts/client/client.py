@@ -150,7 +150,7 @@ class LedgerClient:
         Entering it checks, holds and records the request. Where the ledger cannot be reached, and the plan's fail mode
         for the caller is ``lease``, what was leased beforehand admits it. Raises OperationDenied, LedgerUnavailable,
         RecordingUnavailable, or ProblemError for bad arguments: then nothing was started. LedgerRefused:
-        ``operation_id`` came before with something else, or has its outcome.
+        ``operation_id`` came before with something else, its hold is over, or it has an outcome that was never checked.
 
         Leaving it records the outcome, also when the body is cancelled. What the body leaves unsaid:
 
@@ -162,8 +162,10 @@ class LedgerClient:
         Without a journal OutcomeNotRecorded is raised where the ledger could not be told in time.
 
         An ``operation_id`` (UUIDv7) of your own makes asking again safe: after LedgerUnavailable the same id with the
-        same arguments finds the hold that it may have. Without one, or with ``release_if_lost``, a hold whose answer
-        was lost is given back in the background.
+        same arguments finds the hold that it may have. It is for one call of the provider. This client refuses one that
+        has its outcome (operation_finished); to another process the ledger repeats its first answer, and a second
+        outcome becomes a dead letter. Without one, or with ``release_if_lost``, a hold whose answer was lost is given
+        back in the background.
         """
         fields = {
             "operation_id": operation_id or uuid7(),

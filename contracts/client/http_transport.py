@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import httpx
+import structlog
 from pydantic import SecretStr
 
 from contracts.access.http_connections import Connections, authorities
@@ -24,6 +25,8 @@ _INTROSPECTION_SECONDS: Final = 2.0
 
 #: Errors that come before a byte of the request was sent.
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass
@@ -76,7 +79,8 @@ class HttpTransport:
     async def record_events(self, bodies: Sequence[bytes]) -> dict[int, Problem]:
         """Have events recorded, each a CloudEvent in JSON; answers those that the ledger cannot read, by their places.
 
-        All others are committed: taken now, taken before, or kept among the ledger's dead letters. Idempotent.
+        All others are committed: taken now, taken before, or kept among the ledger's dead letters, which the log says.
+        Idempotent.
         Raises LedgerUnavailable or LedgerRefused. One attempt.
         """
         headers = {"Content-Type": BATCH_CONTENT_TYPE}
@@ -91,6 +95,9 @@ class HttpTransport:
             raise TokenRefused(refusal) if refuses_token(refusal) else LedgerRefused(refusal)
         dead_lettered = (CONFLICT.code, OPERATION_CONFLICT.code)
         rejected = {one["index"]: Problem.model_validate(one["problem"]) for one in answer.json()["rejected"]}
+        kept = [problem for problem in rejected.values() if problem.code in dead_lettered]
+        if kept:
+            _log.warning("events_dead_lettered", events=len(kept), first=kept[0].detail)
         return {index: problem for index, problem in rejected.items() if problem.code not in dead_lettered}
 
     async def introspect(self, token: str) -> Introspection:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from contracts.problems import OPERATION_FINISHED, OPERATION_IN_PROGRESS, ProblemError
 
-#: Beyond that the oldest are forgotten. By then the ledger has their outcomes, and refuses them itself.
+#: Beyond that the oldest are forgotten. By then the ledger has their outcomes, and takes no second one.
 FINISHED_MAX: Final = 10_000
 
 

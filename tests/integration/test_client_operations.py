@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from contracts.client import (
     InDoubt,
@@ -310,6 +311,26 @@ class TestBadInput:
         with pytest.raises(JournalUnavailableError, match="in use by another process"):
             async with LedgerClient.open(settings):
                 pass
+
+    async def test_an_outcome_that_is_kept_as_a_dead_letter_is_said(
+        self, ledger: Ledger, nats_server_url: str, tmp_path: Path, journalled: bool
+    ) -> None:
+        await ledger.set_up(limit("images", maximum=25), SPEND)
+        operation_id = uuid7()
+        with capture_logs() as logs:
+            for cost in ("0.04", "0.05"):  # two processes: each asks its provider, and only one outcome counts
+                folder = tmp_path / cost
+                folder.mkdir()
+                async with (
+                    opened(ledger, nats_server_url, folder, "http", journalled=journalled) as client,
+                    client.operation(**an_operation(), operation_id=operation_id) as operation,
+                ):
+                    operation.completed(cost=cost)
+                assert ("events_dead_lettered" in [one["event"] for one in logs]) is (cost == "0.05")
+        said = next(one for one in logs if one["event"] == "events_dead_lettered")
+        assert (said["log_level"], said["events"]) == ("warning", 1)
+        assert str(operation_id) in said["first"]
+        assert (await the_row(ledger))["cost"] == "0.040000000"
 
 
 def check_of(**fields: Any) -> LimitCheck:
