@@ -175,6 +175,10 @@ def test_what_is_wrong_is_found_and_something_can_be_done(known: Facts, check: s
         assert finding.expected
 
 
+def test_what_to_do_about_holes_names_what_has_the_numbers() -> None:
+    assert "GET /v1/sources" in found(database(flow={"holes": {"image-1": 2}}))["flow.holes"].advice
+
+
 def test_every_check_has_a_case_that_makes_it_say_more_than_ok() -> None:
     assert {one.id for one in CHECKS} - {check for _, check, _, _ in CASES} == set()
 

@@ -103,7 +103,7 @@ def holes(facts: Facts) -> Verdict:
     return warning(
         f"{sum(found.values()):,} events never arrived, though later ones did: {told}",
         "none; those under way close by themselves within seconds",
-        "look again in a minute; then see that those services run, and `ledger close-gap` for the numbers",
+        "look again in a minute; then see that those services run; `GET /v1/sources` has the numbers",
     )
 
 
