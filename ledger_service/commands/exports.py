@@ -85,7 +85,7 @@ def export(
     as_of: Annotated[str | None, typer.Option(help="Only what was recorded by then; default: now.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Writes the usage log, or its FOCUS data set, as CSV, JSON Lines or Parquet.
+    """Writes the usage log as CSV, JSON Lines or Parquet, or its FOCUS data set as CSV or Parquet.
 
     A file has its name once it is whole. With --by-day, the same command goes on where it ended: days that are done
     stay, and all are of the moment at which it was first run. Exit 0 when all is written, 1 where that failed; 2 for
