@@ -29,6 +29,7 @@ from ledger_service.domain.doctor.facts import (
     Storage,
     Stream,
     TableHealth,
+    Webhooks,
 )
 
 SETTINGS: Final = {
@@ -59,6 +60,7 @@ DATABASE: Final = Database(
     flow=Flow(3, 0.0, {}, {}),
     mark=Mark(100, is_same_database=True),
     default_plan_exists=True,
+    webhooks=Webhooks(0, 0.0),
 )
 NATS: Final = Nats(
     reached=Reached("nats:4222"),

@@ -86,6 +86,7 @@ async def _ask_all(
         flow=await ask(store.read_flow),
         mark=mark,
         default_plan_exists=False if plan is None else await ask(lambda one: store.plan_exists(one, plan)),
+        webhooks=await ask(store.read_webhooks),
     )
     seals: DatabaseSeals | Unknown = Unknown("there is no key")
     if chain is not None:

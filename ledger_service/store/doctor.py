@@ -19,6 +19,7 @@ from ledger_service.domain.doctor.facts import (
     Sizes,
     Slot,
     TableHealth,
+    Webhooks,
 )
 from ledger_service.store import stream_marks
 from ledger_service.store.dead_letters import count_open_by_code
@@ -27,6 +28,7 @@ from ledger_service.store.migrations import can_work_with, migrations
 from ledger_service.store.privileges import APPEND_ONLY, NOBODY_READS, READ_ONLY, find_readers, may_rewrite
 from ledger_service.store.queries import load
 from ledger_service.store.schema_record import read_applied
+from ledger_service.store.webhooks import read_figures
 
 if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
@@ -132,6 +134,11 @@ async def read_flow(connection: "Connection") -> Flow:
     }
     letters = await count_open_by_code(connection)
     return Flow(standing.holds_open, standing.holds_overdue_seconds, letters, holes)
+
+
+async def read_webhooks(connection: "Connection") -> Webhooks:
+    figures = await read_figures(connection)
+    return Webhooks(figures.disabled, figures.lag_seconds)
 
 
 async def read_mark(connection: "Connection") -> Mark | None:

@@ -376,6 +376,22 @@ async def test_dead_letters_and_holes_are_named(start_ledger: StartLedger, datab
     await eventually(is_a_letter, "the message is a dead letter")
 
 
+async def test_endpoints_that_take_nothing_are_named(
+    start_ledger: StartLedger, database_url: str, database: "asyncpg.Connection[asyncpg.Record]", nats_url: str
+) -> None:
+    ledger = await start_ledger()
+    for name in ("gone", "slow"):
+        await ledger.http.put(f"/v1/webhooks/{name}", json={"url": "https://example.com", "types": ["period.closed"]})
+    findings = await doctor(as_service(database_url), nats_url)
+    assert findings["webhooks.enabled"]["status"] == findings["webhooks.lag"]["status"] == "ok"
+    await database.execute(
+        "update webhooks set disabled_at = now(), disabled_reason = 'answered 410' where webhook_id = 'gone'"
+    )
+    findings = await doctor(as_service(database_url), nats_url)
+    assert findings["webhooks.enabled"]["found"] == "1 endpoint is disabled: nothing is sent there"
+    assert findings["webhooks.enabled"]["see"].endswith("WebhooksDisabled.md")
+
+
 async def test_a_slot_that_nobody_uses_is_named(
     database_url: str, database: "asyncpg.Connection[asyncpg.Record]", nats_url: str
 ) -> None:

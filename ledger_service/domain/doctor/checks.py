@@ -67,6 +67,8 @@ CHECKS: Final = (
     Check("flow.dead_letters", flow.letters, f"{_RUNBOOKS}/DeadLettersOpen.md"),
     Check("flow.holes", flow.holes, f"{_RUNBOOKS}/EventsMissing.md"),
     Check("flow.holds", flow.holds, f"{_RUNBOOKS}/HoldsOverdue.md"),
+    Check("webhooks.enabled", flow.endpoints, f"{_RUNBOOKS}/WebhooksDisabled.md"),
+    Check("webhooks.lag", flow.deliveries, f"{_RUNBOOKS}/WebhooksBehind.md"),
     Check("seals.chain", flow.sealing, f"{_RUNBOOKS}/SealsDiverged.md"),
     Check("seals.lag", flow.seal_lag, f"{_RUNBOOKS}/SealsBehind.md"),
     Check("disk.room", machine.disk, _STORAGE),

@@ -198,6 +198,13 @@ class Mark(NamedTuple):
     is_same_database: bool
 
 
+class Webhooks(NamedTuple):
+    """``disabled`` endpoints; for how long the oldest delivery to one that is neither that nor paused waits."""
+
+    disabled: int
+    lag_seconds: float
+
+
 @dataclass(frozen=True)
 class Database:
     """All that is known of PostgreSQL. ``rights``: what the role lacks, by table."""
@@ -222,6 +229,7 @@ class Database:
     flow: Flow | Unknown
     mark: Mark | Unknown | None
     default_plan_exists: bool | Unknown
+    webhooks: Webhooks | Unknown
 
 
 # --- NATS

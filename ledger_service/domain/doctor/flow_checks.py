@@ -1,4 +1,4 @@
-"""Of what goes through: clocks, how far behind ingest and seals are, dead letters, holes, holds, old transactions."""
+"""Of what goes through: clocks, how far ingest and seals are behind, what is stuck, webhooks, old transactions."""
 
 from collections.abc import Callable
 from typing import Final
@@ -18,6 +18,8 @@ HORIZON_SECONDS_FAILURE: Final = 600.0
 UNSEALED_SECONDS_WARNING: Final = 120.0
 UNSEALED_SECONDS_FAILURE: Final = 1_800.0
 HOLDS_OVERDUE_SECONDS_MAX: Final = 60.0
+#: The first try that fails is repeated after seconds, the next after minutes.
+WEBHOOK_LAG_SECONDS_MAX: Final = 60.0
 
 
 def clock_of(what: str, fact: Callable[[Facts], Clock | Unknown]) -> Callable[[Facts], Verdict]:
@@ -116,6 +118,29 @@ def holds(facts: Facts) -> Verdict:
             "nothing expires them: see that a ledger runs, and nobody locks its accounts",
         )
     return ok(f"{flow.holds_open:,} holds are open, none is overdue")
+
+
+def endpoints(facts: Facts) -> Verdict:
+    disabled = known(facts.database.webhooks).disabled
+    if disabled:
+        return warning(
+            f"{disabled:,} endpoint{' is' if disabled == 1 else 's are'} disabled: nothing is sent there",
+            "none: what shall not be sent for a while is paused",
+            "`ledger webhooks list` (with --account, those of an account) says why; mend the receiver, then "
+            "`ledger webhooks resume NAME`",
+        )
+    return ok("no webhook is disabled")
+
+
+def deliveries(facts: Facts) -> Verdict:
+    lag_seconds = known(facts.database.webhooks).lag_seconds
+    if lag_seconds > WEBHOOK_LAG_SECONDS_MAX:
+        return warning(
+            f"a webhook has not taken a delivery for {duration(lag_seconds)}",
+            f"less than {duration(WEBHOOK_LAG_SECONDS_MAX)}",
+            "`ledger webhooks list` (with --account, those of an account) says which fails, and with what",
+        )
+    return ok("no webhook's delivery waits")
 
 
 def horizon(facts: Facts) -> Verdict:
