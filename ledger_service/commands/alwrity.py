@@ -22,7 +22,7 @@ from ledger_service.alwrity.files import FileRefusedError
 from ledger_service.alwrity.importing import Options, import_files
 from ledger_service.alwrity.reading import Broken, ImportRefusedError
 from ledger_service.alwrity.report import Report
-from ledger_service.commands.database import OUT_OF_REACH, messages, output, stop
+from ledger_service.commands.database import OUT_OF_REACH, messages, output, reason_of, stop
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.domain.alwrity.standing import Period
@@ -77,9 +77,8 @@ def import_alwrity(
     except ProblemError as error:
         raise stop(error.problem.detail) from None
     except OUT_OF_REACH as error:
-        reason = str(error) or type(error).__name__
         raise stop(
-            f"broke off: {reason}",
+            f"broke off: {reason_of(error)}",
             "Check LEDGER_DATABASE_URL and run the same again: it goes on where it ended, and adds nothing twice.",
         ) from None
     written = orjson.dumps(done.as_json(), option=orjson.OPT_INDENT_2).decode() + "\n"

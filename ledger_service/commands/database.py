@@ -43,6 +43,11 @@ def messages() -> Console:
     return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH, highlight=False)
 
 
+def reason_of(error: Exception) -> str:
+    """Why a server is out of reach, in words."""
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
 def with_database(work: Callable[[Connection], Awaitable[Result]], *, whole_tables: bool = False) -> Result:
     """Runs it on a connection to the ledger's database. Says why, and exits with 1, where there is none.
 
@@ -68,8 +73,7 @@ async def _with_database(work: Callable[[Connection], Awaitable[Result]], whole_
     except MigrationError as error:
         raise stop(str(error)) from None
     except OUT_OF_REACH as error:
-        reason = str(error) or type(error).__name__
-        raise stop(f"cannot reach the database: {reason}", "Check LEDGER_DATABASE_URL.") from None
+        raise stop(f"cannot reach the database: {reason_of(error)}", "Check LEDGER_DATABASE_URL.") from None
 
 
 def answer_or_stop(work: Callable[[Connection], Awaitable[Result]]) -> Result:

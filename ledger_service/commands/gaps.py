@@ -18,7 +18,7 @@ from rich.table import Table
 
 from contracts.exit_codes import ExitCode
 from contracts.subjects import STREAM
-from ledger_service.commands.database import OUT_OF_REACH, messages, moment, output, shown, stop
+from ledger_service.commands.database import OUT_OF_REACH, messages, moment, output, reason_of, shown, stop
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import SignedCheckpoint
@@ -95,8 +95,9 @@ def close_gap(since: Since = None, from_sequence: From = None, as_json: AsJson =
     except (MigrationError, StreamConfigError) as error:
         raise stop(str(error)) from None
     except OUT_OF_REACH as error:
-        reason = str(error) or type(error).__name__
-        raise stop(f"cannot reach the servers: {reason}", "Check LEDGER_DATABASE_URL and LEDGER_NATS_URL.") from None
+        raise stop(
+            f"cannot reach the servers: {reason_of(error)}", "Check LEDGER_DATABASE_URL and LEDGER_NATS_URL."
+        ) from None
     except nats.errors.Error as error:
         raise stop(
             f"cannot read the stream: {error}", "Check LEDGER_NATS_URL: it needs the ledger's identity."

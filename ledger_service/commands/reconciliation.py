@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from contracts.exit_codes import ExitCode
 from contracts.identifiers import Name
 from contracts.problems import ProblemError
-from ledger_service.commands.database import OUT_OF_REACH, messages, moment, output, stop, stop_at
+from ledger_service.commands.database import OUT_OF_REACH, messages, moment, output, reason_of, stop, stop_at
 from ledger_service.commands.json_output import AsJsonLines, write_json
 from ledger_service.commands.reconciliation_screen import show, show_next
 from ledger_service.config import Settings
@@ -147,4 +147,4 @@ def _name(option: str, value: str) -> str:
 def _unreadable(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return f"cannot reach the database: {str(error) or type(error).__name__}. Check LEDGER_DATABASE_URL."
+    return f"cannot reach the database: {reason_of(error)}. Check LEDGER_DATABASE_URL."

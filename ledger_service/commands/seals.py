@@ -14,7 +14,7 @@ from rich.table import Table
 
 from contracts.access.nats_access import NatsAccess
 from contracts.exit_codes import ExitCode
-from ledger_service.commands.database import OUT_OF_REACH, messages, output, stop
+from ledger_service.commands.database import OUT_OF_REACH, messages, output, reason_of, stop
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import VerifierKey, VerifierKeyError, notes_in
@@ -83,8 +83,7 @@ def verify_and_show(
                 )
                 report = asyncio.run(verifying)
         except OUT_OF_REACH as error:
-            reason = str(error) or type(error).__name__
-            raise stop(f"cannot reach the database: {reason}", "Check LEDGER_DATABASE_URL.") from None
+            raise stop(f"cannot reach the database: {reason_of(error)}", "Check LEDGER_DATABASE_URL.") from None
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
             raise stop(
                 f"cannot read the seals: {error}",

@@ -1,6 +1,7 @@
 """Price files: what is taken of YAML, `ledger prices …`, and the list prices that come with a fresh stack."""
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +382,12 @@ def test_the_command_says_what_it_cannot_reach_or_read(
         assert (ended.exit_code, said in ended.stderr) == (1, True), ended.stderr
         assert "Traceback" not in ended.stderr
     assert run_ledger(database_url, "prices", "list", "--at", "yesterday").exit_code == 2
+
+
+def test_the_command_says_that_a_database_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended = run_ledger(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/x", "prices", "list")
+    assert (ended.exit_code, "cannot reach the database: no answer in time" in ended.stderr) == (1, True), ended.stderr
 
 
 def test_migrate_brings_the_shipped_prices_where_asked(database_url: str) -> None:
