@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from contracts.identifiers import Id, ModelName, Name, OperationType
 from contracts.moments import Moment
-from contracts.money import COST_NANOS_MAX, MONEY_SCHEMA, TotalNanos, format_nanos, parse_nanos
+from contracts.money import COST_NANOS_MAX, MONEY_SCHEMA, TotalNanos, format_nanos, parse_bounded
 
 #: Of calls, units and failures, either way.
 ADJUSTED_MAX: Final = 10**9
@@ -20,8 +20,7 @@ _Signed = Annotated[int, Field(strict=True, ge=-ADJUSTED_MAX, le=ADJUSTED_MAX)]
 #: Nano-dollars in Python, a decimal string in JSON; may be negative.
 _SignedNanos = Annotated[
     int,
-    Field(ge=-COST_NANOS_MAX, le=COST_NANOS_MAX),
-    BeforeValidator(parse_nanos),
+    BeforeValidator(lambda text: parse_bounded(text, -COST_NANOS_MAX, COST_NANOS_MAX)),
     PlainSerializer(format_nanos, return_type=str, when_used="json"),
     WithJsonSchema(MONEY_SCHEMA),
 ]

@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 NANOS_PER_DOLLAR: Final = 1_000_000_000
@@ -40,6 +40,22 @@ def parse_nanos(text: object) -> int:
     return -nanos if sign else nanos
 
 
+def parse_bounded(text: object, least: int, most: int) -> int:
+    """The same between two amounts. What is said of another is in dollars, as it was written."""
+    nanos = parse_nanos(text)
+    if nanos > most:
+        raise PydanticCustomError("less_than_equal", f"Input should be less than or equal to {_whole(most)} dollars")
+    if nanos < least:
+        raise PydanticCustomError(
+            "greater_than_equal", f"Input should be greater than or equal to {_whole(least)} dollars"
+        )
+    return nanos
+
+
+def _whole(nanos: int) -> int:
+    return nanos // NANOS_PER_DOLLAR
+
+
 #: A dollar's digits and the decimals.
 _DIGITS_MIN: Final = 1 + DECIMALS_MAX
 
@@ -60,8 +76,7 @@ MONEY_SCHEMA: Final[dict[str, object]] = {
 #: Nano-dollars in Python, a decimal string in JSON; an amount that cannot be negative.
 CostNanos = Annotated[
     int,
-    Field(ge=0, le=COST_NANOS_MAX),
-    BeforeValidator(parse_nanos),
+    BeforeValidator(lambda text: parse_bounded(text, 0, COST_NANOS_MAX)),
     PlainSerializer(format_nanos, return_type=str, when_used="json"),
     WithJsonSchema(MONEY_SCHEMA),
 ]

@@ -132,7 +132,10 @@ def test_json_that_is_no_string_is_no_cost(json: str) -> None:
 def test_cost_is_between_nothing_and_a_million_dollars(text: str, rule: str) -> None:
     with pytest.raises(ValidationError) as refused:
         COST.validate_python(text)
-    assert [error["type"] for error in refused.value.errors()] == [rule]
+    [error] = refused.value.errors()
+    bound = {"greater_than_equal": "0", "less_than_equal": "1000000"}[rule]
+    assert error["type"] == rule
+    assert error["msg"].endswith(f" {bound} dollars")  # as it was written, and not in nano-dollars
 
 
 @pytest.mark.parametrize(("text", "nanos"), [("0", 0), ("1000000", COST_NANOS_MAX), ("1e6", COST_NANOS_MAX)])
