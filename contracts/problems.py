@@ -158,7 +158,8 @@ def field_errors(
         if rule.startswith("union_tag"):  # pydantic names the union, our readers the field that chooses in it
             location = (*location, "type")
         # Not validated: that costs more than reading the body did, where thousands of rules are broken.
-        found.append(FieldError.model_construct(field=field_path(location), rule=rule, message=message))
+        said = "Field required" if rule == "union_tag_not_found" else message
+        found.append(FieldError.model_construct(field=field_path(location), rule=rule, message=said))
     return found
 
 

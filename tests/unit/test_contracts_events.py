@@ -127,6 +127,12 @@ def test_missing_type_is_named() -> None:
     assert broken_rules(event(without="type")) == [("type", "union_tag_not_found")]
 
 
+def test_a_missing_type_is_said_in_words() -> None:
+    with pytest.raises(ValidationError) as refused:
+        parse_event(event(without="type"))
+    assert [one.message for one in field_errors(refused.value, frozenset(EVENT_MODELS))] == ["Field required"]
+
+
 @pytest.mark.parametrize("event_type", sorted(EVENT_MODELS))
 @pytest.mark.parametrize("name", ["specversion", "id", "source", "subject", "time", "data"])
 def test_missing_attribute_is_named(event_type: str, name: str) -> None:
