@@ -15,7 +15,7 @@ from typing import Final, Self
 #: For so long somebody may be at the issuer.
 SECONDS_MAX: Final = 600
 #: Of a page's address that somebody comes back to; a longer one is forgotten.
-NEXT_CHARACTERS_MAX: Final = 1000
+NEXT_BYTES_MAX: Final = 1000
 _SECRET_BYTES: Final = 32
 
 
@@ -29,7 +29,7 @@ class Attempt:
 
     @classmethod
     def begin(cls, now: float, next_: str) -> Self:
-        kept = next_ if len(next_) <= NEXT_CHARACTERS_MAX else "/"
+        kept = next_ if len(next_.encode()) <= NEXT_BYTES_MAX else "/"
         return cls(secrets.token_urlsafe(_SECRET_BYTES), int(now), kept)
 
     @property

@@ -240,6 +240,8 @@ def test_an_attempt_is_what_its_cookie_says_and_lasts_ten_minutes() -> None:
     ):
         assert Attempt.read(bad, 1000) is None, bad
     assert Attempt.begin(0, "/" + "x" * 2000).next == "/"
+    # Of the letters of others, each takes up to four bytes: browsers drop a cookie of more than 4,096 without a word.
+    assert len(Attempt.begin(2e9, "/" + "\N{SNOWMAN}" * 999).cookie) < 3_800
 
 
 def test_over_https_no_other_host_can_set_the_cookie() -> None:
