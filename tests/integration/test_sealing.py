@@ -228,6 +228,22 @@ async def test_several_publish_each_checkpoint_once(
         await pool.close()
 
 
+async def test_what_piled_up_is_sealed_at_once(database: Database, pool: Pool, nats_client: Nats) -> None:
+    """One seal has its bound, and does not wait for the next interval to go on."""
+    await append(database, 17)
+    sealer = Sealer(pool, Sealing(CHAIN, leaves_max=5), CheckpointStream(nats_client, CHAIN), None)
+    running = asyncio.create_task(sealer.run(interval_seconds=3600))
+
+    async def is_sealed() -> bool:
+        return await sizes(database) == [5, 10, 15, 17]
+
+    try:
+        await eventually(is_sealed, "all of it is sealed")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_who_comes_too_late_publishes_nothing_again(database: Database, nats_client: Nats) -> None:
     """Also once NATS has forgotten the ids of the messages, by which it knows what it has already."""
     forgetful = replace(stream_config(1, SEALS_STREAM, [SEALS]), duplicate_window=0.1)
