@@ -45,6 +45,8 @@ OWN: Final[Own] = {
     ("GET", "/v1/usage-log/{operation_id}"): (NOT_FOUND,),
     ("GET", f"{_ACCOUNT}/limits:standing"): (NOT_FOUND,),
     ("GET", "/v1/usage"): (NOT_FOUND, QUERY_TOO_LARGE, OVERLOADED, PERIOD_ARCHIVED),
+    ("GET", f"{_ACCOUNT}/resale-prices"): (NOT_FOUND,),
+    ("PUT", f"{_ACCOUNT}/resale-prices/{{operation}}/{{model}}"): (NOT_FOUND,),
     ("DELETE", f"{_ACCOUNT}/limits/{{limit_id}}"): (NOT_FOUND,),
     ("DELETE", f"{_ACCOUNT}/credit-grants/{{grant_id}}"): (NOT_FOUND,),
     ("GET", "/v1/prices/{provider}/{operation}/{model}"): (NOT_FOUND,),

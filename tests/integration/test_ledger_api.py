@@ -247,6 +247,25 @@ async def test_the_documentation_names_every_route(ledger: Ledger) -> None:
     }
 
 
+async def test_what_routes_say_of_an_unknown_account_is_documented(ledger: Ledger) -> None:
+    document = (await ledger.http.get("/openapi.json")).json()["paths"]
+    said = {
+        path: (await ledger.http.get(path.format(account_id=builders.ACCOUNT)), document[path]["get"])
+        for path in document
+        if "get" in document[path] and path.count("{") == 1 and "{account_id}" in path
+    }
+    path = "/v1/accounts/{account_id}/resale-prices/{operation}/{model}"
+    put = await ledger.http.put(
+        f"/v1/accounts/{builders.ACCOUNT}/resale-prices/generate/m",
+        json={"valid_from": "2026-01-01T00:00:00Z", "unit_price": "1"},
+    )
+    said[path] = put, document[path]["put"]
+    unknown = {answered for answered, (answer, _) in said.items() if answer.status_code == 404}
+    assert unknown >= {path, "/v1/accounts/{account_id}/usage", "/v1/accounts/{account_id}/resale-prices"}
+    for path, (answer, told) in said.items():
+        assert str(answer.status_code) in told["responses"], (path, answer.text)
+
+
 async def test_a_ledger_that_can_work_says_that_it_lives_and_is_ready(ledger: Ledger) -> None:
     assert (await ledger.http.get("/livez")).json() == {"status": "alive", "version": VERSION}
     ready = await ledger.http.get("/readyz")
