@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
 
-from ledger_service.domain.buckets import add_months
+from ledger_service.domain.buckets import Interval, following
 
-_HOUR = timedelta(hours=1)
+_HOUR: Final = timedelta(hours=1)
+_UTC: Final = ZoneInfo("UTC")
 
 
 class Hours(NamedTuple):
@@ -51,8 +53,7 @@ def _touched(start: datetime, end: datetime) -> Iterator[tuple[date, datetime, d
     """Each month that has a part of the range: its first day, when it begins, and when it ends."""
     begin = start.replace(day=1, hour=0)
     while begin < end:
-        following = add_months(begin.date(), 1)
-        until = begin.replace(year=following.year, month=following.month)
+        until = following(begin, Interval.MONTH, _UTC)
         yield begin.date(), begin, until
         begin = until
 
