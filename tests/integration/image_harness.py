@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
@@ -28,6 +29,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from contracts.client.journal import Journal
 from image_service.config import Settings
 from image_service.main import create_app
 from image_service.providers.registry import Providers
@@ -224,6 +226,26 @@ async def eventually(condition: Callable[[], Any], timeout_seconds: float = WAIT
             return
         assert time.monotonic() < deadline, f"not within {timeout_seconds} s"
         await asyncio.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class HeldFinish:
+    """``reached``: somebody is about to record an outcome in the journal, and waits until ``go``."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def hold_finish(monkeypatch: pytest.MonkeyPatch) -> HeldFinish:
+    finish, held = Journal.finish, HeldFinish()
+
+    async def slow(*arguments: Any, **named: Any) -> bool:
+        held.reached.set()
+        await held.go.wait()
+        return await finish(*arguments, **named)
+
+    monkeypatch.setattr(Journal, "finish", slow)
+    return held
 
 
 def free_port() -> int:

@@ -26,6 +26,7 @@ from tests.integration.image_harness import (
     GENERATE,
     ScriptedLedger,
     eventually,
+    hold_finish,
     image_service,
     make_settings,
     too_slow,
@@ -90,23 +91,16 @@ class TestSweep:
 class TestNotKept:
     async def test_what_will_not_be_kept_is_not_said_to_run(self, settings, monkeypatch) -> None:
         """Nobody had asked for it when it was decided; whoever looks a moment later must not wait for it."""
-        finish, go, reached = Journal.finish, asyncio.Event(), asyncio.Event()
-
-        async def slow(*arguments: Any, **named: Any) -> bool:
-            reached.set()
-            await go.wait()
-            return await finish(*arguments, **named)
-
-        monkeypatch.setattr(Journal, "finish", slow)
+        held = hold_finish(monkeypatch)
         async with image_service(settings) as client:
             asking = asyncio.create_task(client.post("/v1/images/generate", json=GENERATE))
-            await eventually(reached.is_set)
+            await eventually(held.reached.is_set)
             [one] = (await client.get("/v1/operations")).json()["operations"]
             place = f"/v1/operations/{one['operation_id']}"
             status = await client.get(place)
             following = asyncio.create_task(client.get(f"{place}/events"))
             await asyncio.wait({following}, timeout=5)
-            go.set()
+            held.go.set()
             assert (await asking).status_code == 200
             assert (status.status_code, (await following).status_code) == (404, 404)
             assert (await client.get(place)).status_code == 404

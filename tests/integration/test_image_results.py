@@ -10,7 +10,6 @@ import httpx
 import pytest
 from PIL import Image, ImageDraw
 
-from contracts.client.journal import Journal
 from image_service.operations import OPERATIONS
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import ProviderResult
@@ -21,6 +20,7 @@ from tests.integration.image_harness import (
     ScriptedLedger,
     denied,
     eventually,
+    hold_finish,
     image_service,
     make_settings,
     picture,
@@ -225,19 +225,12 @@ class TestLater:
     async def test_a_result_that_comes_as_patience_ends_is_not_lost(self, ledger, tmp_path, monkeypatch) -> None:
         """It was not kept, as nobody had been told where it would be: then nobody is told so afterwards."""
         settings = make_settings(tmp_path, ledger.url, patience_seconds=0.2)
-        finish, go, reached = Journal.finish, asyncio.Event(), asyncio.Event()
-
-        async def slow(*arguments: Any, **named: Any) -> bool:
-            reached.set()
-            await go.wait()
-            return await finish(*arguments, **named)
-
-        monkeypatch.setattr(Journal, "finish", slow)
+        held = hold_finish(monkeypatch)
         async with image_service(settings) as client:
             asking = asyncio.create_task(client.post("/v1/images/generate", json=GENERATE))
-            await eventually(reached.is_set)
+            await eventually(held.reached.is_set)
             await asyncio.sleep(3 * settings.patience_seconds)
-            go.set()
+            held.go.set()
             answer = await asking
         assert (answer.status_code, len(answer.json()["images"])) == (200, 1)
 
