@@ -11,6 +11,7 @@ from rich.console import Console
 
 from contracts.exit_codes import ExitCode
 from contracts.version import VERSION
+from ledger_service.commands.database import reason_of
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.price_loading import count, follow_shipped
@@ -38,8 +39,7 @@ def migrate(
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(ExitCode.FAILED) from None
     except (OSError, TimeoutError, nats.errors.Error) as error:
-        reason = str(error) or type(error).__name__
-        console.print(f"[red]cannot reach the servers: {reason}[/red]")
+        console.print(f"[red]cannot reach the servers: {reason_of(error)}[/red]")
         console.print("Check LEDGER_DATABASE_URL, LEDGER_OWNER_DATABASE_URL and LEDGER_NATS_URL.")
         raise typer.Exit(ExitCode.FAILED) from None
     if as_json:

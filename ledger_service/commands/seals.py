@@ -147,8 +147,8 @@ def _published(settings: Settings, file: Path | None, stream: bool) -> dict[str,
         try:
             published["the stream"] = asyncio.run(_read_stream(settings.nats_access))
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            reason = str(error) or type(error).__name__
-            messages().print(f"The stream cannot be read, and is not compared: {reason}", style="yellow", markup=False)
+            why = reason_of(error)
+            messages().print(f"The stream cannot be read, and is not compared: {why}", style="yellow", markup=False)
     if not published:
         messages().print(
             "Nothing published is compared: a history rewritten with the ledger's own key would not be seen.",
