@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pyarrow.parquet
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.exports import ExportFormat
 from contracts.problems import PERIOD_ARCHIVED, ProblemError
@@ -204,7 +205,6 @@ async def test_a_download_that_meets_an_archive_breaks_off_and_the_log_says_why_
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     await history(ledger)
     archived, refuse, asked = asyncio.Event(), archives.refuse_archived, 0
@@ -217,16 +217,17 @@ async def test_a_download_that_meets_an_archive_breaks_off_and_the_log_says_why_
         await refuse(*arguments)
 
     monkeypatch.setattr(exporting, "refuse_archived", later)
-    async with ledger.http.stream("GET", "/v1/exports/usage-log", params={"format": "csv"}) as answer:
-        pieces = answer.aiter_bytes()
-        assert (answer.status_code, (await anext(pieces))[:8]) == (200, b"account_")
-        await archive_all(database_url, tmp_path)
-        archived.set()
-        with pytest.raises(httpx.RemoteProtocolError):
-            [_ async for _ in pieces]
+    with capture_logs() as logs:
+        async with ledger.http.stream("GET", "/v1/exports/usage-log", params={"format": "csv"}) as answer:
+            pieces = answer.aiter_bytes()
+            assert (answer.status_code, (await anext(pieces))[:8]) == (200, b"account_")
+            await archive_all(database_url, tmp_path)
+            archived.set()
+            with pytest.raises(httpx.RemoteProtocolError):
+                [_ async for _ in pieces]
     assert not [record for record in caplog.records if record.exc_info]
-    [line] = [line for line in capsys.readouterr().out.splitlines() if "export_broken_off" in line]
-    assert "in archives" in line
+    [reason] = [line["reason"] for line in logs if line["event"] == "export_broken_off"]
+    assert "in archives" in reason
 
 
 async def test_a_repricing_under_way_does_not_end_as_if_it_had_looked_at_what_is_archived_meanwhile(
