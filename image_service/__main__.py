@@ -3,12 +3,10 @@
 import gc
 import sys
 
-# What imports make stays: to look at all of it again and again for what may go is a sixth of a start.
-usual = gc.get_threshold()
+# What imports make stays: to look at all of it again and again for what may go is a sixth of a start. run() sets what
+# holds from then on.
 gc.set_threshold(50_000, 20, 20)
 
 from image_service.main import run  # noqa: E402  see above
 
-gc.freeze()
-gc.set_threshold(*usual)
 sys.exit(run())

@@ -20,6 +20,7 @@ from contracts.client import ClientSettings, JournalUnavailableError, LedgerClie
 from contracts.client.background import Background, stop
 from contracts.client.journal import Journal
 from contracts.events import OperationRequested
+from contracts.garbage import spare_what_lasts
 from contracts.http_bounds import bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
@@ -120,6 +121,7 @@ def run(make_providers: Callable[[Settings], Providers] = build) -> int:
     except (JournalUnavailableError, OSError, ValueError) as error:
         _log.critical("cannot_start", reason=str(error))
         return 1
+    spare_what_lasts()
     # uvicorn raises the signal again once it has stopped; with these handlers that ends nothing half-way.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

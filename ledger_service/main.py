@@ -1,7 +1,6 @@
 """The ledger process: the only place that wires its parts together."""
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -16,6 +15,7 @@ from nats.aio.client import Client
 
 from contracts.access.authenticator import Memory, make_access
 from contracts.access.guard import document_access, require_rules
+from contracts.garbage import spare_what_lasts
 from contracts.http_bounds import BoundedBodies, bounded_protocol, bounds_for
 from contracts.http_documents import document_headers, document_problems
 from contracts.http_problems import install_problems
@@ -112,7 +112,6 @@ STARTUP_ATTEMPTS_MAX: Final = 60
 STARTUP_RETRY_SECONDS: Final = 0.5
 CANCEL_AGAIN_SECONDS: Final = 0.5
 STOP_SECONDS_MAX: Final = 10
-GC_ALLOCATIONS: Final = 50_000
 _NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
 
 _ROUTES: Final = (
@@ -370,11 +369,10 @@ def main() -> None:
     """Serves until SIGTERM or SIGINT."""
     configure_logs()
     settings = Settings()
-    # Ingest makes and drops thousands of short-lived objects a batch: collect seldom, and never what start-up made.
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+    app = create_app(settings)
+    spare_what_lasts()
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
