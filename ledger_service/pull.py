@@ -27,8 +27,8 @@ TAKEN_BYTES_MAX: Final = 8 * 1024 * 1024
 #: A batch begins so long after the one before it, or once so many messages wait. Events that come one by one, some
 #: hundred a second, would each have a transaction, an acknowledgement and a confirmation of their own, and take the
 #: processors from limit checks. After a pause the first is taken at once.
-GATHER_SECONDS: Final = 0.025
-GATHERED_MESSAGES: Final = 64
+GATHER_SECONDS: Final = 0.1
+GATHERED_MESSAGES: Final = 256
 #: What headers and subject may add to a message's payload.
 _HEADERS_BYTES: Final = 1024 * 1024
 
