@@ -13,7 +13,7 @@ from typing import Final
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from contracts.access.http_connections import authorities
+from contracts.access.http_connections import Connections, authorities
 from contracts.public_hosts import NameLookups, NoAddressError, PrivateAddressError, address_of, at_address, is_among
 from image_service.providers.attempt import Attempt
 
@@ -55,7 +55,10 @@ class Downloads:
         # A connection belongs to an address, and must not be found again by another name with that address.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(
-            timeout=timeout, limits=limits, verify=authorities(), trust_env=False, follow_redirects=False
+            timeout=timeout,
+            transport=Connections(limits=limits, verify=authorities(), trust_env=False),
+            trust_env=False,
+            follow_redirects=False,
         )
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ import httpx
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from contracts.access.http_connections import authorities
+from contracts.access.http_connections import Connections, authorities
 from contracts.retry_after import retry_after_seconds
 from image_service.providers.attempt import Attempt
 from image_service.providers.base import OutcomeUnknownError, ProviderError
@@ -42,6 +42,7 @@ OVERLOADED: Final = "provider_overloaded"
 
 #: Nothing was sent: there was no connection to send it on.
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_LOOKS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 _TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -154,21 +155,10 @@ class Channel:
         self._calls = asyncio.Semaphore(pace.calls_max)
         self._limiter = pace.limiter()
         self._backoff_seconds = backoff_seconds
-        timeout = httpx.Timeout(LOOK_SECONDS, connect=CONNECT_SECONDS, write=WRITE_SECONDS)
-        self._looks = httpx.AsyncClient(
-            base_url=url, headers=dict(headers), timeout=timeout, verify=authorities(), trust_env=False
-        )
+        self._looks = _client(url, headers, _LOOKS)
         # A kept connection may be closed by the other end just as an order goes out on it, and then nobody knows
         # whether it was read: every order gets a connection of its own.
-        limits = httpx.Limits(max_keepalive_connections=0)
-        self._orders = httpx.AsyncClient(
-            base_url=url,
-            headers=dict(headers),
-            timeout=timeout,
-            verify=authorities(),
-            trust_env=False,
-            limits=limits,
-        )
+        self._orders = _client(url, headers, httpx.Limits(max_keepalive_connections=0))
 
     @property
     def available(self) -> bool:
@@ -351,6 +341,16 @@ class Channel:
             return await once(tries)
 
         return await retrying(counted)
+
+
+def _client(url: str, headers: Mapping[str, str], limits: httpx.Limits) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=url,
+        headers=dict(headers),
+        timeout=httpx.Timeout(LOOK_SECONDS, connect=CONNECT_SECONDS, write=WRITE_SECONDS),
+        transport=Connections(limits=limits, verify=authorities(), trust_env=False),
+        trust_env=False,
+    )
 
 
 async def _receive(response: httpx.Response, path: Path | None, *, bytes_max: int) -> Answer:
