@@ -28,8 +28,9 @@ from contracts.problems import (
 
 log = structlog.get_logger()
 
-#: In the state of a request that has no end of its own: what to call once the server stops, so that it ends.
-AT_SHUTDOWN: Final = "usage_ledger.at_shutdown"
+#: In the state of a request: what to call once the server stops, and that it does.
+_AT_SHUTDOWN: Final = "usage_ledger.at_shutdown"
+_STOPS: Final = "usage_ledger.stops"
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,9 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().shutdown()
         cycle: RequestResponseCycle | None = self.cycle  # there is none before the first request
         if cycle is not None and not cycle.response_complete:
-            end: Callable[[], None] | None = cycle.scope["state"].get(AT_SHUTDOWN)
+            state = cycle.scope["state"]
+            state[_STOPS] = True
+            end: Callable[[], None] | None = state.get(_AT_SHUTDOWN)
             if end is not None:
                 end()
 
@@ -256,6 +259,15 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def at_shutdown(scope: Scope, end: Callable[[], None]) -> None:
+    """Of a request that has no end of its own: what to call once the server stops, so that it ends. Called at once
+    where it stops already."""
+    state = scope["state"]
+    state[_AT_SHUTDOWN] = end
+    if state.get(_STOPS):
+        end()
 
 
 class BoundedBodies:

@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from contracts.access.guard import principal_of_request
 from contracts.client import JournalUnavailableError
 from contracts.client.journal import Journal
+from contracts.http_bounds import at_shutdown
 from contracts.problems import NOT_FOUND, RECORDING_UNAVAILABLE, Problem, ProblemError
 from image_service.access import account_of
 from image_service.outcomes import Completed, Outcome, OutcomeStore
@@ -71,12 +72,14 @@ class ResultsApi:
         return Response(orjson.dumps(body), media_type="application/json", headers=headers)
 
     async def events(self, request: Request, operation_id: UUID, last_event_id: str | None) -> Response:
-        """Its progress as server-sent events, until its outcome."""
+        """Its progress as server-sent events, until its outcome, or until the service stops: then they come again."""
         account_id = _account(request)
         watch = self._watch(account_id, operation_id)
         first = await self._status(account_id, operation_id, watch)
         after = int(last_event_id) if last_event_id and _EVENT_ID.fullmatch(last_event_id) else 0
-        stream = self._follow(account_id, operation_id, watch, first, after)
+        stops = asyncio.Event()
+        at_shutdown(request.scope, stops.set)
+        stream = _until(stops, self._follow(account_id, operation_id, watch, first, after))
         return StreamingResponse(stream, media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
 
     async def result(self, request: Request, operation_id: UUID, number: int) -> Response:
@@ -175,6 +178,25 @@ class ResultsApi:
                 yield b": still running\n\n"
                 await asyncio.sleep(1)
         yield _event(str(status["status"]), last + 1, status)
+
+
+async def _until(stops: asyncio.Event, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The stream, to its end or until then, whichever is first."""
+    stopping = asyncio.create_task(stops.wait())
+    following: asyncio.Task[bytes | None] | None = None
+    try:
+        while not stops.is_set():
+            following = asyncio.create_task(anext(stream, None))
+            await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            part = await following if following.done() else None
+            if part is None:
+                return
+            yield part
+    finally:
+        # Without waiting for them: where the client is gone, nothing may be waited for here.
+        stopping.cancel()
+        if following is not None:
+            following.cancel()
 
 
 def _drop_odd_ranges(request: Request) -> None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from contracts.http_bounds import AT_SHUTDOWN
+from contracts.http_bounds import at_shutdown
 from contracts.identifiers import Name, OperationType
 from contracts.in_doubt import Doubt, DoubtfulOperation, DoubtfulOperations
 from contracts.live import Happening, RecentOperations
@@ -91,7 +91,7 @@ async def stream_operations(
     """
     live = wired.live
     listener = await live.join(chosen, _place("header.last-event-id", last_event_id) or _place("query.after", after))
-    request.scope["state"][AT_SHUTDOWN] = listener.end
+    at_shutdown(request.scope, listener.end)
     return _Stream(live, listener, seconds)
 
 

@@ -46,11 +46,12 @@ class _Server(QuickServer):
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """The app on a real socket; yields its URL."""
+async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
+    """The app on a real socket; yields its URL. ``options`` of uvicorn."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = _Server(uvicorn.Config(app, log_config=None, lifespan="on", access_log=False, timeout_graceful_shutdown=1))
+    config = {"log_config": None, "lifespan": "on", "access_log": False, "timeout_graceful_shutdown": 1, **options}
+    server = _Server(uvicorn.Config(app, **config))
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         assert not task.done(), "the server did not start"
@@ -195,10 +196,12 @@ def make_settings(tmp_path: Path, ledger_url: str, **other: Any) -> Settings:
 
 
 @asynccontextmanager
-async def image_service(settings: Settings, providers: Providers | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """The whole service on a real socket, and a client for it."""
+async def image_service(
+    settings: Settings, providers: Providers | None = None, **options: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The whole service on a real socket, and a client for it. ``options`` of uvicorn."""
     async with (
-        serving(create_app(settings, providers)) as url,
+        serving(create_app(settings, providers), **options) as url,
         httpx.AsyncClient(base_url=url, headers=CALLER, timeout=30, trust_env=False, verify=TLS) as client,
     ):
         yield client

@@ -11,10 +11,19 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from contracts.http_bounds import Bounds, at_shutdown, bounded_protocol
 from tests import builders
 from tests.builders import completed
-from tests.integration.image_harness import answers, eventually, free_port, make_settings, start_process
+from tests.integration.image_harness import (
+    answers,
+    eventually,
+    free_port,
+    make_settings,
+    serving,
+    start_process,
+)
 from tests.servers import LedgerProcess
 from tests.tokens import AUTHORIZED
 
@@ -292,3 +301,28 @@ async def test_what_is_large_and_allowed_still_goes_through(ledger_process: Call
         await client.set_up()
         answer = await client.http.get(f"/v1/accounts/{builders.ACCOUNT}/usage-log", params=many)
         assert answer.status_code == 200
+
+
+async def test_a_stream_that_begins_as_the_server_stops_ends_at_once() -> None:
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return
+        reached.set()
+        await go.wait()
+        ended = asyncio.Event()
+        at_shutdown(scope, ended.set)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await ended.wait()
+        await send({"type": "http.response.body", "body": b"over"})
+
+    async with httpx.AsyncClient(timeout=30) as http:
+        options = {"http": bounded_protocol(Bounds()), "timeout_graceful_shutdown": 30, "lifespan": "off"}
+        async with serving(app, **options) as url:
+            asking = asyncio.create_task(http.get(url))
+            await reached.wait()
+            asyncio.get_running_loop().call_later(0.5, go.set)  # the server has begun to stop by then
+            begin = time.monotonic()
+        assert (await asking).text == "over"
+    assert time.monotonic() - begin < 10

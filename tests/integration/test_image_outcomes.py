@@ -5,6 +5,7 @@ import base64
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from contracts.client.journal import Journal, JournalUnavailableError
+from contracts.http_bounds import Bounds, bounded_protocol
 from contracts.identifiers import uuid7
 from contracts.problems import NOT_FOUND, problem
 from image_service import outcomes
@@ -23,6 +25,7 @@ from image_service.providers.attempt import Attempt
 from image_service.providers.base import ProviderResult
 from image_service.providers.registry import Providers
 from tests.integration.image_harness import (
+    CALLER,
     GENERATE,
     ScriptedLedger,
     eventually,
@@ -31,7 +34,7 @@ from tests.integration.image_harness import (
     make_settings,
     too_slow,
 )
-from tests.integration.scripted_provider import ScriptedProvider, delivered
+from tests.integration.scripted_provider import ScriptedProvider, delivered, hanging
 from tests.integration.test_image_results import ASYNC, events, over
 
 #: Of a provider with a price of its own.
@@ -123,6 +126,29 @@ class TestNotKept:
             heard = await following  # raises where the connection is cut off
             assert {one["event"] for one in heard} == {"progress"}
             assert (await client.get(f"{place}/events")).status_code == 404
+
+
+class TestStop:
+    async def test_whoever_follows_an_operation_holds_up_no_stop(self, ledger, tmp_path) -> None:
+        settings = make_settings(tmp_path, ledger.url, shutdown_seconds=0.5)
+        is_told = asyncio.Event()
+
+        async def follow(url: httpx.URL) -> None:
+            async with httpx.AsyncClient(headers=CALLER, timeout=40) as other, other.stream("GET", url) as answer:
+                async for line in answer.aiter_lines():  # raises where the connection is cut off
+                    if line == "event: progress":
+                        is_told.set()
+
+        bounded = {"http": bounded_protocol(Bounds()), "timeout_graceful_shutdown": 30}
+        provider = ScriptedProvider(otherwise=hanging())
+        async with image_service(settings, Providers((provider,)), **bounded) as client:
+            accepted = await client.post("/v1/images/generate", json=FIXED, headers=ASYNC)
+            url = client.base_url.join(f"{accepted.headers['Location']}/events")
+            following = asyncio.create_task(follow(url))
+            await is_told.wait()
+            begin = time.monotonic()
+        await following
+        assert time.monotonic() - begin < 10
 
 
 class TestPatience:
