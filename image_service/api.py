@@ -30,6 +30,7 @@ from image_service.spool import Spool, digest
 _ACT_AS: Final = "For tokens with the scope `act-as`; others say it themselves."
 _PROBLEMS: Final = {
     400: "Malformed",
+    408: "The body does not come, or slower than others that wait",
     409: "The same key is still running, or its result is no longer kept",
     413: "Too large",
     415: "Content type not accepted",
@@ -60,31 +61,25 @@ class ImageApi:
         caller = caller_of(principal_of_request(request), request.headers)
         key = read_idempotency_key(request.headers)
         preferences = read_preferences(request.headers.getlist("Prefer"))
-        place = self.admission.enter()
-        try:
-            ready = await self._read(operation, caller, key, preferences, request)
-            running = self.runs.start(ready)
-        except BaseException:
-            place.leave()
-            raise
-        # It is taken for as long as the operation runs, whoever waits for it.
-        running.task.add_done_callback(lambda _: place.leave())
+        async with read_body(request, operation, self.upload_bytes_max, self.admission) as body:
+            # Only now that all of the body is here: it is nobody's to keep who sends slowly.
+            place = self.admission.enter()
+            try:
+                ready = await self._read(operation, caller, key, preferences, body)
+                running = self.runs.start(ready)
+            except BaseException:
+                place.leave()
+                raise
+            # It is taken for as long as the operation runs, whoever waits for it.
+            running.task.add_done_callback(lambda _: place.leave())
         return await self._answer(request, preferences, ready, running)
 
     async def _read(
-        self,
-        operation: AnyOperation,
-        caller: Caller,
-        key: str | None,
-        preferences: Preferences,
-        request: Request,
+        self, operation: AnyOperation, caller: Caller, key: str | None, preferences: Preferences, body: ReadBody
     ) -> RunRequest:
         spool = Spool(self.spool_folder)
         try:
-            async with (
-                read_body(request, operation, self.upload_bytes_max) as body,
-                self.admission.upload(body.upload_bytes),
-            ):
+            async with self.admission.upload(body.upload_bytes):
                 return await self._prepare(operation, caller, key, preferences, body, spool)
         except BaseException:
             await asyncio.to_thread(spool.clear)

@@ -101,7 +101,7 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     #: Of an image that comes in and of one that goes out.
     pixels_max: _Count = 40_000_000
     edge_pixels_max: Annotated[int, Field(ge=16, le=16_383)] = 16_383  # what WebP can hold
-    #: That run at once; one more is 503 ``overloaded``.
+    #: That run at once; one more is 503 ``overloaded``. As many bodies may come in at once; then the slowest gives way.
     operations_in_flight_max: _Count = 512
     #: Uploads held in memory at once; more wait, spooled to disk.
     upload_memory_bytes_max: _Count = 256 * 1024 * 1024

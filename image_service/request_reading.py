@@ -1,7 +1,7 @@
 """From an HTTP request to parameters and upload; everything wrong with it is a problem that names the field."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from contracts.problems import (
     describe,
     field_errors,
 )
+from image_service.admission import Admission
 from image_service.calls import IdempotencyKey
 from image_service.operations.base import AnyOperation, Parameters, UploadField
 
@@ -60,7 +61,9 @@ def read_idempotency_key(headers: Mapping[str, str]) -> str | None:
 
 
 @asynccontextmanager
-async def read_body(request: Request, operation: AnyOperation, upload_bytes_max: int) -> AsyncIterator[ReadBody]:
+async def read_body(
+    request: Request, operation: AnyOperation, upload_bytes_max: int, admission: Admission
+) -> AsyncIterator[ReadBody]:
     """The body of a request for an operation; the uploads are there until the context ends. Raises ProblemError.
 
     ``upload_bytes_max`` is for each file; all of them together may have twice that.
@@ -73,11 +76,15 @@ async def read_body(request: Request, operation: AnyOperation, upload_bytes_max:
     bounded = Request(request.scope, body.receive)
     if not files_max:
         _require_media_type(request, "application/json")
-        yield ReadBody(_from_json(operation, await bounded.body()), {}, body.received_bytes)
+        async with admission.incoming(body.received):
+            content = await bounded.body()
+        yield ReadBody(_from_json(operation, content), {}, body.received_bytes)
         return
     _require_media_type(request, "multipart/form-data")
     bounds = {"fields_max": FORM_FIELDS_MAX, "field_bytes_max": FORM_FIELD_BYTES_MAX}
-    async with form_of(bounded, files_max=files_max + 1, **bounds) as form:
+    async with AsyncExitStack() as files:
+        async with admission.incoming(body.received):
+            form = await files.enter_async_context(form_of(bounded, files_max=files_max + 1, **bounds))
         uploads = {field.name: _uploads(field, form, upload_bytes_max) for field in operation.uploads}
         yield ReadBody(_from_form(operation, form), uploads, body.received_bytes)
 
@@ -89,6 +96,9 @@ class _BoundedBody:
         self._receive = receive
         self._bytes_max = bytes_max
         self.received_bytes = 0
+
+    def received(self) -> int:
+        return self.received_bytes
 
     def refuse_early(self, content_length: str | None) -> None:
         if content_length is not None and content_length.isdigit() and int(content_length) > self._bytes_max:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from contracts.events import parse_event
 from contracts.web.rendering import CONTENT_SECURITY_POLICY
+from image_service.admission import SLOW_SECONDS_MIN
 from image_service.config import Settings
 from tests.integration.image_harness import (
     GENERATE,
@@ -348,3 +349,32 @@ class TestBadInput:
             second = await client.post("/v1/images/generate", json=GENERATE)
             assert (second.status_code, second.json()["code"]) == (503, "overloaded")
             assert (await first).status_code == 200
+
+    async def test_uploads_that_come_slowly_keep_nobody_out(self, ledger, tmp_path: Path) -> None:
+        """Neither from a place among those that run, nor from one among those that come in: the slowest gives way."""
+        settings = make_settings(tmp_path, ledger.url, operations_in_flight_max=3)
+        async with image_service(settings) as client:
+            place, headers = client.base_url, {**client.headers, "content-type": "multipart/form-data; boundary=b"}
+            head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            slow = []
+            for received in (10, 2_000, 20_000):
+                reader, writer = await asyncio.open_connection(place.host, place.port)
+                part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n' + b"x" * received
+                writer.write(
+                    f"POST /v1/images/edit HTTP/1.1\r\nhost: x\r\n{head}content-length: 50000\r\n\r\n".encode()
+                )
+                writer.write(part)
+                slow.append((reader, writer))
+            await asyncio.sleep(SLOW_SECONDS_MIN + 0.5)
+            answers = [await client.post("/v1/images/generate", json=GENERATE) for _ in range(3)]
+            edited = await client.post("/v1/images/upscale", **upload(picture(), factor="2"))
+            assert [answer.status_code for answer in (*answers, edited)] == [200] * 4
+            told = await asyncio.wait_for(slow[0][0].readuntil(b"}"), 5)
+            assert told.startswith(b"HTTP/1.1 408 ")
+            assert b"request_timeout" in told
+            waiting = {asyncio.create_task(reader.read(1)) for reader, _ in slow[1:]}
+            assert not (await asyncio.wait(waiting, timeout=0.1))[0], "the others go on"
+            for task in waiting:
+                task.cancel()
+            for _, writer in slow:
+                writer.close()

@@ -11,7 +11,7 @@ from contracts.client.usage_events import operation_requested
 from contracts.identifiers import uuid7
 from contracts.limits import Decision, LimitCheck
 from contracts.problems import ProblemError
-from image_service.admission import Admission
+from image_service.admission import SLOW_SECONDS_MIN, Admission
 from image_service.artifacts import Artifact
 from image_service.calls import Call, Caller
 from image_service.images import Bounds
@@ -143,6 +143,40 @@ def test_operations_beyond_the_bound_are_refused_and_places_are_given_back() -> 
         with pytest.raises(ProblemError, match="overloaded"):
             admission.enter()
         place.leave()
+
+
+async def test_of_bodies_that_come_in_the_slowest_gives_way_to_a_new_one() -> None:
+    clock, admission, ended = [100.0], Admission(operations_max=2, upload_bytes_max=1, clock=lambda: clock[0]), []
+
+    async def body(name: str, received: int, go_on: asyncio.Event) -> None:
+        try:
+            async with admission.incoming(lambda: received):
+                await go_on.wait()
+            ended.append(name)
+        except ProblemError as error:
+            ended.append(f"{name}: {error.kind.code}")
+
+    never, now = asyncio.Event(), asyncio.Event()
+    now.set()
+    tasks = [asyncio.create_task(body(name, size, never)) for name, size in (("quick", 9_000), ("slow", 10))]
+    await asyncio.sleep(0)
+    await body("too early", 0, now)
+    assert ended == ["too early: overloaded"], "one that has only begun is not slow"
+    clock[0] += SLOW_SECONDS_MIN
+    await body("next", 0, now)
+    await asyncio.wait({tasks[1]}, timeout=5)
+    assert ended[1:] == ["next", "slow: request_timeout"]
+    await body("the one after", 0, now)
+    assert ended[3:] == ["the one after"], "there is room"
+    tasks[0].cancel()
+
+
+async def test_no_body_is_read_for_an_operation_that_would_have_no_place() -> None:
+    admission = Admission(operations_max=1, upload_bytes_max=1)
+    admission.enter()
+    with pytest.raises(ProblemError, match="overloaded"):
+        async with admission.incoming(lambda: 0):
+            pass
 
 
 def test_outcomes_are_whole_or_absent(tmp_path: Path) -> None:
