@@ -45,7 +45,8 @@ RESULT_HOSTS: Final = (
 PACE: Final = Pace(calls_max=100)
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
-_RUNNING: Final = frozenset({"created", "queued", "processing"})
+#: Ends that are refunded. What is no end that is known may still be done and billed.
+_NOT_DONE: Final = frozenset({"failed", "cancelled", "canceled", "timeout"})
 #: https://wavespeed.ai/docs/error-codes, of failed tasks. Its texts may repeat the prompt, so they are not passed on.
 _FAILURES: Final = {
     1200: (FILTERED, "the content was found sensitive"),
@@ -94,11 +95,11 @@ def read_prediction(content: Any) -> Prediction:  # Any: JSON of whatever shape
 
 def seen(prediction: Prediction) -> Seen:
     """What has become of a job. Failed ones are refunded, whatever they failed of."""
-    if prediction.status in _RUNNING:
-        return Running(prediction.status)
     if prediction.status == "completed":
         return Done(prediction.outputs)
-    code, why = _FAILURES.get(prediction.code or 0, ("job_failed", f"the task ended as {prediction.status[:40]}"))
+    if prediction.status not in _NOT_DONE:
+        return Running(prediction.status)
+    code, why = _FAILURES.get(prediction.code or 0, ("job_failed", f"the task ended as {prediction.status}"))
     return NotDone(ProviderError(code, f"{NAME}: {why}", status_code=200, elsewhere=code in _ELSEWHERE))
 
 

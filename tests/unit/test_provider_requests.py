@@ -118,8 +118,9 @@ class TestWaveSpeed:
         prediction = wavespeed.read_prediction({"code": 200, "message": "success", "data": data})
         assert wavespeed.seen(prediction) == Done(("https://cdn.wavespeed.ai/a.png",))
 
-    @pytest.mark.parametrize("status", ["created", "processing"])
+    @pytest.mark.parametrize("status", ["created", "processing", "moderating", ""])
     def test_jobs_on_their_way(self, status: str) -> None:
+        """Also where nobody has heard of the state: that it failed, and costs nothing, is said by those of its SDK."""
         assert wavespeed.seen(wavespeed.Prediction("a", status)) == Running(status)
 
     @pytest.mark.parametrize(
