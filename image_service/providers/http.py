@@ -219,12 +219,13 @@ class Channel:
         except _AgainError as error:
             raise self._gave_up(error) from error.cause
 
-    async def look(self, path: str) -> Answer:
+    async def look(self, path: str, is_of_job: Callable[[Answer], bool] = lambda _: False) -> Answer:
         """Ask, as often as it takes, what costs nothing. Any status may come back that is not trouble of the moment.
+        ``is_of_job``: whether an answer tells of trouble that is the job's alone, and none of the provider.
 
         Raises TroubleError after TRIES_MAX, and where the answer has more than ANSWER_BYTES_MAX.
         """
-        return await self._in_memory(lambda: self._looks.build_request("GET", path))
+        return await self._in_memory(lambda: self._looks.build_request("GET", path), is_of_job)
 
     async def look_spooled(self, path: str, attempt: Attempt, bytes_max: int, headers: Mapping[str, str]) -> Answer:
         """The same, with a success written to a file. Raises AnswerLostError too, where that is too long."""
@@ -245,7 +246,9 @@ class Channel:
 
     # --- inside
 
-    async def _in_memory(self, make: Callable[[], httpx.Request]) -> Answer:
+    async def _in_memory(
+        self, make: Callable[[], httpx.Request], is_of_job: Callable[[Answer], bool] = lambda _: False
+    ) -> Answer:
         async def once() -> Answer:
             response = await self._looks.send(make(), stream=True)
             try:
@@ -254,11 +257,13 @@ class Channel:
                 await response.aclose()
 
         try:
-            return await self._free(once)
+            return await self._free(once, is_of_job)
         except AnswerLostError as error:
             raise TroubleError(f"{self.name}: {error}") from error
 
-    async def _free(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _free(
+        self, request: Callable[[], Awaitable[Answer]], is_of_job: Callable[[Answer], bool] = lambda _: False
+    ) -> Answer:
         async def once(_: int) -> Answer:
             await self._pace()
             try:
@@ -270,7 +275,10 @@ class Channel:
                 if error.is_too_long:
                     raise
                 raise _AgainError(f"{error}", cause=error) from error
-            self._note(answer.status)
+            if is_of_job(answer):
+                self._breaker.succeeded()
+            else:
+                self._note(answer.status)
             if answer.status in _TRANSIENT:
                 raise _AgainError(f"answered with status {answer.status}", answer)
             return answer

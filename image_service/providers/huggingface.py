@@ -51,6 +51,8 @@ _OUTPUTS: Final = ("images", "image", "model_mesh", "video")
 _RESPONSE_PATH: Final = re.compile(r"(/[A-Za-z0-9._-]{1,100}){2}/requests/[A-Za-z0-9-]{1,100}")
 #: Where the type of the first error stands.
 _TYPE_AT: Final = ("detail", 0, "type")
+#: Of a result: ends that are none of the model's. Whoever has the key may cancel a job at fal (499), while it runs too.
+_ENDED: Final = frozenset({400, 499})
 _CHECKED: Final = "content_policy_violation"
 _REFUSALS: Final = Refusals(NAME, invalid=frozenset({422}), word_at=_TYPE_AT)
 _RUNNING: Final = frozenset({"IN_QUEUE", "IN_PROGRESS"})
@@ -68,13 +70,17 @@ def refusal(answer: Answer) -> NotDone | None:
 
 
 def failure(answer: Answer) -> NotDone | None:
-    """What a result with a status of 500 and more means: a job that failed, and costs nothing, where fal names the type
-    of the error, in its header, beside the detail or in a list of them; None where it may be the way there that
-    fails."""
-    named = word(answer.headers.get("x-fal-error-type")) or word_at(answer, "error_type") or word_at(answer, *_TYPE_AT)
-    if answer.status < 500 or named is None:
+    """What a result with status 400, or 500 and more, means: a job that failed, and costs nothing, where fal names the
+    type of the error; None where it may be the way there that fails, which 400 is unless the model says it."""
+    named = word_at(answer, *_TYPE_AT) if answer.status == 400 else _error_type(answer)
+    if named is None or (answer.status != 400 and answer.status < 500):
         return None
     return NotDone(ProviderError("job_failed", f"the job failed: {named} ({answer.status})", status_code=answer.status))
+
+
+def _error_type(answer: Answer) -> str | None:
+    """In its header, beside the detail or in a list of them."""
+    return word(answer.headers.get("x-fal-error-type")) or word_at(answer, "error_type") or word_at(answer, *_TYPE_AT)
 
 
 def read_path(content: Any) -> str:  # Any: JSON
@@ -161,15 +167,18 @@ class HuggingFace(RemoteProvider):
             return result if isinstance(result, NotDone) else read_result(result.json())
         except TroubleError as error:
             failed = None if error.answer is None else failure(error.answer)
-            if failed is None:
-                raise
-            return failed
+            if failed is not None:
+                return failed
+            if error.answer is not None and error.answer.status in _ENDED and _error_type(error.answer):
+                message = f"{NAME} ended the job {job_id} ({error.answer.status}), and does not say what it costs"
+                raise OutcomeUnknownError(message) from error
+            raise
         except ValueError as error:
             raise TroubleError(f"{NAME} answered with what says nothing of a job") from error
 
     async def _asked(self, path: str, job_id: str) -> Answer | NotDone:
         """Raises TroubleError; OutcomeUnknownError where there is no such job."""
-        answer = await self._channel.look(path)
+        answer = await self._channel.look(path, lambda answer: failure(answer) is not None)
         if answer.status == 404:
             raise OutcomeUnknownError(f"{NAME} knows nothing of the job {job_id}")
         if answer.status == 422:
@@ -177,7 +186,7 @@ class HuggingFace(RemoteProvider):
             assert refused is not None, "422 is among the refusals"
             return refused
         if answer.status not in (200, 202):
-            raise TroubleError(f"{NAME} answered with status {answer.status}")
+            raise TroubleError(f"{NAME} answered with status {answer.status}", answer)
         return answer
 
 

@@ -1,20 +1,25 @@
 """What is sent to fal through Hugging Face's router, and what its answers mean."""
 
+import asyncio
 import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import SecretStr
 
 from image_service.artifacts import Content
-from image_service.images import SourceImage
+from image_service.images import Bounds, SourceImage
 from image_service.providers import huggingface as fal
 from image_service.providers import huggingface_models as models
-from image_service.providers.base import Model, ProviderError, RefusedRequestError
-from image_service.providers.http import Answer
-from image_service.providers.jobs import Done, Job, NotDone, partly_billed
+from image_service.providers.base import Model, OutcomeUnknownError, ProviderError, RefusedRequestError
+from image_service.providers.downloads import Downloads
+from image_service.providers.http import Answer, Channel, Pace, TroubleError
+from image_service.providers.jobs import Done, Finisher, Job, NotDone, Seen, partly_billed
 from image_service.providers.requests import GenerateRequest, ThreeDRequest, UpscaleRequest, VideoRequest
 from tests.attempts import attempt_of
 
@@ -121,6 +126,63 @@ def test_a_failed_job_is_told_from_a_failing_way_to_it() -> None:
     assert fal.failure(behind_the_router) is not None, "a header may be lost on the way"
     assert fal.failure(answer(500, b'{"detail": "Internal Server Error"}')) is None
     assert fal.failure(answer(503, b"<html>")) is None
+
+
+@asynccontextmanager
+async def looking(body: bytes, status: int) -> AsyncIterator[tuple[fal.HuggingFace, Seen | Exception]]:
+    """At a finished job whose result has this status, against a router that answers so."""
+
+    async def router(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        is_status = b"/status?" in request.splitlines()[0]
+        code, content = (200, b'{"status": "COMPLETED"}') if is_status else (status, body)
+        head = f"HTTP/1.1 {code} X\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + content)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(router, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        provider = fal.HuggingFace(
+            f"http://127.0.0.1:{port}", SecretStr("k"), Finisher(Downloads((), bytes_max=1), Bounds(1, 1))
+        )
+        provider._channel = Channel("fal", f"http://127.0.0.1:{port}", {}, pace=Pace(), backoff_seconds=0.001)
+        try:
+            seen: Seen | Exception = await provider._look(JOB)
+        except (TroubleError, OutcomeUnknownError) as error:
+            seen = error
+        yield provider, seen
+        await provider.close()
+
+
+async def test_a_result_that_says_400_is_the_end_of_a_job_where_its_model_names_the_error() -> None:
+    named = b'{"detail": [{"loc": ["body"], "msg": "a cat", "type": "downstream_service_error"}]}'
+    async with looking(named, 400) as (_, seen):
+        assert isinstance(seen, NotDone)
+        assert (seen.error.code, seen.error.cost_nanos) == ("job_failed", 0)
+    async with looking(b'{"detail": "Request is still in progress"}', 400) as (_, seen):
+        assert isinstance(seen, TroubleError)
+
+
+@pytest.mark.parametrize(("status", "named"), [(499, "client_cancelled"), (400, "bad_request")])
+async def test_nobody_knows_what_a_job_costs_that_fal_ended(status: int, named: str) -> None:
+    """Somebody cancelled it while it ran, say. It has ended, so there is nothing to wait for."""
+    async with looking(f'{{"detail": "It was cancelled", "error_type": "{named}"}}'.encode(), status) as (_, seen):
+        assert isinstance(seen, OutcomeUnknownError)
+
+
+async def test_jobs_that_fail_are_no_trouble_of_the_provider() -> None:
+    """Else two at once would have all others turned away."""
+    failed = b'{"detail": "Internal Server Error", "error_type": "runner_server_error"}'
+    async with looking(failed, 500) as (provider, seen):
+        assert isinstance(seen, NotDone)
+        for _ in range(4):
+            await provider._look(JOB)
+        assert provider.available
+        provider._channel._breaker.failed()
+        assert provider.available, "none of them counted"
+    async with looking(b"<html>", 500) as (provider, seen):
+        assert isinstance(seen, TroubleError)
 
 
 def test_results() -> None:
