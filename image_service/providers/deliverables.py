@@ -38,7 +38,7 @@ def image_of_size(source: bytes | Path, bounds: Bounds, width: int, height: int)
     found = _examined(source, bounds)
     if (found.width, found.height) == (width, height):
         return Artifact(found.content, found.media_type, width, height)
-    if abs(found.width * height / (found.height * width) - 1) > PROPORTIONS_OFF_MAX:
+    if not can_be_cropped(found.width, found.height, width, height):
         raise BadResultError(f"the image has {found.width} x {found.height} pixels instead of {width} x {height}")
     pixels = pixels_of(found)
     scale = max(width / found.width, height / found.height)
@@ -47,6 +47,11 @@ def image_of_size(source: bytes | Path, bounds: Bounds, width: int, height: int)
     fitted = pixels.resize((width, height), Image.Resampling.LANCZOS, box=box)
     fitted.info = dict(pixels.info)
     return encode(fitted, found.media_type)
+
+
+def can_be_cropped(width: int, height: int, wanted_width: int, wanted_height: int) -> bool:
+    """Whether an image of this size is close enough to the proportions that are wanted."""
+    return abs(width * wanted_height / (height * wanted_width) - 1) <= PROPORTIONS_OFF_MAX
 
 
 def glb_from(source: bytes | Path) -> Artifact:

@@ -23,6 +23,7 @@ from image_service.providers.requests import (
     VideoRequest,
     sized,
 )
+from image_service.providers.upscaling import check_proportions
 
 SCHNELL: Final = "fal-ai/flux/schnell"
 FLUX_DEV: Final = "fal-ai/flux/dev"
@@ -150,6 +151,7 @@ def _remove_background(model: str, request: RemoveBackground, seed: int) -> Plan
 def _upscale(model: str, request: UpscaleRequest, seed: int) -> Plan:
     """The factor that covers what is wanted; what is beyond is cropped."""
     del model
+    check_proportions(request)
     given = request.image
     factor = max(request.width / given.width, request.height / given.height)
     if not _FACTORS[0] <= factor <= _FACTORS[1]:

@@ -124,6 +124,11 @@ class Finisher:
         """Of one result."""
         return self._downloads.bytes_max
 
+    @property
+    def bounds(self) -> Bounds:
+        """Of an image that is a result."""
+        return self._bounds
+
     async def close(self) -> None:
         await self._downloads.close()
 

@@ -27,6 +27,7 @@ from image_service.providers.requests import (
     ThreeDRequest,
     UpscaleRequest,
 )
+from image_service.providers.upscaling import check_proportions
 
 ULTRA: Final = "stable-image-ultra"
 CORE: Final = "stable-image-core"
@@ -213,6 +214,7 @@ def _upscale(model: str, request: UpscaleRequest) -> Plan:
     image, kind = request.image, request.kind
     wanted = request.width * request.height
     size = (request.width, request.height) if request.exact else None
+    check_proportions(request)
     path = f"{_IMAGE}/upscale/{kind}"
     if kind == "fast":
         _check_image(image, edge_min=32, pixels_min=1_024, pixels_max=1_048_576)

@@ -32,7 +32,9 @@ from image_service.providers.http import Order, Pace, TroubleError
 from image_service.providers.jobs import Done, Job, NotDone, Running, Seen, in_order
 from image_service.providers.refusals import FILTERED, INVALID, Refusals
 from image_service.providers.remote import Remote, finisher_for
-from image_service.providers.wavespeed_models import MODELS, SEED_MAX, plan, quote
+from image_service.providers.requests import UpscaleRequest
+from image_service.providers.upscaling import check_made
+from image_service.providers.wavespeed_models import MODELS, SEED_MAX, plan, quote, upscaled_size
 
 NAME: Final = "wavespeed"
 #: Where outputs have been seen to lie; IMAGE_RESULT_HOSTS adds to it.
@@ -110,7 +112,10 @@ class WaveSpeed(RemoteProvider):
     refusals = refusal
 
     def quote(self, model: Model, request: ProviderRequest) -> Quote:
-        return quote(model, request)
+        quoted = quote(model, request)
+        if isinstance(request, UpscaleRequest):
+            check_made(*upscaled_size(request), self._finisher.bounds)
+        return quoted
 
     async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
         planned = plan(model, request, secrets.randbelow(SEED_MAX + 1))

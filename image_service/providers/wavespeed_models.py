@@ -24,6 +24,7 @@ from image_service.providers.requests import (
     VideoRequest,
     sized,
 )
+from image_service.providers.upscaling import check_proportions
 
 SEED_MAX: Final = 2_147_483_647
 
@@ -186,6 +187,7 @@ def _upscale(model: str, request: UpscaleRequest, seed: int) -> Plan:
     _refuse("prompt", request.prompt)
     _refuse("creativity", request.creativity)
     _refuse("seed", request.seed)
+    check_proportions(request)
     body = {"target_resolution": _resolution(request), "output_format": "png"}
     size = (request.width, request.height) if request.exact else None
     return Plan((request.image,), lambda urls, _: {**body, "image": urls[0]}, size=size)
@@ -198,6 +200,12 @@ def _resolution(request: UpscaleRequest) -> str:
         if edge <= reached:
             return name
     raise RefusedRequestError("width", f"at most {max(_RESOLUTIONS.values())} pixels an edge")
+
+
+def upscaled_size(request: UpscaleRequest) -> tuple[float, float]:
+    """What comes out: the longer edge is the resolution's."""
+    scale = _RESOLUTIONS[_resolution(request)] / max(request.image.width, request.image.height)
+    return request.image.width * scale, request.image.height * scale
 
 
 def _image_to_3d(model: str, request: ThreeDRequest, seed: int) -> Plan:

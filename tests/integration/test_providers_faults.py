@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from contracts.money import parse_nanos
-from image_service.providers.requests import GenerateRequest
+from image_service.providers.base import RefusedRequestError
+from image_service.providers.requests import GenerateRequest, UpscaleRequest
 from tests.emulators import Emulators
-from tests.provider_orders import ALL, DEADLINE_SECONDS, Asked, Became, quick_providers, run
+from tests.provider_orders import ALL, DEADLINE_SECONDS, PICTURE, Asked, Became, quick_providers, run
 
 #: Of every way in which a provider answers, one: several jobs, one with uploads, several answers that are the image, a
 #: job whose result is the answer; an upload that is answered with the image, several answers with one each, several in
@@ -126,6 +127,26 @@ async def test_a_failed_job_of_fal_s_is_known_as_one_and_free(emulators: Emulato
     async with quick_providers(emulators) as providers:
         became = await run(providers, Asked("fal", "generate", "fal-ai/flux/dev", request), tmp_path)
     assert (became.code, became.cost_nanos, billed(emulators)) == ("job_failed", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "request_"),
+    [
+        ("wavespeed", "wavespeed-ai/image-upscaler", UpscaleRequest(PICTURE, "fast", 512, 300)),
+        ("wavespeed", "wavespeed-ai/image-upscaler", UpscaleRequest(PICTURE, "fast", 6_000, 6_000)),
+        ("stability", "upscale-fast", UpscaleRequest(PICTURE, "fast", 300, 512)),
+        ("stability", "upscale-conservative", UpscaleRequest(PICTURE, "conservative", 512, 900, prompt="a cat")),
+        ("fal", "fal-ai/clarity-upscaler", UpscaleRequest(PICTURE, "creative", 512, 300)),
+    ],
+)
+async def test_what_would_be_billed_and_of_no_use_is_not_ordered(
+    emulators: Emulators, tmp_path: Path, provider: str, model: str, request_: UpscaleRequest
+) -> None:
+    """An image of other proportions than were asked for, or with more pixels than are taken in."""
+    async with quick_providers(emulators) as providers:
+        with pytest.raises(RefusedRequestError):
+            await run(providers, Asked(provider, "upscale", model, request_), tmp_path)
+    assert billed(emulators) == 0
 
 
 @pytest.mark.parametrize("asked", CHOSEN, ids=str)

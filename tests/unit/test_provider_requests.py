@@ -86,7 +86,7 @@ class TestWaveSpeed:
 
     @pytest.mark.parametrize(("edge", "resolution"), [(2048, "2k"), (2049, "4k"), (4096, "4k"), (8192, "8k")])
     def test_the_smallest_resolution_that_reaches_the_size(self, edge: int, resolution: str) -> None:
-        request = UpscaleRequest(PICTURE, "fast", edge, 100)
+        request = UpscaleRequest(image_of(256, 128), "fast", edge, edge // 2)
         assert self.body(wavespeed_models.UPSCALER, request)["target_resolution"] == resolution
 
     @pytest.mark.parametrize(
@@ -100,7 +100,8 @@ class TestWaveSpeed:
             (wavespeed_models.SEEDREAM, replace(GENERATE, width=1024, height=1024), "seed"),
             (wavespeed_models.SEEDREAM, replace(GENERATE, seed=None, width=4097, height=1024), "width"),
             (wavespeed_models.FLUX_DEV, Inpaint(image_of(100, 300), image_of(100, 300, "L"), "x"), "image"),
-            (wavespeed_models.UPSCALER, UpscaleRequest(PICTURE, "fast", 8193, 100), "width"),
+            (wavespeed_models.UPSCALER, UpscaleRequest(PICTURE, "fast", 8193, 8193), "width"),
+            (wavespeed_models.UPSCALER, UpscaleRequest(PICTURE, "fast", 2048, 1024), "width"),
             (wavespeed_models.HUNYUAN_3D, ThreeDRequest(PICTURE, 2048), "texture_resolution"),
             (wavespeed_models.WAN_720P, VideoRequest(PICTURE, "x", 8, "720p"), "seconds"),
             (wavespeed_models.WAN_720P, VideoRequest(PICTURE, "x", 5, "1080p"), "resolution"),
