@@ -8,6 +8,9 @@ that they can come to. To correct: one entry per model, with its source and the 
 from dataclasses import dataclass
 from typing import Final
 
+#: Of one kind, in one answer: no answer has as many, and more could cost what no event can say.
+TOKENS_MAX: Final = 100_000_000
+
 
 @dataclass(frozen=True)
 class TokenPrices:
@@ -68,6 +71,6 @@ def text_tokens_max(text: str) -> int:
 
 def count(value: object) -> int:
     """A number of tokens as it stands in an answer. Raises ValueError."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= TOKENS_MAX:
         raise ValueError("no number of tokens")
     return value

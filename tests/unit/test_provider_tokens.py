@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from contracts.money import COST_NANOS_MAX
 from image_service.artifacts import Content
 from image_service.images import SourceImage
 from image_service.providers import gemini, gemini_models, openai, openai_models
 from image_service.providers.base import Model, RefusedRequestError
 from image_service.providers.http import Answer
 from image_service.providers.requests import CharacterRequest, Erase, GeneralEdit, GenerateRequest, Inpaint
-from image_service.providers.token_prices import TOKEN_PRICES, Tokens, cost_nanos
+from image_service.providers.token_prices import TOKEN_PRICES, TOKENS_MAX, Tokens, cost_nanos
 
 GPT = Model(openai_models.GPT_IMAGE, "generate")
 
@@ -119,6 +120,10 @@ def test_what_openai_s_answers_mean() -> None:
     assert openai.read_usage({"usage": {**usage, "input_tokens": -1}}) is None
     assert openai.read_usage({"usage": {**usage, "output_tokens": True}}) is None
     assert openai.read_usage({}) is None
+    absurd = {"input_tokens": 10**15, "output_tokens": 0}
+    assert openai.read_usage({"usage": absurd}) is None, "no event can say what that would cost"
+    most = Tokens(TOKENS_MAX, TOKENS_MAX, TOKENS_MAX, TOKENS_MAX)
+    assert 10 * max(cost_nanos(model, most) for model in TOKEN_PRICES) <= COST_NANOS_MAX
     assert openai.read_images({"data": [{"b64_json": "x"}, {"b64_json": "y"}]}, 2) == ("x", "y")
     assert openai.read_images({"data": [{"b64_json": "x"}]}, 2) is None
     blocked = openai.refusal(answer(400, b'{"error": {"code": "moderation_blocked", "message": "a cat"}}'))
