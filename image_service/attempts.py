@@ -92,7 +92,7 @@ class Attempts:
                 result = await self._call(call, operation, candidate, attempt)
             except ProviderError as error:
                 await attempt.discard()
-                cost, _ = await self._cost(error.cost_nanos, call, operation, candidate, attempt)
+                cost, _ = await self._cost(error.cost_nanos, call, operation, candidate, attempt, held_nanos)
                 if cost or attempt.job_id is not None:
                     calls = (*calls, _call_of(candidate, attempt, cost))
                 retries += error.retry_count
@@ -117,7 +117,7 @@ class Attempts:
                 elif operation.noted is None:
                     await asyncio.shield(self._note(operation, candidate, None, calls, held_nanos))
                 raise
-            cost, quantity = await self._cost(result.cost_nanos, call, operation, candidate, attempt)
+            cost, quantity = await self._cost(result.cost_nanos, call, operation, candidate, attempt, held_nanos)
             calls = (*calls, _call_of(candidate, attempt, cost))
             return Delivery(
                 candidate, result, attempt, _billed(calls), quantity, retries + result.retry_count, calls
@@ -229,12 +229,18 @@ class Attempts:
         return None
 
     async def _cost(
-        self, reported: int | None, call: Call, operation: Operation, candidate: Candidate, attempt: Attempt
+        self,
+        reported: int | None,
+        call: Call,
+        operation: Operation,
+        candidate: Candidate,
+        attempt: Attempt,
+        held_nanos: int,
     ) -> tuple[int, int]:
         """Nano-dollars that were billed, and for how many units.
 
         As reported; else the provider's own price; else the catalogue's for what was really made, which for what was
-        quoted is what was held.
+        quoted is what was held for this candidate, as it is where the catalogue cannot be asked.
         """
         quote = candidate.quote
         quantity = attempt.used_quantity or quote.quantity
@@ -245,11 +251,11 @@ class Attempts:
         attributes = attempt.used_attributes or quote.attributes
         as_held = candidate is call.selection.first and quantity == quote.quantity and attributes == quote.attributes
         if as_held and operation.decision.estimated_cost is not None:
-            return operation.requested.data.estimated_cost, quantity
+            return held_nanos, quantity
         cost = await self._pricing.cost(
             candidate.provider, call.operation.name, candidate.model.name, quantity, attributes
         )
-        return (operation.requested.data.estimated_cost if cost is None else cost), quantity
+        return (held_nanos if cost is None else cost), quantity
 
 
 def _call_of(candidate: Candidate, attempt: Attempt, cost_nanos: int) -> ProviderCall:

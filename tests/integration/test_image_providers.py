@@ -320,6 +320,20 @@ class TestRoutes:
         data = outcome(settings).data
         assert (answer.status_code, data.cost, data.quantity) == (200, 90_000_000, 1), answer.text
 
+    @pytest.mark.parametrize(
+        ("step", "code"),
+        [(deliver, None), (raising(ProviderError("content_filtered", "made, and billed", cost_nanos=None)), "failed")],
+    )
+    async def test_a_fallback_without_a_price_that_can_be_had_costs_what_it_was_held_at(
+        self, ledger, settings, step, code
+    ) -> None:
+        """And not what the first was."""
+        ledger.script += [allowed_at(40_000_000), allowed_at(90_000_000)]
+        ledger.prices = {}
+        first, second = ScriptedProvider("first", otherwise=raising(DOWN)), ScriptedProvider("second", otherwise=step)
+        answer = await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
+        assert (answer.status_code, outcome(settings).data.cost) == (200 if code is None else 502, 90_000_000)
+
     async def test_one_that_is_down_is_skipped_before_the_hold(self, ledger, settings) -> None:
         first, second = ScriptedProvider("first", available=False), ScriptedProvider("second")
         await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
