@@ -26,29 +26,36 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._opened_at: float | None = None
-        self._is_probed = False
+        self._probe: object | None = None
+
+    @property
+    def probe(self) -> object | None:
+        """The call that decides, if there is one: right after `enter`, that one."""
+        return self._probe
 
     @property
     def available(self) -> bool:
         if self._opened_at is None:
             return True
-        return not self._is_probed and self._clock() - self._opened_at >= self._open_seconds
+        return self._probe is None and self._clock() - self._opened_at >= self._open_seconds
 
     def enter(self) -> bool:
-        """Whether a call may be made; then `leave` is to be called once it is over."""
+        """Whether a call may be made; then `leave` is to be called, with its `probe`, once it is over."""
         if not self.available:
             return False
-        self._is_probed = self._opened_at is not None
+        self._probe = None if self._opened_at is None else object()
         return True
 
-    def leave(self) -> None:
-        """Idempotent. A probe that ended in neither success nor failure leaves its place to the next."""
-        self._is_probed = False
+    def leave(self, probe: object | None) -> None:
+        """Idempotent. A probe that ended in neither success nor failure leaves its place to the next. No other call
+        does: many that began before it opened may still run."""
+        if self._probe is probe:
+            self._probe = None
 
     def succeeded(self) -> None:
-        self._failures, self._opened_at, self._is_probed = 0, None, False
+        self._failures, self._opened_at, self._probe = 0, None, None
 
     def failed(self) -> None:
         self._failures += 1
         if self._opened_at is not None or self._failures >= self._failures_max:
-            self._opened_at, self._is_probed = self._clock(), False
+            self._opened_at, self._probe = self._clock(), None

@@ -177,10 +177,11 @@ class Channel:
         async with self._calls:
             if not self._breaker.enter():
                 raise ProviderError(UNAVAILABLE, f"{self.name} is left alone after repeated trouble", elsewhere=True)
+            probe = self._breaker.probe
             try:
                 yield
             finally:
-                self._breaker.leave()
+                self._breaker.leave(probe)
 
     async def order(self, order: Order, attempt: Attempt) -> Answer:
         """Send a request that may be billed. Any status may come back, but none that says that nothing was started.

@@ -59,18 +59,38 @@ class TestBreaker:
         breaker.succeeded()
         assert [breaker.enter(), breaker.enter()] == [True, True]
 
+    def test_who_came_before_it_opened_lets_no_second_probe_in(self) -> None:
+        clock = Clock()
+        breaker = Breaker(1, 10.0, clock)
+        assert breaker.enter()
+        before = breaker.probe
+        breaker.failed()
+        clock.now = 10.0
+        assert breaker.enter()
+        probe = breaker.probe
+        breaker.leave(before)
+        assert not breaker.enter(), "one at a time"
+        breaker.failed()
+        clock.now = 20.0
+        assert breaker.enter()
+        breaker.leave(probe)
+        assert not breaker.enter(), "nor does a probe that failed, and goes on"
+        breaker.leave(breaker.probe)
+        assert breaker.enter()
+
     def test_a_probe_that_fails_opens_it_again_and_one_that_says_nothing_leaves_its_place(self) -> None:
         clock = Clock()
         breaker = Breaker(1, 10.0, clock)
         breaker.failed()
         clock.now = 10.0
         assert breaker.enter()
+        probe = breaker.probe
         breaker.failed()
-        breaker.leave()
+        breaker.leave(probe)
         assert not breaker.available
         clock.now = 20.0
         assert breaker.enter()
-        breaker.leave()
+        breaker.leave(breaker.probe)
         assert breaker.available
 
 
