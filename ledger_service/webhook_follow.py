@@ -25,7 +25,14 @@ from ledger_service.domain.notifications import (
     wanted,
 )
 from ledger_service.store.deliveries import queue, queue_again, redeliver
-from ledger_service.store.notifications import BEGINNING, lock_cursor, move_cursor, read_cursors, read_facts
+from ledger_service.store.notifications import (
+    BEGINNING,
+    lock_cursor,
+    move_cursor,
+    read_cursors,
+    read_facts,
+    take_cursor,
+)
 from ledger_service.store.webhooks import list_subscriptions, lock_state, subscription_of
 
 if TYPE_CHECKING:
@@ -110,6 +117,21 @@ async def follow_portion(connection: "Connection", follower: Follower) -> bool:
     return more
 
 
+async def catch_up(connection: "Connection") -> None:
+    """Does what is left for follow_portion, and lets the database know. Followers remember by themselves what was of no
+    use, and until one of them says so it looks as if it still came."""
+    for feed in Feed:
+        for _ in range(REDELIVERED_MAX // PORTION_FACTS + 1):
+            async with connection.transaction():
+                after = await take_cursor(connection, FOLLOWER, feed)
+                facts = await read_facts(connection, feed, after, PORTION_FACTS)
+                if facts:
+                    await queue(connection, wanted(await list_subscriptions(connection), told(facts)))
+                    await move_cursor(connection, FOLLOWER, feed, facts[-1].place)
+            if len(facts) < PORTION_FACTS:
+                break
+
+
 def told(facts: Iterable[Fact]) -> list[Notification]:
     """What facts are told as. One that cannot be told (an event of another version) holds up no other."""
     found: list[Notification] = []
@@ -127,6 +149,7 @@ async def redeliver_from(connection: "Connection", webhook: WebhookStored, reque
     What is new comes by itself, and is left to that. Raises ProblemError for a cursor of nobody's.
     """
     subscription = subscription_of(webhook)
+    await catch_up(connection)
     ends = await read_cursors(connection, FOLLOWER)
     feed, after = _from_cursor(request.cursor)
     queued, looked_at = 0, 0

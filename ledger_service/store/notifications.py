@@ -37,6 +37,13 @@ async def lock_cursor(connection: "Connection", follower: str, feed: Feed, at: P
     return bool(await connection.fetchval(SQL["lock"], follower, feed.value, str(at.transaction_id), at.position))
 
 
+async def take_cursor(connection: "Connection", follower: str, feed: Feed) -> Place:
+    """Where it is, and nobody else goes on from there until the transaction ends."""
+    row = await connection.fetchrow(SQL["take"], follower, feed.value)
+    assert row is not None, "each follower has a cursor in each feed"
+    return _place(row)
+
+
 async def move_cursor(connection: "Connection", follower: str, feed: Feed, to: Place) -> None:
     """The follower has taken what is up to there."""
     await connection.execute(SQL["move"], follower, feed.value, str(to.transaction_id), to.position)

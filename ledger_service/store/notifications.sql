@@ -13,6 +13,13 @@ from notification_cursors
 where follower = $1 and feed = $2 and (transaction_id, position) = ($3::text::xid8, $4::bigint)
 for update skip locked
 
+-- name: take
+-- The same wherever it stands; who is at it is waited for.
+select transaction_id::text as transaction_id, position
+from notification_cursors
+where follower = $1 and feed = $2
+for update
+
 -- name: move
 -- Never back: two processes may have taken the same.
 update notification_cursors
