@@ -214,5 +214,5 @@ def host_of(url: str) -> str:
     """All of an address that is fit for logs: the rest may be as good as a secret."""
     try:
         return httpx.URL(url).host
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):  # the latter of a name in Punycode that says nothing
         return ""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
@@ -56,9 +57,10 @@ class Targets:
         """Raises BadTargetError, which says no more of the address than its host."""
         try:
             parsed = httpx.URL(url)
+            host = parsed.host  # only now it is found out whether Punycode says anything
         except (httpx.InvalidURL, ValueError):
             raise BadTargetError("not a URL") from None
-        if not parsed.host or parsed.scheme not in ("http", "https"):
+        if not host or parsed.scheme not in ("http", "https"):
             raise BadTargetError("an https:// address with a host is needed")
         if parsed.userinfo:
             raise BadTargetError("it carries a user; deliveries are signed, and need none")
@@ -91,6 +93,8 @@ class Sender:
             transport=Connections(limits=limits, verify=authorities(), trust_env=False),
             timeout=timeout_seconds,
             follow_redirects=False,
+            # Kept by address, those of one endpoint would go to all others there, whosever they are.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
 
     async def close(self) -> None:
