@@ -65,7 +65,7 @@ from ledger_service.api.moments import HEADERS
 from ledger_service.calls import STORE_ERRORS, Calls, store_unavailable
 from ledger_service.config import Settings
 from ledger_service.database_url import is_safe
-from ledger_service.domain.webhooks import Policy
+from ledger_service.domain.webhooks import Policy, Shares
 from ledger_service.event_intake import EventIntake
 from ledger_service.exporting import Exports
 from ledger_service.ingest import Ingest
@@ -287,7 +287,7 @@ async def _start_telling(
     sender = Sender(targets, settings.webhook_timeout_seconds)
     stack.push_async_callback(sender.close)
     policy = Policy(tuple(settings.webhook_retry_seconds), settings.webhook_disable_seconds)
-    deliverer = Deliverer(pool, sender, policy, settings.webhooks_in_flight_max, told.webhook_tried)
+    deliverer = Deliverer(pool, sender, policy, Shares(settings.webhooks_in_flight_max), told.webhook_tried)
     _run(
         stack,
         find_holes(pool, settings.confirm_interval_seconds, settings.hole_seconds),

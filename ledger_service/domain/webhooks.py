@@ -5,11 +5,12 @@ Signatures, headers and the schedule of retries: https://github.com/standard-web
 
 import base64
 import hmac
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 from contracts.webhooks import DeliveryState, DisabledReason
@@ -34,6 +35,17 @@ class Answer:
     @property
     def is_success(self) -> bool:
         return self.error is None and self.status is not None and 200 <= self.status < 300
+
+
+#: An account and an endpoint.
+Lane: TypeAlias = tuple[str, UUID]
+
+
+class Due(NamedTuple):
+    """A lane that is due, and whose endpoint it goes to; ``owner`` empty: one for all accounts."""
+
+    lane: Lane
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +104,32 @@ def headers(secrets: Sequence[bytes], message_id: UUID, now: datetime, body: byt
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What may be sent at once: in all, to one endpoint, to those of one account, and to those for all accounts.
+    However slowly they answer, and however many they are, they leave room for others."""
+
+    in_all: int
+    per_endpoint: int = 4
+
+    def of_owner(self, owner: str) -> int:
+        return max(1, self.in_all // (8 if owner else 2))
+
+
 def choose(
-    due: Sequence[tuple[str, UUID]], in_flight: Mapping[UUID, int], slots: int, per_endpoint_max: int
-) -> list[tuple[str, UUID]]:
-    """Which lanes (account, endpoint) are taken, of those that are due, the longest first: as many as there are slots,
-    and of one endpoint no more than it may keep waiting."""
-    taken: list[tuple[str, UUID]] = []
-    busy = dict(in_flight)
-    for lane in due:
-        if len(taken) >= slots:
+    due: Sequence[Due], of_endpoint: Mapping[UUID, int], of_owner: Mapping[str, int], shares: Shares
+) -> list[Lane]:
+    """Which lanes are taken, of those that are due, the longest first: as many as there is room for beside what is on
+    its way, and of no endpoint or owner more than its share."""
+    taken: list[Lane] = []
+    endpoints, owners = Counter(of_endpoint), Counter(of_owner)
+    room = shares.in_all - sum(owners.values())
+    for one in due:
+        if len(taken) >= room:
             break
-        endpoint = lane[1]
-        if busy.get(endpoint, 0) < per_endpoint_max:
-            busy[endpoint] = busy.get(endpoint, 0) + 1
-            taken.append(lane)
+        endpoint = one.lane[1]
+        if endpoints[endpoint] < shares.per_endpoint and owners[one.owner] < shares.of_owner(one.owner):
+            endpoints[endpoint] += 1
+            owners[one.owner] += 1
+            taken.append(one.lane)
     return taken

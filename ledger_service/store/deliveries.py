@@ -3,11 +3,12 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from contracts.webhooks import DeliveryState
 from ledger_service.domain.notifications import Notification, Subscription, lane_of
+from ledger_service.domain.webhooks import Due, Lane
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 SQL: Final = load(__name__)
 #: Of one delivery, so many are shown.
 ATTEMPTS_SHOWN_MAX: Final = 100
-
-#: An account and an endpoint.
-Lane: TypeAlias = tuple[str, UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +80,12 @@ async def wake_endpoint(connection: "Connection", endpoint_id: UUID) -> None:
     await connection.execute(SQL["wake_endpoint"], endpoint_id)
 
 
-async def read_due(connection: "Connection", without: Collection[UUID], lanes_max: int) -> list[Lane]:
-    """The lanes that are due, the longest first, but for these endpoints'."""
-    rows = await connection.fetch(SQL["due"], list(without), lanes_max)
-    return [(row["account_id"], row["endpoint_id"]) for row in rows]
+async def read_due(
+    connection: "Connection", endpoints: Collection[UUID], owners: Collection[str], lanes_max: int
+) -> list[Due]:
+    """The lanes that are due, the longest first, but for those of these endpoints and these owners' endpoints."""
+    rows = await connection.fetch(SQL["due"], list(endpoints), list(owners), lanes_max)
+    return [Due((row["account_id"], row["endpoint_id"]), row["owner"]) for row in rows]
 
 
 async def claim(connection: "Connection", lanes: Sequence[Lane], seconds: float, name: UUID) -> list[Task]:

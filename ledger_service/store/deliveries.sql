@@ -46,12 +46,14 @@ on conflict (account_id, endpoint_id) do update
 set next_attempt_at = case when l.claim is null then excluded.next_attempt_at else l.next_attempt_at end
 
 -- name: due
--- The longest first, without the endpoints $1.
-select account_id, endpoint_id
-from webhook_lanes
-where next_attempt_at <= clock_timestamp() and not endpoint_id = any ($1::uuid[])
-order by next_attempt_at
-limit $2
+-- The longest first, without the endpoints $1 and those of the owners $2.
+select l.account_id, l.endpoint_id, coalesce(w.account_id, '') as owner
+from webhook_lanes l
+left join webhooks w on w.endpoint_id = l.endpoint_id
+where l.next_attempt_at <= clock_timestamp() and not l.endpoint_id = any ($1::uuid[])
+  and not coalesce(w.account_id, '') = any ($2::text[])
+order by l.next_attempt_at
+limit $3
 
 -- name: claim
 -- For $3 seconds, under the name $4; those that nobody else has just taken.

@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
 
 from contracts.identifiers import uuid7
 from contracts.webhooks import DeliveryState
-from ledger_service.domain.webhooks import Answer, Policy, choose, headers, judge
+from ledger_service.domain.webhooks import Answer, Policy, Shares, choose, headers, judge
 from ledger_service.store import deliveries as store
 from ledger_service.store.pool import TRANSIENT, Connection, Pool, in_transaction
 from ledger_service.store.webhooks import find_webhook, lock_state, note_outcome, read_secrets
@@ -29,12 +29,12 @@ log = structlog.get_logger()
 
 #: What is looked at for something to send, at most, at once.
 DUE_MAX: Final = 200
-#: Of one endpoint at once, in this process: however slowly it answers, it keeps no more waiting.
-PER_ENDPOINT_MAX: Final = 4
 #: Beyond the deadline of a request, for the database.
 CLAIM_MARGIN_SECONDS: Final = 2.0
 PURGE_ROWS: Final = 1_000
 PURGE_INTERVAL_SECONDS: Final = 60.0
+
+Key = TypeVar("Key", UUID, str)
 
 
 @dataclass
@@ -44,12 +44,14 @@ class Deliverer:
     pool: Pool
     sender: Sender
     policy: Policy
-    #: Sent at once, in this process.
-    concurrency_max: int
+    #: Of what is sent at once, in this process.
+    shares: Shares
     #: Told of each request: delivered, failed (it is tried again), given_up, or disabled.
     on_outcome: Callable[[str], None] = lambda _: None
     _chance: random.Random = field(default_factory=random.SystemRandom)
-    _in_flight: Counter[UUID] = field(default_factory=Counter)
+    #: What is on its way, by endpoint and by whose that is.
+    _of_endpoint: Counter[UUID] = field(default_factory=Counter)
+    _of_owner: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, interval_seconds: float) -> None:
@@ -76,23 +78,24 @@ class Deliverer:
             await asyncio.sleep(seconds)
 
     async def _begin_due(self) -> int:
-        slots = self.concurrency_max - len(self._tasks)
-        if slots <= 0:
+        if len(self._tasks) >= self.shares.in_all:
             return 0
-        busy = [endpoint for endpoint, count in self._in_flight.items() if count >= PER_ENDPOINT_MAX]
+        endpoints = [one for one, count in self._of_endpoint.items() if count >= self.shares.per_endpoint]
+        owners = [one for one, count in self._of_owner.items() if count >= self.shares.of_owner(one)]
         name, claim_seconds = uuid7(), self.sender.timeout_seconds + CLAIM_MARGIN_SECONDS
         async with self.pool.acquire() as connection:
-            due = await store.read_due(connection, busy, DUE_MAX)
+            due = await store.read_due(connection, endpoints, owners, DUE_MAX)
             if not due:
                 return 0
-            lanes = choose(due, self._in_flight, slots, PER_ENDPOINT_MAX)
+            lanes = choose(due, self._of_endpoint, self._of_owner, self.shares)
             async with connection.transaction():
                 claimed = await store.claim(connection, lanes, claim_seconds, name)
             secrets = {task.lane: await read_secrets(connection, task.owner, task.lane[1]) for task in claimed}
         for task in claimed:
             if not secrets[task.lane]:
                 continue  # removed since it was claimed: nothing goes out that nobody could verify
-            self._in_flight[task.lane[1]] += 1
+            self._of_endpoint[task.lane[1]] += 1
+            self._of_owner[task.owner] += 1
             sending = asyncio.create_task(self._deliver(task, secrets[task.lane], name))
             self._tasks.add(sending)
             sending.add_done_callback(self._tasks.discard)
@@ -110,10 +113,8 @@ class Deliverer:
             # The claim runs out by itself.
             log.warning("webhook_outcome_not_kept", webhook=task.webhook_id, error=str(error) or type(error).__name__)
         finally:
-            endpoint = task.lane[1]
-            self._in_flight[endpoint] -= 1
-            if not self._in_flight[endpoint]:
-                del self._in_flight[endpoint]
+            _count_down(self._of_endpoint, task.lane[1])
+            _count_down(self._of_owner, task.owner)
 
     async def _settle(
         self, connection: Connection, task: store.Task, name: UUID, answer: Answer, tried: store.Tried
@@ -141,6 +142,12 @@ class Deliverer:
         elif error is not None:
             log.warning("webhook_failed", message=str(task.message_id), error=error, state=verdict.state.value, **about)
         self.on_outcome(_outcome(verdict.state, disabled=verdict.disable is not None))
+
+
+def _count_down(counted: Counter[Key], key: Key) -> None:
+    counted[key] -= 1
+    if not counted[key]:
+        del counted[key]
 
 
 async def _has_moved(connection: Connection, task: store.Task) -> bool:

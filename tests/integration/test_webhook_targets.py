@@ -1,5 +1,6 @@
 """What an endpoint answers, or is called, concerns nobody else, and is never an error of the ledger's."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,7 +8,10 @@ import pytest
 from contracts.problems import ProblemError
 from ledger_service.webhook_administration import host_of
 from ledger_service.webhook_targets import Sender, Targets
-from tests.receivers import Receiver, receiving
+from tests.builders import check, limit
+from tests.conftest import StartLedger
+from tests.receivers import HANG, QUICK_WEBHOOKS, Receiver, receiving
+from tests.servers import eventually
 
 BODY = b'{"data": {}}'
 
@@ -39,3 +43,20 @@ async def test_a_name_in_punycode_that_says_nothing_is_refused(sender: Sender, u
     answer, _, _ = await sender.send(url, {}, BODY, "")
     assert answer.error == "not a URL"
     assert host_of(url) == ""
+
+
+async def test_an_account_whose_endpoints_all_hang_leaves_room_for_others(start_ledger: StartLedger) -> None:
+    settings = {**QUICK_WEBHOOKS, "webhook_timeout_seconds": 8.0, "webhooks_in_flight_max": 8}
+    ledger = await start_ledger(**settings)
+    await ledger.put_plan(limit(maximum=0))
+    async with receiving(otherwise=HANG) as hanging, receiving() as fine:
+        for account, receiver, endpoints in (("greedy", hanging, 12), ("other", fine, 1)):
+            await ledger.put_account(account)
+            for number in range(endpoints):
+                body = {"url": receiver.url(), "types": ["limit_check.denied"]}
+                await ledger.http.put(f"/v1/accounts/{account}/webhooks/hook-{number}", json=body)
+        assert not (await ledger.check(check(account_id="greedy")))["allowed"]
+        await eventually(lambda: hanging.requests, "they hang")
+        await asyncio.sleep(0.3)
+        assert not (await ledger.check(check(account_id="other")))["allowed"]
+        await eventually(lambda: fine.taken, "the other account is told meanwhile", within_seconds=4)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,7 @@ from ledger_service.domain.notifications import (
     wants,
 )
 from ledger_service.domain.webhook_schedule import JITTER, RETRY_AFTER_SECONDS_MAX, RETRY_SECONDS, wait_seconds
-from ledger_service.domain.webhooks import Answer, Policy, choose, headers, judge, signature
+from ledger_service.domain.webhooks import Answer, Due, Policy, Shares, choose, headers, judge, signature
 from tests.builders import at
 
 NOW = at("2026-11-05 12:00")
@@ -109,21 +110,33 @@ def test_a_redirect_is_a_failure_whatever_it_says() -> None:
 # --- whose turn it is
 
 
-LANES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([A, B])), unique=True)
+OWNERS = {A: "", B: "", UUID(int=3): "acme", UUID(int=4): "acme", UUID(int=5): "other"}
+LANES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([*OWNERS])), unique=True)
 
 
-@given(LANES, st.integers(0, 6), st.integers(1, 3), st.integers(0, 3))
-def test_no_endpoint_has_more_than_its_share(due: list[tuple[str, UUID]], slots: int, share: int, already: int) -> None:
-    taken = choose(due, {A: already}, slots, share)
-    assert len(taken) <= slots
-    assert sum(endpoint == A for _, endpoint in taken) <= max(0, share - already)
-    assert sum(endpoint == B for _, endpoint in taken) <= share
-    assert taken == [lane for lane in due if lane in taken]
-    if len(taken) < slots and already < share:
-        left = [endpoint for lane, endpoint in due if (lane, endpoint) not in taken]
-        assert all(
-            sum(one == endpoint for _, one in taken) == share - (already if endpoint == A else 0) for endpoint in left
-        )
+@given(LANES, st.integers(1, 40), st.integers(1, 3), st.integers(0, 3))
+def test_no_endpoint_and_no_owner_has_more_than_its_share(
+    lanes: list[tuple[str, UUID]], in_all: int, share: int, already: int
+) -> None:
+    shares = Shares(in_all, share)
+    due = [Due(lane, OWNERS[lane[1]]) for lane in lanes]
+    taken = choose(due, {A: already}, {"": already}, shares)
+    endpoints = Counter({A: already}) + Counter(endpoint for _, endpoint in taken)
+    owners = Counter({"": already}) + Counter(OWNERS[endpoint] for _, endpoint in taken)
+    assert len(taken) <= max(0, in_all - already)
+    for endpoint, owner in OWNERS.items():
+        assert endpoints[endpoint] <= max(share, already if endpoint == A else 0)
+        assert owners[owner] <= max(shares.of_owner(owner), already if owner == "" else 0)
+    assert taken == [lane for lane in lanes if lane in taken]
+    if len(taken) < in_all - already:
+        for endpoint in {endpoint for account, endpoint in lanes if (account, endpoint) not in taken}:
+            owner = OWNERS[endpoint]
+            assert endpoints[endpoint] >= share or owners[owner] >= shares.of_owner(owner)
+
+
+def test_one_account_leaves_room_for_others_and_so_do_those_for_all() -> None:
+    assert [Shares(32).of_owner(owner) for owner in ("acme", "")] == [4, 16]
+    assert [Shares(1).of_owner(owner) for owner in ("acme", "")] == [1, 1]
 
 
 # --- who wants what
