@@ -17,7 +17,7 @@ import structlog
 
 from contracts.live import Happening, LiveOperation
 from contracts.money import format_nanos, parse_nanos
-from contracts.problems import OVERLOADED, ProblemError
+from contracts.problems import OVERLOADED, RATE_LIMITED, ProblemError
 from ledger_service.domain.ledger_events import CHECK_DENIED
 from ledger_service.store.live import Place, newest_place, place_of, read_after
 from ledger_service.store.pool import TRANSIENT, Pool
@@ -35,6 +35,8 @@ READS_MAX: Final = 4
 #: Somebody who comes back gets up to so many rows that they missed.
 MISSED_ROWS_MAX: Final = 2_000
 LISTENERS_MAX: Final = 500
+#: Of one account that tokens are bound to, or of one caller who is bound to none.
+OF_HOLDER_MAX: Final = 50
 #: Parts, of one poll each, that a listener may have waiting.
 PARTS_MAX: Final = 32
 #: Clients and proxies give up connections on which nothing comes.
@@ -42,6 +44,8 @@ HEARTBEAT_SECONDS: Final = 15.0
 #: Then the stream ends and the browser comes again by itself: with a token that is looked at anew.
 STREAM_SECONDS_MAX: Final = 300.0
 CLIENT_RETRY_MS: Final = 2_000
+#: After which who has too many streams may look again.
+AGAIN_SECONDS: Final = 5
 
 HAPPENINGS: Final[dict[str, Happening]] = {
     "usage.operation.requested.v1": "requested",
@@ -83,6 +87,8 @@ class Listener:
     """Somebody who watches. ``parts``: bytes for their connection, None at the end."""
 
     watched: Watched
+    #: Whose stream it is; None: nobody's in particular, of which there may be any number.
+    holder: str | None = None
     #: What they missed, before what comes now.
     first: bytes = b""
     parts: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(PARTS_MAX))
@@ -109,6 +115,8 @@ class Live:
     def __init__(self, reads: Pool) -> None:
         self._reads = reads
         self._listeners: set[Listener] = set()
+        #: They, those who are about to, and those who did not keep up and whose connections are still there.
+        self._places: set[Listener] = set()
         self._wanted = asyncio.Event()
         #: Everything up to here was told; None: nobody listens.
         self._place: Place | None = None
@@ -121,30 +129,48 @@ class Live:
     def listeners(self) -> int:
         return len(self._listeners)
 
-    async def join(self, watched: Watched, after: Place | None) -> Listener:
+    async def join(self, watched: Watched, after: Place | None, holder: str | None = None) -> Listener:
         """From now on, or after a place in the log, as long as not too much came since. `leave` must follow.
 
-        Raises ProblemError (overloaded) where too many listen, or the process stops; and errors of the store.
+        Raises ProblemError: rate_limited where the holder has too many streams, overloaded where too many listen, or
+        the process stops; and errors of the store.
         """
-        if self._stopped or len(self._listeners) >= LISTENERS_MAX:
-            raise ProblemError(OVERLOADED, f"{len(self._listeners)} streams are open here; the recent ones can be read")
-        async with self._turn:
-            if self._place is None:
-                async with self._reads.acquire() as connection:
-                    self._place = await newest_place(connection)
-        # From here to the end nothing is awaited before it listens: what comes after this place, it is told.
-        place, listener = self._place, Listener(watched)
-        self._listeners.add(listener)
-        self._wanted.set()
-        if after is not None and after < place:
-            try:
+        listener = Listener(watched, holder)
+        # Before anything is awaited: of those that come at once each is to see the others.
+        self._take_place(listener)
+        try:
+            async with self._turn:
+                if self._place is None:
+                    async with self._reads.acquire() as connection:
+                        self._place = await newest_place(connection)
+            # From here on nothing is awaited before it listens: what comes after this place, it is told.
+            place = self._place
+            self._listeners.add(listener)
+            self._wanted.set()
+            if after is not None and after < place:
                 listener.first = await self._missed(watched, after, place)
-            except BaseException:
-                self.leave(listener)
-                raise
+        except BaseException:
+            self.leave(listener)
+            raise
         return listener
 
+    def _take_place(self, listener: Listener) -> None:
+        if self._stopped or len(self._places) >= LISTENERS_MAX:
+            raise ProblemError(OVERLOADED, f"{len(self._places)} streams are open here; the recent ones can be read")
+        holder = listener.holder
+        if holder is not None and sum(one.holder == holder for one in self._places) >= OF_HOLDER_MAX:
+            error = ProblemError(
+                RATE_LIMITED, f"{OF_HOLDER_MAX} streams of this account or token are open here already"
+            )
+            error.headers = {"Retry-After": str(AGAIN_SECONDS)}
+            raise error
+        self._places.add(listener)
+
     def leave(self, listener: Listener) -> None:
+        self._places.discard(listener)
+        self._tell_no_more(listener)
+
+    def _tell_no_more(self, listener: Listener) -> None:
         self._listeners.discard(listener)
         if not self._listeners:
             self._wanted.clear()
@@ -212,12 +238,12 @@ class Live:
             if watched not in parts:
                 parts[watched] = b"".join(text for one, text in written if _takes(watched, one))
             if parts[watched] and not listener.take(parts[watched]):
-                self.leave(listener)
+                self._tell_no_more(listener)
 
     def _tell_all(self, part: bytes) -> None:
         for listener in [*self._listeners]:
             if not listener.take(part):
-                self.leave(listener)
+                self._tell_no_more(listener)
 
     async def _missed(self, watched: Watched, after: Place, until: Place) -> bytes:
         async with self._reads.acquire() as connection:

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from contracts.access.guard import principal_of_request
+from contracts.access.principal import ANYBODY
 from contracts.http_bounds import at_shutdown
 from contracts.identifiers import Name, OperationType
 from contracts.in_doubt import Doubt, DoubtfulOperation, DoubtfulOperations
@@ -90,9 +92,18 @@ async def stream_operations(
     sent while nothing happens.
     """
     live = wired.live
-    listener = await live.join(chosen, _place("header.last-event-id", last_event_id) or _place("query.after", after))
+    after_place = _place("header.last-event-id", last_event_id) or _place("query.after", after)
+    listener = await live.join(chosen, after_place, _holder(request))
     at_shutdown(request.scope, listener.end)
     return _Stream(live, listener, seconds)
+
+
+def _holder(request: Request) -> str | None:
+    """Whose streams are counted together: an account's, whichever of its tokens they come with."""
+    principal = principal_of_request(request)
+    if principal is ANYBODY:
+        return None
+    return f"caller {principal.key}" if principal.account_id is None else f"account {principal.account_id}"
 
 
 class _Stream(StreamingResponse):

@@ -5,7 +5,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -145,6 +145,38 @@ async def test_a_browser_that_goes_away_leaves_its_place_to_the_next(
 
     await eventually(there_is_room, "the place is free", 5)
     assert (await fresh.http.get("/readyz")).status_code == 200
+
+
+async def test_one_account_or_token_leaves_room_for_the_streams_of_others(
+    fresh: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "LISTENERS_MAX", 6)
+    monkeypatch.setattr(live_module, "OF_HOLDER_MAX", 3)
+    tokens = [await made(fresh, scopes=["usage:read"], account_id=name) for name in ("globex", "globex", "acme")]
+    one, its_other, another = ({"Authorization": f"Bearer {token}"} for token in tokens)
+
+    async def asked(headers: dict[str, str]) -> tuple[int, str | None]:
+        answer = await fresh.http.get(STREAM, params={"seconds": 0.01}, headers=headers)
+        code = None if answer.is_success else answer.json()["code"]
+        return answer.status_code, code
+
+    # All at once: each looks for room before any of them has its place.
+    many = await asyncio.gather(*(
+        fresh.http.get(STREAM, params={"seconds": 1.5}, headers=(one, its_other)[number % 2]) for number in range(8)
+    ))  # fmt: skip
+    assert sorted(answer.status_code for answer in many) == [200] * 3 + [429] * 5
+    async with AsyncExitStack() as streams:
+        for _ in range(3):
+            await streams.enter_async_context(streaming(fresh.http, one))
+        for headers in (one, its_other):
+            assert await asked(headers) == (429, "rate_limited")
+        assert await asked(another) == (200, None)
+        assert await asked({}) == (200, None)  # the tests' own token, which is bound to no account
+
+    async def there_is_room() -> bool:
+        return await asked(one) == (200, None)
+
+    await eventually(there_is_room, "the places are free", 5)
 
 
 async def test_two_hundred_listeners_cost_one_read_and_who_is_slow_is_let_go(
