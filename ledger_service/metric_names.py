@@ -28,7 +28,8 @@ DENIALS: Final = Metric("ledger_denials_total", "counter", "New denials by code.
 CHECK_ERRORS: Final = Metric(
     "ledger_check_errors_total",
     "counter",
-    "Limit checks that got no decision, by the code of their problem: store_unavailable is the database's.",
+    "Limit checks that got no decision, by the code of their problem: store_unavailable is the database's, and of "
+    "access_unavailable it is not known who asks (a batch counts once).",
     ("code",),
 )
 INGESTED: Final = Metric(

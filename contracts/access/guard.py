@@ -5,7 +5,8 @@ that says nothing.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
@@ -41,6 +42,10 @@ ACCESS_PROBLEMS: Final = (UNAUTHENTICATED, FORBIDDEN, RATE_LIMITED, ACCESS_UNAVA
 _PRINCIPAL: Final = "usage_ledger.principal"
 
 
+#: Of a route, as it is declared: told of a request to it, and why it is not known who sent it.
+OnError: TypeAlias = Callable[[str, Request, Exception], None]
+
+
 class Access(Protocol):
     """Whoever turns tokens into principals; an app has its own in ``app.state.access``."""
 
@@ -54,11 +59,18 @@ class Access(Protocol):
         ...
 
 
-def guarded(rules: Rules, *, strict_content_type: bool = True, strict_query: bool = False) -> type[APIRoute]:
+def guarded(
+    rules: Rules,
+    *,
+    strict_content_type: bool = True,
+    strict_query: bool = False,
+    on_error: OnError = lambda _, __, ___: None,
+) -> type[APIRoute]:
     """The class of routes under these rules. Making one that they do not name raises LookupError.
 
     Without ``strict_content_type`` a JSON body is one whatever its Content-Type says. With ``strict_query`` reads
-    refuse parameters that they do not know: answered as if they were not there, they would look obeyed.
+    refuse parameters that they do not know: answered as if they were not there, they would look obeyed. ``on_error`` is
+    told of requests whose caller could not be found out.
     """
 
     class GuardedRoute(APIRoute):
@@ -70,7 +82,7 @@ def guarded(rules: Rules, *, strict_content_type: bool = True, strict_query: boo
             if strict_query and self.methods == {"GET"}:
                 handler = _strict(handler, _query_names(self.dependant))
             rule = rule_of(rules, self.path_format, self.methods or ())
-            return handler if rule is OPEN else _guard(rule, handler)
+            return handler if rule is OPEN else _guard(rule, handler, partial(on_error, self.path_format))
 
     return GuardedRoute
 
@@ -117,16 +129,21 @@ def bound_account(request: Request) -> str | None:
 
 
 def _guard(
-    rule: Rule, handler: Callable[[Request], Awaitable[Response]]
+    rule: Rule,
+    handler: Callable[[Request], Awaitable[Response]],
+    on_error: Callable[[Request, Exception], None],
 ) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # Any: as FastAPI has it
     async def guard(request: Request) -> Response:
         scope = request.scope
         access: Access = scope["app"].state.access
         if access.is_controlled:
             client = scope["client"]  # none on a Unix socket
-            principal = await access.authenticate(
-                presented_token(scope["method"], scope["headers"]), client[0] if client else ""
-            )
+            token = presented_token(scope["method"], scope["headers"])
+            try:
+                principal = await access.authenticate(token, client[0] if client else "")
+            except Exception as error:
+                on_error(request, error)
+                raise
             rule.admit(principal)
             if principal.account_id is not None:
                 _confine(rule, principal.account_id, scope)

@@ -1,10 +1,16 @@
 """Who may use which route of the ledger: the one table."""
 
+from http import HTTPStatus
 from typing import Final
+
+from fastapi import Request
 
 from contracts.access.guard import guarded
 from contracts.access.principal import Scope
 from contracts.access.rules import About, Rules, needs
+from contracts.problems import ProblemError
+from ledger_service.calls import STORE_ERRORS, store_unavailable
+from ledger_service.services import Services
 
 _CHECK: Final = needs(About.BODY, Scope.LIMITS_CHECK)
 _WRITE: Final = needs(About.BODY, Scope.EVENTS_WRITE)
@@ -127,4 +133,18 @@ RULES: Final[Rules] = {
     ("POST", "/v1/tokens:introspect"): needs(About.EVERYBODY, Scope.LIMITS_CHECK),
 }
 
-LedgerRoute: Final = guarded(RULES, strict_content_type=False, strict_query=True)
+#: Whoever calls these waits for decisions.
+_DECIDING: Final = frozenset({"/v1/limit-checks", "/v1/limit-checks:batch"})
+
+
+def _count_check_errors(path: str, request: Request, error: Exception) -> None:
+    """Also a check of which nobody can say whose it is gets no decision: over HTTP that is how an outage begins."""
+    if path in _DECIDING:
+        if isinstance(error, STORE_ERRORS):
+            error = store_unavailable(error)
+        if isinstance(error, ProblemError) and error.problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            wired: Services = request.app.state.services
+            wired.metrics.checks.failed(error.kind.code)
+
+
+LedgerRoute: Final = guarded(RULES, strict_content_type=False, strict_query=True, on_error=_count_check_errors)

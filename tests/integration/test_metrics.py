@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from pathlib import Path
 
 import asyncpg
@@ -11,9 +12,12 @@ from nats.aio.client import Client as NatsClient
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from contracts.access.errors import AccessUnavailable
+from contracts.access.service_tokens import make_token
 from contracts.metrics import Metric
 from image_service import metric_names as image_names
 from ledger_service import metric_names as ledger_names
+from ledger_service.metrics import READ_TIMEOUT_SECONDS
 from tests.builders import check, completed, limit, to_bytes
 from tests.conftest import StartLedger
 from tests.integration.image_harness import GENERATE, image_service, make_settings
@@ -146,6 +150,48 @@ async def test_a_table_that_is_locked_silences_its_gauges_alone(
         assert "ledger_holds_open" in await scrape(ledger.http)
     finally:
         await blocker.close()
+
+
+async def test_while_the_database_says_nothing_the_rest_is_told_within_seconds(
+    ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger_service.metrics.DATABASE_SECONDS", 0.0)
+    blocker = await asyncpg.connect(database_url)
+    try:
+        async with blocker.transaction():
+            await blocker.execute("lock table sources, dead_letters, webhooks in access exclusive mode")
+            began = time.monotonic()
+            told = await scrape(ledger.http)
+            assert time.monotonic() - began < 1.5 * READ_TIMEOUT_SECONDS
+        assert told["ledger_nats_connected"] == 1
+        assert not {"ledger_holds_open", "ledger_dead_letters_open", "ledger_webhooks_disabled"} & told.keys()
+    finally:
+        await blocker.close()
+    assert READ_TIMEOUT_SECONDS <= 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(AccessUnavailable("no answer in time"), "access_unavailable"), (ConnectionRefusedError(), "store_unavailable")],
+)
+async def test_checks_whose_callers_cannot_be_known_count_as_failed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    """As it is over HTTP while the database is away: the token is looked up first."""
+
+    async def find(*_: object) -> None:
+        raise error
+
+    await ledger.set_up(limit("images", maximum=2))
+    name = f"ledger_check_errors_total{{code={code}}}"
+    assert (await scrape(ledger.http))[name] == 0
+    monkeypatch.setattr("ledger_service.service_tokens.find_token", find)
+    stranger = {"Authorization": f"Bearer {make_token()}"}
+    for path, body in (("/v1/limit-checks", check()), ("/v1/limit-checks:batch", {"checks": [check(), check()]})):
+        answer = await ledger.http.post(path, json=body, headers=stranger)
+        assert (answer.status_code, answer.json()["code"]) == (503, code)
+    assert (await ledger.http.get("/v1/plans", headers=stranger)).status_code == 503
+    assert (await scrape(ledger.http))[name] == 2, "each request that asks for decisions, and no other"
 
 
 async def test_the_image_service_tells_what_it_declares(ledger: Ledger, tmp_path: Path) -> None:
