@@ -6,7 +6,7 @@ checkpoints is computed again.
 
 import asyncio
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from ledger_service.domain.checkpoints import Checkpoint, CheckpointError, Verif
 from ledger_service.domain.leaves import BEGINNING, Key
 from ledger_service.domain.merkle import HASH_BYTES, Frontier, Node
 from ledger_service.domain.seal_differences import Difference, Kind, join_moves
+from ledger_service.published_checkpoints import CheckpointDigests, PublishedCheckpoints
 from ledger_service.seal_rows import HashedStretch, Stretch, compare_with_seals, hash_rows
 from ledger_service.store import seals as store
 from ledger_service.store.pool import Connection
@@ -43,6 +44,8 @@ class SealReport:
     published: dict[str, int] = field(default_factory=dict)
     #: By place: how many texts there were that no trusted key has signed.
     foreign: dict[str, int] = field(default_factory=dict)
+    #: By place: why it could not be read, though it was to be compared.
+    unread: dict[str, str] = field(default_factory=dict)
     last: Checkpoint | None = None
     differences: list[Difference] = field(default_factory=list)
     #: Beyond DIFFERENCES_MAX.
@@ -51,6 +54,11 @@ class SealReport:
     @property
     def holds(self) -> bool:
         return not self.differences
+
+    @property
+    def proves(self) -> bool:
+        """It holds, there is something that was sealed, and all was compared that was to be."""
+        return self.holds and self.checkpoints > 0 and not self.unread
 
     def add(self, differences: Iterable[Difference]) -> None:
         for one in differences:
@@ -66,7 +74,7 @@ class _Chain:
 
     frontier: Frontier = field(default_factory=Frontier)
     last: Checkpoint | None = None
-    texts: dict[int, bytes] = field(default_factory=dict)
+    texts: CheckpointDigests = field(default_factory=CheckpointDigests)
     nodes: dict[Node, bytes] = field(default_factory=dict)
 
 
@@ -79,11 +87,11 @@ async def verify_seals(
     database_url: str,
     origin: str,
     keys: Sequence[VerifierKey],
-    published: dict[str, list[str]],
+    published: Mapping[str, PublishedCheckpoints],
     executor: Executor,
     progress: Progress = lambda _, __: None,
 ) -> SealReport:
-    """Verifies the chain of ``origin`` against ``keys``, every row under it, and each place's published notes.
+    """Verifies the chain of ``origin`` against ``keys``, every row under it, and what was ``published``, by place.
 
     Reads the whole log; rows are hashed by the executor, see hashing_processes. Changes nothing, and never delays
     writers. Raises what the database's driver does where it is away.
@@ -98,7 +106,7 @@ async def verify_seals(
         _report_progress(hashing, stretches, progress)
         try:
             chain, sealed = await _verify_chain(connection, origin, keys, stretches, report)
-            _compare_published(chain, origin, keys, published, report)
+            _compare_published(chain, published, report)
             found = await asyncio.gather(*hashing)
         finally:
             for future in hashing:
@@ -189,36 +197,27 @@ def _verify_seal(
     if checkpoint.previous != (chain.last.digest if chain.last else None):
         yield wrong("what it names as its predecessor is not the checkpoint before it")
     chain.last = checkpoint
-    chain.texts[seal.size] = checkpoint.digest
+    chain.texts.add(seal.size, checkpoint.digest)
 
 
-def _compare_published(
-    chain: _Chain, origin: str, keys: Sequence[VerifierKey], published: dict[str, list[str]], report: SealReport
-) -> None:
+def _compare_published(chain: _Chain, published: Mapping[str, PublishedCheckpoints], report: SealReport) -> None:
     end = chain.last.size if chain.last else 0
-    for place, notes in published.items():
-        report.published[place] = report.foreign[place] = 0
-        for note in notes:
-            try:
-                one = open_note(note, keys).checkpoint
-            except CheckpointError:
-                report.foreign[place] += 1
-                continue
-            if one.origin != origin:  # of a chain that was given up: it proves what it did, and nothing about this one
-                report.foreign[place] += 1
-                continue
-            if chain.texts.get(one.size) == one.digest:
+    for place, found in published.items():
+        report.published[place], report.foreign[place] = 0, found.foreign
+        for size, digest in found.digests:
+            own = chain.texts.find(size)
+            if own == digest:
                 report.published[place] += 1
-            elif one.size > end:
-                detail = f"a checkpoint of {one.size} rows, and the database's chain ends at {end}: its end was cut off"
+            elif size > end:
+                detail = f"a checkpoint of {size} rows, and the database's chain ends at {end}: its end was cut off"
                 report.add([Difference(Kind.PUBLISHED, f"in {place} there is {detail}")])
             else:
-                detail = "another checkpoint of that size" if one.size in chain.texts else "no checkpoint of that size"
+                detail = "no checkpoint of that size" if own is None else "another checkpoint of that size"
                 report.add(
                     [
                         Difference(
                             Kind.PUBLISHED,
-                            f"in {place} there is a checkpoint of {one.size} rows, and the database has {detail}: "
+                            f"in {place} there is a checkpoint of {size} rows, and the database has {detail}: "
                             "its history was rewritten",
                         )
                     ]

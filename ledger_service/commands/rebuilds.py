@@ -67,7 +67,7 @@ def verify(
     """
     scope = _scope(account_id, projection)
     report = verify_and_show(None, None, stream=True, processes=jobs, quiet=as_json) if seals else None
-    sealed = report is None or report.holds
+    sealed = report is None or report.proves
     begin = time.monotonic()
     counts = with_database(lambda connection: _verify(connection, scope, jobs, as_json, report), whole_tables=True)
     elapsed = time.monotonic() - begin

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import asyncpg
 import nats.errors
@@ -17,14 +17,17 @@ from contracts.exit_codes import ExitCode
 from ledger_service.commands.database import OUT_OF_REACH, messages, output, reason_of, stop
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
-from ledger_service.domain.checkpoints import VerifierKey, VerifierKeyError, notes_in
+from ledger_service.domain.checkpoints import VerifierKey, VerifierKeyError
 from ledger_service.domain.seal_differences import Kind, describe
+from ledger_service.published_checkpoints import PublishedCheckpoints, notes_of
 from ledger_service.seal_keys import SealKeyError, find_signing_key, trusted_keys
 from ledger_service.seal_publishing import read_stream
 from ledger_service.seal_verification import SealReport, hashing_processes, verify_seals
 from ledger_service.stream import connect_nats
 
 app = typer.Typer(no_args_is_help=True, help="Signed checkpoints over the log.")
+
+_STREAM: Final = "the stream"
 
 Keys = Annotated[list[str] | None, typer.Option("--key", help="Believe this public key only; several times: these.")]
 File = Annotated[Path | None, typer.Option("--file", help="Published checkpoints; default: LEDGER_SEALS_FILE.")]
@@ -53,11 +56,14 @@ def verify(
     processes: Annotated[int, typer.Option(min=1, help="That hash rows.")] = os.cpu_count() or 1,
     as_json: AsJson = False,
 ) -> None:
-    """Whether every sealed row is there unchanged, and the checkpoints are those that were published. Exit 1: no."""
+    """Whether every sealed row is there unchanged, and the checkpoints are those that were published.
+
+    Exit 1: no, or it cannot be said, as nothing is sealed or the stream cannot be read.
+    """
     report = verify_and_show(keys, file, stream, processes, quiet=as_json)
     if as_json:
         write_json(seals_as_json(report))
-    if not report.holds:
+    if not report.proves:
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -67,7 +73,7 @@ def verify_and_show(
     """Verifies with a progress bar, and, unless ``quiet``, prints what was found."""
     settings = Settings()
     believed = _believed(settings, keys)
-    published = _published(settings, file, stream)
+    published, unread = _published(settings, file, stream, believed)
     columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=messages(), transient=True) as progress:
         task = progress.add_task("rows", total=None, rate="")
@@ -89,6 +95,7 @@ def verify_and_show(
                 f"cannot read the seals: {error}",
                 "Check that LEDGER_DATABASE_URL is the ledger's database, as the role auditor or the ledger's own.",
             ) from None
+    report.unread = unread
     if not quiet:
         show(report)
     return report
@@ -104,6 +111,7 @@ def seals_as_json(report: SealReport) -> dict[str, object]:
         "unsealed": report.unsealed,
         "published": report.published,
         "foreign": report.foreign,
+        "unread": report.unread,
         "last": None if last is None else {"size": last.size, "sealed_at": last.sealed_at},
         "differences": [
             {"kind": one.kind, "row": describe(one.row) if one.row else None, "detail": one.detail}
@@ -132,12 +140,16 @@ def _believed(settings: Settings, keys: list[str] | None) -> Sequence[VerifierKe
     return found
 
 
-def _published(settings: Settings, file: Path | None, stream: bool) -> dict[str, list[str]]:
-    published = {}
+def _published(
+    settings: Settings, file: Path | None, stream: bool, believed: Sequence[VerifierKey]
+) -> tuple[dict[str, PublishedCheckpoints], dict[str, str]]:
+    """What was published, by place; and of places that could not be read, why."""
+    published, unread = {}, {}
     path = file or settings.seals_file
     if path is not None:
         try:
-            published[str(path)] = list(notes_in(path.read_text(errors="replace")))
+            with path.open(errors="replace") as opened:
+                published[str(path)] = PublishedCheckpoints(settings.seals_origin, believed).take(notes_of(opened))
         except FileNotFoundError:
             if file is not None:
                 raise stop(f"there is no file {file}") from None
@@ -145,22 +157,24 @@ def _published(settings: Settings, file: Path | None, stream: bool) -> dict[str,
             raise stop(f"{path} cannot be read: {error}") from None
     if stream:
         try:
-            published["the stream"] = asyncio.run(_read_stream(settings.nats_access))
+            found = PublishedCheckpoints(settings.seals_origin, believed)
+            asyncio.run(_read_stream(settings.nats_access, found))
+            published[_STREAM] = found
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            why = reason_of(error)
-            messages().print(f"The stream cannot be read, and is not compared: {why}", style="yellow", markup=False)
+            unread[_STREAM] = reason_of(error)
     if not published:
         messages().print(
             "Nothing published is compared: a history rewritten with the ledger's own key would not be seen.",
             style="yellow",
         )
-    return published
+    return published, unread
 
 
-async def _read_stream(access: NatsAccess) -> list[str]:
+async def _read_stream(access: NatsAccess, found: PublishedCheckpoints) -> None:
     connection = await connect_nats(access, "ledger-seals-verify")
     try:
-        return [note async for note in read_stream(connection)]
+        async for note in read_stream(connection):
+            found.add(note)
     finally:
         await connection.close()
 
@@ -187,8 +201,16 @@ def show(report: SealReport) -> None:
         console.print(
             f"newest checkpoint: {report.last.size:,} rows, sealed {report.last.sealed_at:%Y-%m-%d %H:%M:%S} UTC"
         )
+    for place, why in report.unread.items():
+        console.print(f"{place} cannot be read, and is not compared: {why}", style="yellow", markup=False)
     if report.holds and not report.checkpoints:
         console.print("Nothing is sealed: there is nothing to compare the log with.", style="yellow")
+    elif report.holds and report.unread:
+        console.print(
+            "What was sealed is there, but whether it is what was published is not known. Make the stream reachable "
+            "(LEDGER_NATS_URL), or leave it out with --no-stream.",
+            style="yellow",
+        )
     elif report.holds:
         console.print("What was sealed is there, unchanged.", style="green")
     else:

@@ -202,8 +202,13 @@ def _signatures(lines: str) -> Iterator[tuple[str, bytes, bytes]]:
 
 def notes_in(text: str) -> Iterator[str]:
     """The notes of a file to which notes were appended; what a crash cut off is skipped."""
+    return (note for note, _ in notes_and_ends(text))
+
+
+def notes_and_ends(text: str) -> Iterator[tuple[str, int]]:
+    """The same, each with where in the text it ends."""
     for found in _NOTE.finditer(text):
-        yield found[0]
+        yield found[0], found.end()
 
 
 def _text(data: bytes) -> str:

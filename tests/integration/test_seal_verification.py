@@ -15,6 +15,7 @@ from ledger_service import seal_rows, seal_verification
 from ledger_service.domain.checkpoints import SigningKey, VerifierKey, notes_in
 from ledger_service.domain.seal_differences import Kind
 from ledger_service.proofs import prove_row
+from ledger_service.published_checkpoints import PublishedCheckpoints
 from ledger_service.seal_publishing import CheckpointFile
 from ledger_service.seal_verification import SealReport, verify_seals
 from ledger_service.sealing import SealChain, Sealing, SealsDivergedError
@@ -63,9 +64,11 @@ class SealedLog:
         await file.follow(self.database, head)
 
     async def verify(self, *keys: VerifierKey, published: bool = True) -> SealReport:
-        notes = {"the file": list(notes_in(self.file.read_text()))} if published else {}
+        believed = keys or [self.key.verifier]
+        notes = notes_in(self.file.read_text()) if published else ()
+        found = {"the file": PublishedCheckpoints(ORIGIN, believed).take(notes)} if published else {}
         with ThreadPoolExecutor(1) as executor:
-            return await verify_seals(self.url, ORIGIN, keys or [self.key.verifier], notes, executor)
+            return await verify_seals(self.url, ORIGIN, believed, found, executor)
 
     async def found(self, *keys: VerifierKey, published: bool = True) -> list[tuple[Kind, str]]:
         """What is wrong with which row: its event's place among those that were appended, or its id."""

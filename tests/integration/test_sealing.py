@@ -26,6 +26,7 @@ from contracts.subjects import SEALS, SEALS_STREAM
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import Checkpoint, SignedCheckpoint, SigningKey, VerifierKey, notes_in
 from ledger_service.domain.leaves import COLUMNS, CopyReader, Key, LeafError, decode, encode
+from ledger_service.published_checkpoints import PublishedCheckpoints
 from ledger_service.seal_keys import SealKeyError, find_or_make_signing_key, find_signing_key, trusted_keys
 from ledger_service.seal_publishing import CheckpointFile, CheckpointStream, read_stream
 from ledger_service.seal_verification import SealReport, verify_seals
@@ -59,8 +60,10 @@ async def append(database: Connection, rows: int = 1) -> None:
 
 
 async def verify(url: str, *keys: VerifierKey, **published: list[str]) -> SealReport:
+    origin, believed = "usage-ledger", keys or [CHAIN.key.verifier]
+    found = {place: PublishedCheckpoints(origin, believed).take(notes) for place, notes in published.items()}
     with ThreadPoolExecutor(1) as executor:
-        return await verify_seals(url, "usage-ledger", keys or [CHAIN.key.verifier], published, executor)
+        return await verify_seals(url, origin, believed, found, executor)
 
 
 async def sizes(database: Database) -> list[int]:

@@ -60,16 +60,37 @@ async def test_keys_of_other_chains_alone_are_refused(database_url: str) -> None
     assert "LEDGER_SEALS_ORIGIN" in said(run)
     assert "usage-ledger/2" in said(run)
     run = await verify(database_url, origin="usage-ledger/2", LEDGER_SEALS_ORIGIN="usage-ledger/2")
-    assert run.exit_code == ExitCode.DONE
+    assert "Nothing is sealed" in said(run)
 
 
 async def test_where_nothing_is_sealed_nothing_is_called_unchanged(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "checkpoints"
     file.touch()
     run = await verify(database_url, "--file", str(file))
-    assert run.exit_code == ExitCode.DONE
+    assert run.exit_code == ExitCode.FAILED
     assert "Nothing is sealed" in said(run)
     assert "unchanged" not in said(run)
+
+
+async def test_a_stream_that_cannot_be_read_is_no_success_unless_it_is_left_out(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    key = find_or_make_signing_key(Settings(seals_key_file=tmp_path / "key.pem"))
+    assert key is not None
+    await append(database)
+    await Sealing(SealChain(key)).seal(database)
+    await CheckpointFile(tmp_path / "checkpoints", SealChain(key)).follow(database, None)
+    settings = {
+        "LEDGER_SEALS_KEY_FILE": str(tmp_path / "key.pem"), "LEDGER_SEALS_FILE": str(tmp_path / "checkpoints"),
+        "LEDGER_NATS_URL": "nats://127.0.0.1:1",
+    }  # fmt: skip
+    arguments = ["seals", "verify", "--processes", "1"]
+    run = await run_command(arguments, database_url, **settings)
+    assert run.exit_code == ExitCode.FAILED
+    assert "cannot be read" in said(run)
+    assert "--no-stream" in said(run)
+    run = await run_command([*arguments, "--no-stream"], database_url, **settings)
+    assert (run.exit_code, "unchanged" in said(run)) == (ExitCode.DONE, True)
 
 
 async def test_what_differs_ends_with_1_and_is_named(
