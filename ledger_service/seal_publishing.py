@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -23,8 +24,8 @@ log = structlog.get_logger()
 NOTES_READ_MAX: Final = 500
 #: From a file's end; many times as much as a checkpoint has.
 _TAIL_BYTES: Final = 65_536
-#: Messages in the stream that are no checkpoints of ours, before the last one that is.
-_FOREIGN_MAX: Final = 100
+#: The last messages of the stream, among which the longest checkpoint is looked for; `ledger seals verify` reads all.
+LOOKED_BACK_MAX: Final = 100
 _EXPECTED_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_LAST_SEQUENCE: Final = 10071
 
@@ -110,32 +111,46 @@ class CheckpointStream:
         self._jetstream = connection.jetstream()
         self._chain = chain
         self._sequence = 0
+        #: Of its messages up to this one: the longest checkpoint, and whether there are such of a chain before.
+        self._looked_until = 0
+        self._longest: SignedCheckpoint | None = None
+        self._begins_here = False
 
     async def head(self) -> SignedCheckpoint | None:
-        """The last checkpoint in it, None of an empty one. Raises SealsDivergedError where all are foreign ones."""
+        """The longest checkpoint among its last ones, and those that were when it was asked before; None of an empty
+        stream. The last may be one that was sent once more. Raises SealsDivergedError where all are foreign ones."""
         self._sequence = 0
         try:
-            message = await self._jetstream.get_last_msg(SEALS_STREAM, SEALS)
+            last = await self._jetstream.get_last_msg(SEALS_STREAM, SEALS)
         except NotFoundError:
+            self._forget()
             return None
-        self._sequence = sequence = message.seq or 0
-        ours_begins_here = False
-        for _ in range(_FOREIGN_MAX):
-            try:
-                found = open_note((message.data or b"").decode(errors="replace"), self._chain.believed)
-            except CheckpointError as error:
-                log.warning("foreign_checkpoint", stream=SEALS_STREAM, sequence=sequence, error=str(error))
-            else:
-                if found.checkpoint.origin == self._chain.origin:
-                    return found
-                ours_begins_here = True  # after a chain whose key is trusted, and that was given up
-            sequence -= 1
-            if sequence < 1:
-                break
-            message = await self._jetstream.get_msg(SEALS_STREAM, sequence)
-        if ours_begins_here:
-            return None
-        raise SealsDivergedError(f"the stream {SEALS_STREAM} ends without a checkpoint of this ledger's keys")
+        self._sequence = end = last.seq or 0
+        if end < self._looked_until:  # it was put back to an older state
+            self._forget()
+        first = max(self._looked_until + 1, end - LOOKED_BACK_MAX + 1)
+        for sequence in range(end, first - 1, -1):
+            with suppress(NotFoundError):  # some may be deleted
+                message = last if sequence == end else await self._jetstream.get_msg(SEALS_STREAM, sequence)
+                self._look(message.data or b"", sequence)
+        self._looked_until = end
+        if self._longest is None and not self._begins_here:
+            raise SealsDivergedError(f"the stream {SEALS_STREAM} ends without a checkpoint of this ledger's keys")
+        return self._longest
+
+    def _forget(self) -> None:
+        self._looked_until, self._longest, self._begins_here = 0, None, False
+
+    def _look(self, data: bytes, sequence: int) -> None:
+        try:
+            found = open_note(data.decode(errors="replace"), self._chain.believed)
+        except CheckpointError as error:
+            log.warning("foreign_checkpoint", stream=SEALS_STREAM, sequence=sequence, error=str(error))
+            return
+        if found.checkpoint.origin != self._chain.origin:
+            self._begins_here = True  # after a chain whose key is trusted, and that was given up
+        elif self._longest is None or found.checkpoint.size > self._longest.checkpoint.size:
+            self._longest = found
 
     async def follow(self, connection: Connection, head: SignedCheckpoint | None) -> None:
         """Publishes what the database has after it. Where another process is at it, that one goes on."""

@@ -23,6 +23,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from contracts.subjects import SEALS, SEALS_STREAM
+from ledger_service import seal_publishing
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import Checkpoint, SignedCheckpoint, SigningKey, VerifierKey, notes_in
 from ledger_service.domain.leaves import COLUMNS, CopyReader, Key, LeafError, decode, encode
@@ -372,6 +373,50 @@ async def test_foreign_messages_and_files_do_not_mislead(
     with pytest.raises(SealsDivergedError, match="name another file"):
         await CheckpointFile(path, CHAIN).head()
     assert path.read_text() == "somebody's notes\n"
+
+
+async def test_the_head_of_a_stream_is_the_longest_checkpoint_of_its_end_and_not_the_last(
+    database: Database, nats_client: Nats
+) -> None:
+    """Whoever may publish there can send an old one once more: it is signed, and in older states of the database."""
+    stream, sealing = CheckpointStream(nats_client, CHAIN), Sealing(CHAIN)
+    for _ in range(3):
+        await append(database, 1)
+        await sealing.seal(database)
+    await stream.follow(database, await stream.head())
+    notes = [note async for note in read_stream(nats_client)]
+    for note in (notes[0], notes[1], "no checkpoint at all"):
+        await nats_client.jetstream().publish(SEALS, note.encode())
+    for reader in (CheckpointStream(nats_client, CHAIN), stream):
+        head = await reader.head()
+        assert head is not None
+        assert head.checkpoint.size == 3
+    # It goes on after the longest, and sends none again.
+    await append(database, 1)
+    await sealing.seal(database)
+    await stream.follow(database, await stream.head())
+    head = await stream.head()
+    assert head is not None
+    assert head.checkpoint.size == 4
+    assert len([note async for note in read_stream(nats_client)]) == 7
+
+
+async def test_a_running_ledger_remembers_the_longest(
+    database: Database, nats_client: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal_publishing, "LOOKED_BACK_MAX", 2)
+    stream, sealing = CheckpointStream(nats_client, CHAIN), Sealing(CHAIN)
+    for _ in range(2):
+        await append(database, 1)
+        await sealing.seal(database)
+    await stream.follow(database, await stream.head())
+    assert (head := await stream.head()) is not None
+    first, _ = [note async for note in read_stream(nats_client)]
+    for _ in range(5):
+        await nats_client.jetstream().publish(SEALS, first.encode())
+    again = await stream.head()
+    assert again is not None
+    assert again.checkpoint == head.checkpoint
 
 
 async def test_a_stream_that_stops_half_way_is_not_read_as_a_short_one(
