@@ -3,6 +3,7 @@
 import json
 from typing import TypeVar
 
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from contracts.problems import MALFORMED_JSON, ProblemError, broken_rule, invalid
@@ -33,6 +34,24 @@ def refuse_repeated_members(body: bytes) -> None:
         raise broken_rule(error.name, "repeated_member", "stands twice in one object") from None
     except (ValueError, RecursionError) as error:
         raise ProblemError(MALFORMED_JSON, f"not JSON: {error}") from None
+
+
+def refuse_repeats_in_json(body: bytes) -> None:
+    """The same of bytes that are known to be JSON, for a third of the time. Raises as refuse_repeated_members()."""
+    if not _says_each_once(body):
+        refuse_repeated_members(body)
+
+
+def _says_each_once(body: bytes) -> bool:
+    """False where it may say something twice: written again, a member that stands twice is there once, and so are its
+    quotes. Where something is escaped, quotes do not count members."""
+    if b"\\" in body:
+        return False
+    try:
+        again = orjson.dumps(orjson.loads(body))
+    except orjson.JSONDecodeError:  # it has NaN, which others take
+        return False
+    return again.count(b'"') == body.count(b'"')
 
 
 class _RepeatedMemberError(Exception):

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from contracts.events import EVENT_BYTES_MAX, EVENT_MODELS, parse_event
 from contracts.identifiers import NAME_PATTERN
-from contracts.problems import INVALID_REQUEST, TOO_LARGE, Problem, invalid, problem
+from contracts.problems import INVALID_REQUEST, TOO_LARGE, Problem, ProblemError, invalid, problem
+from contracts.strict_json import refuse_repeats_in_json
 from ledger_service.domain.batches import Submission
 from ledger_service.recording import Batch
 from ledger_service.store.dead_letters import DeadLetter
@@ -27,9 +28,14 @@ def read_event(body: bytes, origin: str, subject: str | None = None) -> Submissi
     if len(body) > EVENT_BYTES_MAX:
         return problem(TOO_LARGE, f"at most {EVENT_BYTES_MAX} bytes an event, not {len(body)}")
     try:
-        return Submission(parse_event(body), body, origin, subject)
+        event = parse_event(body)
+        # Not in parse_event(): what is in logs and journals from before is read as it was then.
+        refuse_repeats_in_json(body)
+        return Submission(event, body, origin, subject)
     except ValidationError as error:
         return invalid(error, skip=_TAGS, at_most=RULES_MAX).problem
+    except ProblemError as error:
+        return error.problem
     except (ValueError, TypeError, RecursionError) as error:
         # No rule of ours, but no reason either for one message to stop its neighbours.
         return problem(INVALID_REQUEST, f"cannot be read: {type(error).__name__}")

@@ -1,6 +1,7 @@
 """A corrected copy of a dead letter may differ from it only where the letter breaks a rule."""
 
 import json
+from collections import Counter
 from typing import Final, NoReturn, TypeAlias
 
 from pydantic import JsonValue, ValidationError
@@ -12,6 +13,8 @@ Place: TypeAlias = tuple[str | int, ...]
 #: Each round mends what the one before could not see: with an unknown type, no other rule is known.
 ROUNDS_MAX: Final = 4
 _ABSENT: Final = object()
+#: In the place of a member that stands twice: it says nothing for certain.
+_TWICE: Final = object()
 _TAGS: Final = frozenset(EVENT_MODELS)
 #: A rule about two members is broken at both.
 _SUBJECT_ACCOUNT: Final[tuple[Place, ...]] = (("subject",), ("data", "account_id"))
@@ -25,11 +28,13 @@ def unfounded_changes(original: bytes, corrected: dict[str, JsonValue]) -> list[
     """
     try:
         # Not orjson: it reads integers beyond 64 bits as floats.
-        mended: JsonValue = json.loads(original, parse_constant=_refuse)
+        mended: JsonValue = json.loads(original, parse_constant=_refuse, object_pairs_hook=_members)
     except (ValueError, RecursionError):
         return []
     if not isinstance(mended, dict):
         return []
+    for place in _twice_places(mended):
+        mended = _with(mended, place, _at(corrected, place))
     for _ in range(ROUNDS_MAX):
         for place in _broken_places(mended):
             mended = _with(mended, place, _at(corrected, place))
@@ -38,6 +43,30 @@ def unfounded_changes(original: bytes, corrected: dict[str, JsonValue]) -> list[
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        for name, times in Counter(name for name, _ in pairs).items():
+            if times > 1:
+                read[name] = _TWICE
+    return read
+
+
+def _twice_places(event: JsonValue) -> set[Place]:
+    """Where members stood twice; within a list, where that is. Not recursive: what is no event may be nested deeply."""
+    found: set[Place] = set()
+    waiting: list[tuple[Place, bool, object]] = [((), False, event)]
+    while waiting:
+        place, in_list, value = waiting.pop()
+        if value is _TWICE:
+            found.add(place)
+        elif isinstance(value, dict):
+            waiting += [(place if in_list else (*place, name), in_list, one) for name, one in value.items()]
+        elif isinstance(value, list):
+            waiting += [(place, True, one) for one in value]
+    return found
 
 
 def _broken_places(event: JsonValue) -> list[Place]:

@@ -263,12 +263,12 @@ ODD = {
     "half a surrogate pair": r'{"a": "\ud800"}',
     "half a surrogate pair as a name": r'{"\udfff": 1}',
     "deep nesting": '{"a": ' + "[" * 400 + "]" * 400 + "}",
+    "a name twice": '{"a": 1, "a": 2}',
 }
 HARMLESS = {
     "a NUL": r'{"a": "\u0000"}',
     "an astral character": r'{"a": "\ud83d\ude00"}',
     "the largest integers": '{"a": [18446744073709551615, -9223372036854775808]}',
-    "a name twice": '{"a": 1, "a": 2}',
     "some nesting": '{"a": ' + "[" * 50 + "]" * 50 + "}",
 }
 
@@ -289,6 +289,32 @@ async def test_unusual_json_is_recorded_and_recognised(ledger: Ledger, name: str
     assert (second.status_code, second.json()["duplicates"]) == (200, 1)
     [item] = (await ledger.usage_log())["items"]
     assert item["metadata"] == json.loads(HARMLESS[name])
+
+
+#: What is put in the place of what, in an event's bytes, and which member then stands twice.
+TWICE: dict[str, tuple[bytes, bytes, str]] = {
+    "a cost": (b'"cost":', b'"cost": "0.01", "cost":', "cost"),
+    "the same cost": (b'"cost":', b'"cost": "0.04", "cost":', "cost"),
+    "an event id": (b'"specversion":', b'"id": "0", "specversion":', "id"),
+    "an escaped name": (b'"cost":', rb'"c\u006fst": "0.01", "cost":', "cost"),
+    "a number, its quotes made up for": (b'"QQ"', rb'"\u0022\u0022", "quantity": 9', "quantity"),
+    "in an extension": (b'"specversion":', b'"x": [{"y": 1, "y": 2}], "specversion":', "y"),
+    "a number that is none": (b'"cost":', b'"cost": NaN, "cost":', "cost"),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+async def test_an_event_with_a_member_that_stands_twice_is_refused(ledger: Ledger, name: str) -> None:
+    old, new, member = TWICE[name]
+    body = builders.to_bytes(completed(endpoint="QQ")).replace(old, new)
+    answer = await ledger.send_one(body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert [(error["field"], error["rule"]) for error in answer.json()["errors"]] == [(member, "repeated_member")]
+    batch = b"[" + b",".join([builders.to_bytes(completed()), body]) + b"]"
+    answered = await ledger.http.post("/v1/events", content=batch, headers={"content-type": BATCH_CONTENT_TYPE})
+    assert answered.json()["accepted"] == 1
+    assert [one["index"] for one in answered.json()["rejected"]] == [1]
+    assert len((await ledger.usage_log())["items"]) == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"id": }', b"\xff\xfe", b"nonsense"])

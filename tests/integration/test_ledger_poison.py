@@ -29,6 +29,7 @@ def poison(known: Body) -> dict[str, list[bytes]]:
         [builders.to_bytes(completed(cost=0.5, quantity=0)) for _ in range(OF_EACH_KIND)],
         [builders.to_bytes(completed(None, **{f"more{n}": 1 for n in range(1_500)})) for _ in range(OF_EACH_KIND)],
         [builders.raw_metadata(f'{{"a": {n}{"9" * 2_000}}}') for n in range(1, OF_EACH_KIND)],
+        [builders.to_bytes(completed()).replace(b'"cost":', b'"cost": "0.01", "cost":') for _ in range(OF_EACH_KIND)],
         [builders.to_bytes(completed(account_id="full", cost="1", time="2026-11-05T00:00:00Z")) for _ in range(20)],
     ]
     return {

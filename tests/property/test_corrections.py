@@ -88,6 +88,20 @@ def test_an_unknown_type_hides_other_rules_which_may_be_mended_too() -> None:
     assert unfounded_changes(json.dumps(broken).encode(), put(right, ("id",), completed()["id"])) == ["id"]
 
 
+def test_what_stands_twice_may_become_one_and_the_rest_stays() -> None:
+    right = {**completed(cost="0.02", metadata={"a": [{"b": 1}]}), "x": 1}
+    broken = json.dumps(right).replace('"cost":', '"cost": "0.01", "cost":').replace('"b": 1', '"b": 1, "b": 2')
+    assert unfounded_changes(broken.encode(), right) == []
+    assert unfounded_changes(broken.encode(), put(right, ("data", "cost"), "0.01")) == []
+    assert unfounded_changes(broken.encode(), put(right, ("data", "quantity"), 9)) == ["data.quantity"]
+    deep = json.dumps(right).replace('"x": 1', f'"x": {"[" * 900}{{"y": 1, "y": 2}}{"]" * 900}')
+    assert unfounded_changes(deep.encode(), right) == []
+    assert unfounded_changes(deep.encode(), put(right, ("data", "quantity"), 9)) == ["data.quantity"]
+    twice = json.dumps(right).replace('"x": 1', '"x": 1, "x": 2')
+    assert unfounded_changes(twice.encode(), put(right, ("x",), ABSENT)) == []
+    assert unfounded_changes(twice.encode(), put(right, ("data", "cost"), "0.01")) == ["data.cost"]
+
+
 def test_bytes_that_say_nothing_may_become_anything() -> None:
     for body in (b"", b"{", b"\xff", b"[]", b"1", b"[" * 5000, b'{"a": NaN}', b'{"a": 1e999}'):
         assert unfounded_changes(body, completed()) == []
