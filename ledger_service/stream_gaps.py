@@ -132,14 +132,17 @@ class StreamGaps:
         # unless it was put back.
         info = await self._jetstream.consumer_info(STREAM, INGEST_CONSUMER)
         acknowledged = 0 if info.ack_floor is None else info.ack_floor.stream_seq
-        async with self._pool.acquire() as connection, connection.transaction():
-            mark = await store.find(connection, STREAM, info.created)
-            first = mark.committed_through + 1 if mark.is_same_consumer else 1
-            trusted = mark.committed_through < 0
-            if trusted or mark.is_same_database or acknowledged < first:
-                await store.note(connection, STREAM, info.created, acknowledged)
+        async with self._pool.acquire() as connection:
+            if await store.is_noted(connection, STREAM, info.created, acknowledged):
                 return None
-            return Gap(first, acknowledged)
+            async with connection.transaction():
+                mark = await store.find(connection, STREAM, info.created)
+                first = mark.committed_through + 1 if mark.is_same_consumer else 1
+                trusted = mark.committed_through < 0
+                if trusted or mark.is_same_database or acknowledged < first:
+                    await store.note(connection, STREAM, info.created, acknowledged)
+                    return None
+                return Gap(first, acknowledged)
 
     async def _close(self, connection: Connection, gap: Gap, progress: Progress) -> Reread:
         done = Reread(gap, await store.log_end(connection))

@@ -43,6 +43,12 @@ class Holes(NamedTuple):
     last_sequence: int
 
 
+async def is_noted(connection: "Connection", stream: str, consumer_created_at: datetime, through: int) -> bool:
+    """Whether the mark says just that of this incarnation. Takes no lock, as that would write as well."""
+    found: bool = await connection.fetchval(SQL["is_noted"], stream, consumer_created_at, through)
+    return found
+
+
 async def find(connection: "Connection", stream: str, consumer_created_at: datetime) -> Mark:
     """The mark, locked until the transaction ends; a new one where there is none."""
     row = await connection.fetchrow(SQL["find"], stream, consumer_created_at)

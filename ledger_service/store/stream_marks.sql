@@ -1,3 +1,9 @@
+-- name: is_noted
+select exists (
+    select from stream_marks
+    where stream = $1 and consumer_created_at = $2 and committed_through = $3 and incarnation = database_incarnation()
+)
+
 -- name: find
 select committed_through, committed_through >= 0 and consumer_created_at = $2 as is_same_consumer,
        committed_through < 0 or incarnation = database_incarnation() as is_same_database

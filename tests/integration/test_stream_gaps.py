@@ -18,6 +18,8 @@ import pytest
 from nats.aio.client import Client as Nats
 
 from contracts.subjects import INGEST_CONSUMER, STREAM, subject_of
+from ledger_service.store.pool import open_pool
+from ledger_service.stream_gaps import StreamGaps
 from tests import builders
 from tests.builders import ACCOUNT, Body, completed, limit, requested
 from tests.servers import Databases, as_service, eventually, serving
@@ -167,6 +169,27 @@ async def test_what_was_never_put_back_is_not_read_again(
             await eventually(lambda first=first: _mark_is(database_url, first + 19), "the mark follows")  # type: ignore[misc]
     assert "stream_read_again" not in capfd.readouterr().out
     assert await rows(database_url, "select * from stream_gaps") == []
+
+
+async def test_a_mark_that_says_so_already_is_not_written_again(
+    database_url: str, nats_url: str, nats_client: Nats
+) -> None:
+    async with serving(database_url=as_service(database_url), nats_url=nats_url):
+        await publish(nats_client, *numbered(1, 3))
+        await acknowledged(nats_client)
+        await eventually(lambda: _mark_is(database_url, 3), "the mark follows")
+    written = await rows(database_url, ROW)
+    pool = await open_pool(as_service(database_url), 1)
+    try:
+        for _ in range(2):
+            assert await StreamGaps(pool, nats_client).close_found() is None
+    finally:
+        await pool.close()
+    # xmax: nor was it locked, which writes as much.
+    assert await rows(database_url, ROW) == written
+
+
+ROW = "select ctid::text, xmin::text, xmax::text, committed_through from stream_marks"
 
 
 async def _mark_is(url: str, through: int) -> bool:
