@@ -3,6 +3,7 @@
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
 
+from datetime import timedelta
 from typing import Annotated, ClassVar, Final, Literal
 
 import orjson
@@ -30,6 +31,10 @@ METADATA_BYTES_MAX: Final = 4096
 QUANTITY_MAX: Final = 1_000_000
 INT8_MAX: Final = 2**63 - 1
 INT4_MAX: Final = 2**31 - 1
+
+#: How far an event's time may be ahead of the ledger's clock: what clocks and forgotten time zones come to. One that is
+#: farther ahead would be booked in a period that nobody looks at: it becomes a dead letter.
+AHEAD_MAX: Final = timedelta(hours=24)
 
 REQUESTED_V1: Final = "usage.operation.requested.v1"
 COMPLETED_V1: Final = "usage.operation.completed.v1"

@@ -23,6 +23,7 @@ ADVICE: Final[Mapping[str, str]] = MappingProxyType(
         "conflict": "The id belongs to another request: take a new one, or send what was sent first.",
         "version_changed": "Read it again, and decide anew whether your change still fits.",
         "operation_conflict": "Do not repeat: the operation's outcome stands. What differs is a correction.",
+        "in_future": "Set the producer's clock right. The event is kept: have its dead letter corrected or redriven.",
         "operation_finished": "Nothing is held any more; read the decision to see how it ended.",
         "operation_in_progress": "Repeat with the same key; the answer is the first request's.",
         "idempotency_key_reused": "Take a new key for another request.",

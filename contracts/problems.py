@@ -46,6 +46,7 @@ REQUEST_TIMEOUT: Final = ProblemType("request_timeout", 408, "The request did no
 CONFLICT: Final = ProblemType("conflict", 409, "The same id came before with another body")
 VERSION_CHANGED: Final = ProblemType("version_changed", 409, "Somebody changed it meanwhile")
 OPERATION_CONFLICT: Final = ProblemType("operation_conflict", 409, "The operation has another outcome already")
+IN_FUTURE: Final = ProblemType("in_future", 422, "The event's time is too far ahead")
 OPERATION_FINISHED: Final = ProblemType("operation_finished", 409, "The operation is finished already")
 OPERATION_IN_PROGRESS: Final = ProblemType(
     "operation_in_progress", 409, "The operation with this key is still running", retry_after_seconds=1

@@ -25,7 +25,7 @@ from ledger_service.domain.batches import Receipt, Submission
 from ledger_service.domain.corrections import unfounded_changes
 from ledger_service.domain.ledger_events import DEAD_LETTER_DISCARDED, DEAD_LETTER_REDRIVEN, NO_ACCOUNT, ledger_event
 from ledger_service.intake import read_event, sequence_of
-from ledger_service.recording import append_events, conflict_problem, refusal_problem
+from ledger_service.recording import append_events, letter_problem, refusal_problem
 from ledger_service.store.dead_letters import (
     LetterFilter,
     RecordedLetter,
@@ -152,7 +152,7 @@ async def _redrive(connection: Connection, dead_letter_ids: Sequence[int], act: 
         if receipt in (Receipt.ACCEPTED, Receipt.DUPLICATE):
             recorded[dead_letter_id] = submission, receipt
         else:
-            refusals[dead_letter_id] = conflict_problem(submission, receipt)
+            refusals[dead_letter_id] = letter_problem(submission, receipt)
     done = {one.dead_letter_id: one for one in await _settle(connection, recorded, refusals, act)}
     ids = [letter["dead_letter_id"] for letter in found]
     return [done.get(one) or Redriving(one, RedriveOutcome.CLOSED) for one in ids]
@@ -213,13 +213,13 @@ async def _correct(
     letter = await _body(connection, dead_letter_id)
     if letter["state"] == LetterState.REDRIVEN:
         return Redriving(dead_letter_id, RedriveOutcome.CLOSED)
-    submission = _read_corrected(letter["body"], event, letter["origin"], letter["subject"])
+    submission = _read_corrected(letter, event)
     try:
         receipt = (await _append(connection, {dead_letter_id: submission}))[dead_letter_id]
     except REFUSED as error:
         raise _as_error(refusal_problem(error)) from None
     if receipt not in (Receipt.ACCEPTED, Receipt.DUPLICATE):
-        raise _as_error(conflict_problem(submission, receipt))
+        raise _as_error(letter_problem(submission, receipt))
     settled = await _settle(connection, {dead_letter_id: (submission, receipt)}, {}, act, corrected=True)
     if not settled and receipt is Receipt.ACCEPTED:
         # Somebody else closed it meanwhile, with another event: this one must not stand beside it.
@@ -234,13 +234,13 @@ async def _body(connection: Connection, dead_letter_id: int) -> "asyncpg.Record"
     return found[0]
 
 
-def _read_corrected(original: bytes, event: dict[str, JsonValue], origin: str, subject: str | None) -> Submission:
+def _read_corrected(letter: "asyncpg.Record", event: dict[str, JsonValue]) -> Submission:
     # Not orjson: it writes no integer beyond 64 bits. What is no UTF-8 is refused like any other body.
     body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-    read = read_event(body, origin, subject)
+    read = read_event(body, letter["origin"], letter["subject"])
     if isinstance(read, Problem):
         raise _as_error(read, "event.")
-    changes = unfounded_changes(original, event)
+    changes = unfounded_changes(letter["body"], event, letter["first_received_at"])
     if changes:
         errors = [
             FieldError(field=f"event.{place}", rule="unfounded_change", message="differs from what was right there")

@@ -2,24 +2,35 @@
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 
-from contracts.events import RecordedRanges
-from contracts.problems import CONFLICT, INVALID_REQUEST, OPERATION_CONFLICT, Problem, problem
-from ledger_service.domain.batches import CONFLICTS, Receipt, Submission, classify, split_first
+from contracts.events import AHEAD_MAX, RecordedRanges
+from contracts.problems import (
+    CONFLICT,
+    IN_FUTURE,
+    INVALID_REQUEST,
+    OPERATION_CONFLICT,
+    FieldError,
+    Problem,
+    describe,
+    problem,
+)
+from ledger_service.domain.batches import DEAD_LETTERED, Receipt, Submission, classify, in_future, split_first
 from ledger_service.projections import PROJECTIONS
 from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.alerts import raise_for_counters
 from ledger_service.store.dead_letters import DeadLetter, add_dead_letters
 from ledger_service.store.event_log import append_incoming, clear_incoming, find_events, find_finished, incoming_row
-from ledger_service.store.moments import committing
+from ledger_service.store.moments import committing, database_now
 from ledger_service.store.pool import REFUSED, Connection, Pool, retrying
 from ledger_service.store.sources import NO_ACCOUNT, add_sequences
 
 log = structlog.get_logger()
 
+AHEAD_HOURS: Final = AHEAD_MAX // timedelta(hours=1)
 _BEFORE_LOCK: Final = tuple(one.apply_sql for one in PROJECTIONS if one.apply_sql and not one.under_lock)
 _UNDER_LOCK: Final = tuple(one.apply_sql for one in PROJECTIONS if one.apply_sql and one.under_lock)
 
@@ -102,8 +113,8 @@ async def _finish(connection: Connection, batch: Batch, receipts: list[Receipt |
     for submission, receipt in zip(batch.submissions, receipts, strict=True):
         if isinstance(receipt, Problem):
             letters.append(_letter(submission, receipt))
-        elif receipt in CONFLICTS:
-            letters.append(conflict_letter(submission, receipt))
+        elif receipt in DEAD_LETTERED:
+            letters.append(_letter(submission, letter_problem(submission, receipt)))
     if letters:
         await add_dead_letters(connection, letters)
         # One line a batch: what was refused must not be silent, and a flood of it must not flood the log.
@@ -116,8 +127,10 @@ async def _finish(connection: Connection, batch: Batch, receipts: list[Receipt |
 
 async def append_events(connection: Connection, submissions: Sequence[Submission]) -> list[Receipt]:
     """Brings events into the log and its projections, within the caller's transaction; what became of each."""
-    receipts: dict[int, Receipt] = {}
+    receipts: dict[int, Receipt] = await _in_future(connection, submissions)
     undecided: Sequence[int] = range(len(submissions))
+    if receipts:
+        undecided = [index for index in undecided if index not in receipts]
     # One round, where nothing repeats. What came second to an event that the log then refused gets its turn in the
     # next; each round decides at least the first of those left.
     while undecided:
@@ -133,6 +146,17 @@ async def append_events(connection: Connection, submissions: Sequence[Submission
         if undecided:
             await clear_incoming(connection)
     return [receipts[index] for index in range(len(submissions))]
+
+
+async def _in_future(connection: Connection, submissions: Sequence[Submission]) -> dict[int, Receipt]:
+    """What becomes of events whose time is too far ahead: those that are in the log stay what they are."""
+    receipts: dict[int, Receipt] = {}
+    if in_future(submissions, datetime.now(UTC)):
+        # Ours may be wrong: the database's clock is the one that counts.
+        ahead = in_future(submissions, await database_now(connection))
+        for index in await _classify(connection, submissions, ahead, receipts):
+            receipts[index] = Receipt.IN_FUTURE
+    return receipts
 
 
 async def _project(connection: Connection, appended: Iterable[Submission]) -> None:
@@ -170,13 +194,13 @@ async def _classify(
     return undecided
 
 
-def conflict_letter(submission: Submission, receipt: Receipt | Problem) -> DeadLetter:
-    """The dead letter for an event that contradicts the log."""
-    return _letter(submission, conflict_problem(submission, receipt))
-
-
-def conflict_problem(submission: Submission, receipt: Receipt | Problem) -> Problem:
+def letter_problem(submission: Submission, receipt: Receipt | Problem) -> Problem:
+    """What is wrong with an event that can be read, and became a dead letter."""
     event = submission.event
+    if receipt is Receipt.IN_FUTURE:
+        message = f"{event.time.isoformat()} is more than {AHEAD_HOURS} hours ahead of the ledger's clock"
+        error = FieldError(field="time", rule=IN_FUTURE.code, message=message)
+        return problem(IN_FUTURE, describe([error]), [error], event_id=str(event.id))
     if receipt is Receipt.OPERATION_CONFLICT:
         detail = f"operation {event.data.operation_id} has another outcome in the log; this one was not counted"
         return problem(OPERATION_CONFLICT, detail, event_id=str(event.id))

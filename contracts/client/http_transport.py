@@ -14,7 +14,7 @@ from contracts.client.asking import AnswerLostError, NotSentError, Question, Rep
 from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefused
 from contracts.client.reading import UnusableAnswerError, read, read_problem, refuses_token, unavailable
 from contracts.events import BATCH_CONTENT_TYPE
-from contracts.problems import CONFLICT, OPERATION_CONFLICT, Problem
+from contracts.problems import CONFLICT, IN_FUTURE, OPERATION_CONFLICT, Problem
 
 CONNECTIONS_MAX: Final = 128
 #: httpcore looks at every connection of its pool, several times a request: a few small pools cost far less than one
@@ -93,7 +93,7 @@ class HttpTransport:
         if answer.status_code != httpx.codes.OK:
             refusal = read_problem(Reply(answer.status_code, answer.content))
             raise TokenRefused(refusal) if refuses_token(refusal) else LedgerRefused(refusal)
-        dead_lettered = (CONFLICT.code, OPERATION_CONFLICT.code)
+        dead_lettered = (CONFLICT.code, OPERATION_CONFLICT.code, IN_FUTURE.code)
         rejected = {one["index"]: Problem.model_validate(one["problem"]) for one in answer.json()["rejected"]}
         kept = [problem for problem in rejected.values() if problem.code in dead_lettered]
         if kept:

@@ -8,6 +8,7 @@ from contracts.problems import (
     ALREADY_VOIDED,
     CONFLICT,
     DEAD_LETTER_CLOSED,
+    IN_FUTURE,
     LEASE_CLOSED,
     LEASE_INVALID,
     NOT_FOUND,
@@ -36,7 +37,7 @@ OWN: Final[Own] = {
     ("POST", "/v1/reservations/{operation_id}:extend"): (NOT_FOUND, RESERVATION_CLOSED),
     ("POST", "/v1/leases"): _CHECKED,
     ("POST", "/v1/leases/{lease_id}:return"): (LEASE_INVALID, LEASE_CLOSED),
-    ("POST", "/v1/events"): (UNSUPPORTED_MEDIA_TYPE, CONFLICT, OPERATION_CONFLICT, OVERLOADED),
+    ("POST", "/v1/events"): (UNSUPPORTED_MEDIA_TYPE, CONFLICT, OPERATION_CONFLICT, IN_FUTURE, OVERLOADED),
     ("GET", "/v1/decisions/{operation_id}"): (NOT_FOUND,),
     ("GET", "/v1/plans/{plan_id}"): (NOT_FOUND,),
     ("PUT", "/v1/plans/{plan_id}"): (VERSION_CHANGED,),
@@ -83,6 +84,6 @@ OWN: Final[Own] = {
         for prefix in ("/v1", _ACCOUNT)
     },
     ("GET", _LETTER): (NOT_FOUND,),
-    ("POST", f"{_LETTER}:redrive"): (NOT_FOUND, CONFLICT, OPERATION_CONFLICT, DEAD_LETTER_CLOSED),
+    ("POST", f"{_LETTER}:redrive"): (NOT_FOUND, CONFLICT, OPERATION_CONFLICT, IN_FUTURE, DEAD_LETTER_CLOSED),
     ("POST", f"{_LETTER}:discard"): (NOT_FOUND, DEAD_LETTER_CLOSED),
 }

@@ -23,10 +23,10 @@ from contracts.problems import (
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import EVENTS_BYTES_MAX, read_body
 from ledger_service.api.moments import POSITION
-from ledger_service.domain.batches import CONFLICTS, Receipt, Submission
+from ledger_service.domain.batches import DEAD_LETTERED, Receipt, Submission
 from ledger_service.event_intake import Received
 from ledger_service.intake import read_event
-from ledger_service.recording import conflict_problem
+from ledger_service.recording import letter_problem
 from ledger_service.services import Services, services
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["events"])
@@ -140,6 +140,6 @@ async def _record(
             results.append(read)
             continue
         receipt = next(receipts)
-        is_conflict = isinstance(receipt, Receipt) and receipt in CONFLICTS
-        results.append(conflict_problem(read, receipt) if is_conflict else receipt)
+        is_letter = isinstance(receipt, Receipt) and receipt in DEAD_LETTERED
+        results.append(letter_problem(read, receipt) if is_letter else receipt)
     return results, received.position

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Final
 from uuid import UUID
 
 import orjson
 
-from contracts.events import UsageEvent
+from contracts.events import AHEAD_MAX, UsageEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,14 @@ class Receipt(Enum):
     CONFLICT = "conflict"
     #: The operation has another outcome in the log.
     OPERATION_CONFLICT = "operation_conflict"
+    #: The event's time is too far ahead, and it is not in the log.
+    IN_FUTURE = "in_future"
 
 
 #: What is dead-lettered as a conflict.
 CONFLICTS: Final = frozenset({Receipt.CONFLICT, Receipt.OPERATION_CONFLICT})
+#: What becomes a dead letter, however it came.
+DEAD_LETTERED: Final = CONFLICTS | {Receipt.IN_FUTURE}
 
 
 @dataclass(slots=True)
@@ -59,6 +64,12 @@ def split_first(submissions: Sequence[Submission], ordinals: Iterable[int]) -> S
         else:
             split.later.append(ordinal)
     return split
+
+
+def in_future(submissions: Sequence[Submission], now: datetime) -> list[int]:
+    """Ordinals of the events whose time is too far ahead of now."""
+    latest = now + AHEAD_MAX
+    return [ordinal for ordinal, submission in enumerate(submissions) if submission.event.time > latest]
 
 
 def classify(submission: Submission, recorded_body: str | None, has_outcome: bool) -> Receipt | None:

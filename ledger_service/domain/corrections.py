@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
+from datetime import datetime
 from typing import Final, NoReturn, TypeAlias
 
 from pydantic import JsonValue, ValidationError
 
-from contracts.events import EVENT_MODELS, parse_event
+from contracts.events import AHEAD_MAX, EVENT_MODELS, OutcomeData, UsageEvent, parse_event
 from contracts.problems import field_path
 
 Place: TypeAlias = tuple[str | int, ...]
@@ -20,11 +21,14 @@ _TAGS: Final = frozenset(EVENT_MODELS)
 _SUBJECT_ACCOUNT: Final[tuple[Place, ...]] = (("subject",), ("data", "account_id"))
 
 
-def unfounded_changes(original: bytes, corrected: dict[str, JsonValue]) -> list[str]:
+def unfounded_changes(
+    original: bytes, corrected: dict[str, JsonValue], received_at: datetime | None = None
+) -> list[str]:
     """The places where the copy, a valid event, differs from the original though that was right there.
 
     So the ids of an event that can be read stay what they are, and with them what makes it count once. Bytes that are
-    no JSON object say nothing that a copy could differ from.
+    no JSON object say nothing that a copy could differ from. ``received_at``: when the original came; times that were
+    too far ahead then are not right.
     """
     try:
         # Not orjson: it reads integers beyond 64 bits as floats.
@@ -36,7 +40,7 @@ def unfounded_changes(original: bytes, corrected: dict[str, JsonValue]) -> list[
     for place in _twice_places(mended):
         mended = _with(mended, place, _at(corrected, place))
     for _ in range(ROUNDS_MAX):
-        for place in _broken_places(mended):
+        for place in _broken_places(mended, received_at):
             mended = _with(mended, place, _at(corrected, place))
     return sorted(field_path(place) for place in _differences(mended, corrected))
 
@@ -69,9 +73,9 @@ def _twice_places(event: JsonValue) -> set[Place]:
     return found
 
 
-def _broken_places(event: JsonValue) -> list[Place]:
+def _broken_places(event: JsonValue, received_at: datetime | None) -> list[Place]:
     try:
-        parse_event(json.dumps(event).encode())
+        read = parse_event(json.dumps(event).encode())
     except ValidationError as error:
         places: list[Place] = []
         for item in error.errors(include_url=False, include_context=False, include_input=False):
@@ -83,7 +87,14 @@ def _broken_places(event: JsonValue) -> list[Place]:
             else:
                 places += [location] if location else _SUBJECT_ACCOUNT
         return places
-    return []
+    return [] if received_at is None else _times_ahead(read, received_at + AHEAD_MAX)
+
+
+def _times_ahead(event: UsageEvent, latest: datetime) -> list[Place]:
+    times: dict[Place, datetime] = {("time",): event.time}
+    if isinstance(event.data, OutcomeData):
+        times["data", "requested_at"] = event.data.requested_at  # by the same clock
+    return [place for place, moment in times.items() if moment > latest]
 
 
 def _at(value: JsonValue, place: Place) -> object:

@@ -116,7 +116,7 @@ async def find_actions(connection: "Connection", dead_letter_id: int) -> list[st
 
 
 async def find_bodies(connection: "Connection", dead_letter_ids: Collection[int]) -> "list[asyncpg.Record]":
-    """Those letters that there are: id, state, origin, subject and body."""
+    """Those letters that there are: id, state, origin, subject, body and when it first came."""
     return await connection.fetch(SQL["bodies"], dead_letter_ids)
 
 

@@ -68,7 +68,7 @@ where a.dead_letter_id = $1
 order by a.event_id
 
 -- name: bodies
-select dead_letter_id, state, origin, subject, body
+select dead_letter_id, state, origin, subject, body, first_received_at
 from dead_letters
 where dead_letter_id = any ($1::bigint[])
 order by dead_letter_id

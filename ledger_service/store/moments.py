@@ -49,6 +49,12 @@ async def committing(connection: "Connection") -> int:
     return int(await connection.fetchval(SQL["committing"]))
 
 
+async def database_now(connection: "Connection") -> datetime:
+    """When the connection's transaction began, by the clock that says when facts are recorded."""
+    found: datetime = await connection.fetchval(SQL["now"])
+    return found
+
+
 def snapshot_of(row: "asyncpg.Record") -> Snapshot:
     """Of a row with the columns ``xmin`` and ``read_at`` of `snapshot`."""
     return Snapshot(int(row["xmin"]) - 1, row["read_at"])

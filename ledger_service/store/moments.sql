@@ -35,3 +35,6 @@ left join pg_stat_activity a
 -- As what this transaction commits. One that changed nothing answers what was there, which had committed by then.
 select coalesce(pg_current_xact_id_if_assigned()::text,
                 (pg_snapshot_xmax(pg_current_snapshot())::text::numeric - 1)::text) as position
+
+-- name: now
+select now()

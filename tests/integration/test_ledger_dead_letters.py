@@ -5,7 +5,9 @@ import base64
 import json
 import signal
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -14,6 +16,8 @@ import pytest
 from nats.aio.client import Client as NatsClient
 
 from contracts.problems import PROBLEM_TYPES
+from ledger_service import recording
+from ledger_service.domain.batches import Receipt
 from ledger_service.intake import add_to_batch
 from ledger_service.recording import Batch, record
 from ledger_service.store.migrations import migrate, migrations
@@ -414,6 +418,85 @@ async def test_corrected_in_two_ways_at_once_one_counts(ledger: Ledger, nats_cli
     recorded = [answer for answer in answers if answer.status_code == 200 and answer.json()["outcome"] == "recorded"]
     assert len(recorded) == 1
     assert await calls(ledger) == 1
+
+
+# --- dated too far ahead ---
+
+
+def ahead(hours: float, **fields: Any) -> Body:
+    return completed(time=datetime.now(UTC) + timedelta(hours=hours), **fields)
+
+
+async def test_an_event_that_is_dated_too_far_ahead_is_a_letter_on_every_way(
+    ledger: Ledger, nats_client: NatsClient
+) -> None:
+    over_nats, over_http, alone = ahead(25, source="journal", sourcesequence=1), ahead(24.1), ahead(24 * 365)
+    await publish(nats_client, builders.to_bytes(over_nats))
+    await there_are(ledger, 1)
+    answer = await ledger.send(near := ahead(23.9), over_http)
+    assert answer["accepted"] == 1
+    [rejected] = answer["rejected"]
+    assert (rejected["index"], rejected["problem"]["code"]) == (1, "in_future")
+    told = (await ledger.send_one(alone)).json()
+    assert (told["status"], told["code"], told["event_id"]) == (422, "in_future", alone["id"])
+    assert [(error["field"], error["rule"]) for error in told["errors"]] == [("time", "in_future")]
+    found = await there_are(ledger, 3, code="in_future")
+    assert [item["origin"] for item in found] == ["http", "http", "jetstream"]
+    assert [json.loads((await letter(ledger, item["dead_letter_id"]))["text"]) for item in found] == [
+        alone,
+        over_http,
+        over_nats,
+    ]
+    assert [item["operation_id"] for item in (await ledger.usage_log())["items"]] == [near["data"]["operation_id"]]
+
+
+async def test_its_times_may_be_corrected_and_nothing_else(ledger: Ledger) -> None:
+    await ledger.send_one(event := ahead(48))
+    [item] = await letters(ledger)
+    number = item["dead_letter_id"]
+    again = await redrive(ledger, number)
+    assert (again["outcome"], again["problem"]["code"]) == ("refused", "in_future")
+    now = datetime.now(UTC).isoformat()
+    right = {**event, "time": now, "data": {**event["data"], "requested_at": now}}
+    path = f"/v1/dead-letters/{number}:redrive"
+    for other, field in (
+        ({**right, "data": {**right["data"], "cost": "1"}}, "event.data.cost"),
+        ({**right, "time": (datetime.now(UTC) + timedelta(hours=30)).isoformat()}, "time"),
+    ):
+        answer = await ledger.http.post(path, json={**ACT, "event": other})
+        assert answer.status_code == 422, other
+        assert [error["field"] for error in answer.json()["errors"]] == [field]
+    assert (await redrive(ledger, number, event=right))["outcome"] == "recorded"
+    [recorded] = (await ledger.usage_log())["items"]
+    assert recorded["operation_id"] == event["data"]["operation_id"]
+
+
+async def test_what_was_recorded_before_there_was_a_bound_stays_what_it_is(
+    ledger: Ledger, writing_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = ahead(48)
+    with monkeypatch.context() as before:
+        before.setattr(recording, "in_future", lambda submissions, now: [])
+        await record(writing_pool, batch_of(event))
+    repeated = await record(writing_pool, batch_of(event, failed(operation_id=event["data"]["operation_id"])))
+    assert repeated.receipts == [Receipt.DUPLICATE, Receipt.OPERATION_CONFLICT]
+    other = {**event, "data": {**event["data"], "duration_ms": 99}}
+    assert (await record(writing_pool, batch_of(other))).receipts == [Receipt.CONFLICT]
+
+
+async def test_a_ledger_whose_own_clock_is_behind_asks_the_database(
+    writing_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = SimpleNamespace(now=lambda zone: datetime.now(zone) - timedelta(days=400))
+    monkeypatch.setattr(recording, "datetime", behind)
+    assert (await record(writing_pool, batch_of(completed()))).receipts == [Receipt.ACCEPTED]
+
+
+def batch_of(*events: Body) -> Batch:
+    batch = Batch()
+    for event in events:
+        add_to_batch(batch, builders.to_bytes(event), "http", None)
+    return batch
 
 
 # --- discarded ---

@@ -39,6 +39,7 @@ PINNED: dict[str, tuple[str, int, int | None]] = {
     "conflict": ("urn:usage-ledger:problem:conflict", 409, None),
     "version_changed": ("urn:usage-ledger:problem:version-changed", 409, None),
     "operation_conflict": ("urn:usage-ledger:problem:operation-conflict", 409, None),
+    "in_future": ("urn:usage-ledger:problem:in-future", 422, None),
     "operation_finished": ("urn:usage-ledger:problem:operation-finished", 409, None),
     "operation_in_progress": ("urn:usage-ledger:problem:operation-in-progress", 409, 1),
     "idempotency_key_reused": ("urn:usage-ledger:problem:idempotency-key-reused", 422, None),

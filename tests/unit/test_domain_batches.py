@@ -1,11 +1,21 @@
 """Which events of a batch may enter the log together, and what those that may not are."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
 from contracts.events import parse_event
-from ledger_service.domain.batches import CONFLICTS, Receipt, Submission, classify, same_json, split_first
+from ledger_service.domain.batches import (
+    CONFLICTS,
+    DEAD_LETTERED,
+    Receipt,
+    Submission,
+    classify,
+    in_future,
+    same_json,
+    split_first,
+)
 
 TYPES = {"r": "usage.operation.requested.v1", "c": "usage.operation.completed.v1", "f": "usage.operation.failed.v1"}
 
@@ -133,7 +143,16 @@ def test_in_the_log_with_another_body_is_a_conflict(has_outcome: bool) -> None:
 
 def test_conflicts_are_dead_lettered_and_nothing_else() -> None:
     assert {Receipt.CONFLICT, Receipt.OPERATION_CONFLICT} == CONFLICTS
-    assert [receipt.value for receipt in Receipt] == ["accepted", "duplicate", "conflict", "operation_conflict"]
+    assert {*CONFLICTS, Receipt.IN_FUTURE} == DEAD_LETTERED
+    values = [receipt.value for receipt in Receipt]
+    assert values == ["accepted", "duplicate", "conflict", "operation_conflict", "in_future"]
+
+
+def test_a_day_ahead_is_the_last_moment_that_an_event_may_be_dated() -> None:
+    batch = [an_event("r", 1), an_event("c", 2), an_event("f", 3)]
+    time = batch[0].event.time
+    assert in_future(batch, time - timedelta(hours=24)) == []
+    assert in_future(batch, time - timedelta(hours=24, microseconds=1)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import orjson
 
-from contracts.events import INT8_MAX
+from contracts.events import AHEAD_MAX, INT8_MAX
 from contracts.identifiers import hashed_uuid7
 from contracts.money import COST_NANOS_MAX, DECIMALS_MAX, NANOS_PER_DOLLAR
 
@@ -19,8 +19,6 @@ from contracts.money import COST_NANOS_MAX, DECIMALS_MAX, NANOS_PER_DOLLAR
 Row: TypeAlias = Mapping[str, object]
 
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
-#: What is further ahead than a wrong clock could be.
-AHEAD_MAX: Final = timedelta(days=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EXACT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
