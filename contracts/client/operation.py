@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from contracts import spans
@@ -25,6 +25,7 @@ from contracts.client.errors import (
     TokenRefused,
 )
 from contracts.client.leases import Leases
+from contracts.client.planning import Plan, invalid_arguments
 from contracts.client.recording import Recorder, recovered
 from contracts.client.recovery import InDoubt, Recover, Recovery
 from contracts.client.releases import Releases
@@ -34,13 +35,12 @@ from contracts.client.usage_events import (
     Failure,
     operation_completed,
     operation_failed,
-    operation_requested,
 )
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested
 from contracts.identifiers import uuid7
-from contracts.limits import Decision, LimitCheck
+from contracts.limits import Decision
 from contracts.money import parse_nanos
-from contracts.problems import ProblemError, broken_rule, invalid
+from contracts.problems import ProblemError
 from contracts.provider_calls import ProviderCall
 from contracts.tracing import current, extension_of
 
@@ -50,21 +50,6 @@ CANCELLED: Final = "cancelled"
 _log = structlog.stdlib.get_logger(__name__)
 
 Outcome = OperationCompleted | OperationFailed
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done, known to be good. Nothing has happened yet.
-
-    ``doubtful``: exceptions of the body after which only the provider can say what is owed. ``release_if_lost``:
-    nobody will ask again with this operation_id.
-    """
-
-    check: LimitCheck
-    requested: OperationRequested
-    hold_seconds: int
-    doubtful: tuple[type[BaseException], ...]
-    release_if_lost: bool
 
 
 @dataclass(frozen=True)
@@ -171,7 +156,7 @@ class Operation:
         try:
             self._billed_nanos = parse_nanos(cost)
         except PydanticCustomError as error:
-            raise _invalid(error) from error
+            raise invalid_arguments(error) from error
 
     async def note(self, note: str) -> None:
         """Keep with the journalled intent what finds the call again after a restart, such as the provider's job id, in
@@ -200,7 +185,7 @@ class Operation:
         except (ValidationError, PydanticCustomError) as error:
             # Whatever it was, the call was made.
             self._fallback = InDoubt("the caller reported an outcome that is not valid")
-            raise _invalid(error) from error
+            raise invalid_arguments(error) from error
 
     def _failure(self, failure: Failure) -> OperationFailed:
         return operation_failed(
@@ -237,6 +222,7 @@ class OperationContext:
         self._parts = parts
         self._operation: Operation | None = None
         self._draw: Draw | None = None
+        self._taking_back = False
 
     async def __aenter__(self) -> Operation:
         operation_id = self._plan.check.operation_id
@@ -245,9 +231,9 @@ class OperationContext:
         try:
             decision = await self._admit()
             requested = await self._record_requested(decision)
-        except BaseException as error:
-            self._parts.repeats.forget(operation_id)
-            if not isinstance(error, asyncio.CancelledError):  # _take_back does so, once it knows
+        except BaseException:
+            if not self._taking_back:  # which does so, once it knows what it has come to
+                self._parts.repeats.forget(operation_id)
                 self._end_draw(delivered=True)
             raise
         self._operation = Operation(decision, requested, self._parts.checks, self._parts.recorder, started)
@@ -309,21 +295,28 @@ class OperationContext:
             self._release()
             raise
         except asyncio.CancelledError:
+            self._taking_back = True
             self._parts.background.start(self._take_back(requested, beginning))
             raise
         return requested
 
     async def _take_back(self, requested: OperationRequested, beginning: "asyncio.Task[None]") -> None:
-        """The caller went away before its call."""
+        """The caller went away before its call. Its id is free again only where nothing was recorded under it."""
+        operation_id = requested.data.operation_id
         try:
             await beginning
-        except ProblemError:
-            self._release()
+        except ProblemError as error:
+            if isinstance(error, RecordingUnavailable):  # else somebody else runs under this id, and holds it
+                self._release()
             self._end_draw(delivered=True)
+            self._parts.repeats.forget(operation_id)
             return
         failure = Failure(CANCELLED, "cancelled before the call")
         event = operation_failed(requested, failure, event_id=uuid7(), now=datetime.now(UTC), duration_ms=0)
-        await self._finish(event)
+        try:
+            await self._finish(event)
+        finally:
+            self._over(operation_id)
 
     async def _record_outcome(self, operation: Operation, said: Outcome | InDoubt) -> None:
         try:
@@ -333,14 +326,17 @@ class OperationContext:
             operation.outcome = said
             await self._finish(said)
         finally:
-            self._end_draw(delivered=False)
-            self._parts.repeats.finish(operation.operation_id)
+            self._over(operation.operation_id)
 
     async def _finish(self, outcome: Outcome) -> None:
         if self._draw is not None:
             self._draw.settle(outcome)
         await self._parts.recorder.finish(outcome)
         self._end_draw(delivered=True)
+
+    def _over(self, operation_id: UUID) -> None:
+        self._end_draw(delivered=False)
+        self._parts.repeats.finish(operation_id)
 
     def _end_draw(self, *, delivered: bool) -> None:
         if self._draw is not None:
@@ -352,47 +348,9 @@ class OperationContext:
             self._parts.releases.start(check.operation_id, check.account_id, self._plan.hold_seconds)
 
 
-def plan_operation(
-    fields: Mapping[str, object],
-    *,
-    source: str,
-    hold_seconds: int,
-    endpoint: str | None,
-    request_bytes: int,
-    metadata: Mapping[str, JsonValue] | None,
-    doubtful: tuple[type[BaseException], ...],
-    release_if_lost: bool,
-) -> Plan:
-    """``fields`` are those of the limit check but for its ttl.
-
-    Raises ProblemError (invalid_request), naming field and rule.
-    """
-    try:
-        check = LimitCheck.model_validate({**fields, "ttl_seconds": hold_seconds})
-        requested = operation_requested(
-            check,
-            estimated_cost_nanos=check.estimated_cost or 0,
-            source=source,
-            event_id=uuid7(),
-            now=datetime.now(UTC),
-            endpoint=endpoint,
-            request_bytes=request_bytes,
-            metadata=metadata,
-        )
-    except ValidationError as error:
-        raise _invalid(error) from error
-    return Plan(check, requested, hold_seconds, (TimeoutError, *doubtful), release_if_lost)
-
-
 def _known_only(doubt: InDoubt) -> Recover:
     async def recover(requested: OperationRequested, note: str | None) -> Recovery:
         del requested, note
         return doubt
 
     return recover
-
-
-def _invalid(error: ValidationError | PydanticCustomError) -> ProblemError:
-    if isinstance(error, ValidationError):
-        return invalid(error, skip=frozenset({"data"}))
-    return broken_rule("cost", error.type, error.message())  # the only field that is read before its model

@@ -437,6 +437,29 @@ async def test_a_caller_cancelled_between_hold_and_call_is_recorded_as_such(ledg
     assert (row["outcome"], row["cost"], row["error"]["code"]) == ("failed", "0.000000000", "cancelled")
 
 
+async def test_an_id_whose_caller_was_cancelled_between_hold_and_call_has_its_outcome(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """Its hold is over: whoever asks again with it must not call the provider on the strength of the first answer."""
+    await ledger.set_up(limit("images", maximum=1))
+    path, own = journal_in(tmp_path), uuid7()
+    assert path is not None
+    async with LedgerClient.open(settings_of(ledger.url, None, journal_path=path)) as client:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("begin immediate")
+            asking = asyncio.create_task(use(client, operation_id=own))
+            await eventually(lambda: something_held(ledger), "the check is decided")
+            await asyncio.sleep(0.2)
+            asking.cancel()
+            await asyncio.wait({asking})
+            with pytest.raises(ProblemError, match="operation_in_progress"):
+                await use(client, operation_id=own)
+            other.execute("rollback")
+        await eventually(lambda: nothing_held(ledger), "the hold is given back by its outcome")
+        with pytest.raises(ProblemError, match="operation_finished"):
+            await use(client, operation_id=own)
+
+
 class TestTwiceAtOnce:
     async def test_one_operation_runs_once_in_a_process(self, ledger: Ledger) -> None:
         await ledger.set_up(limit("images", maximum=5))
