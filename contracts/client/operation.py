@@ -39,7 +39,7 @@ from contracts.client.usage_events import (
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested
 from contracts.identifiers import uuid7
 from contracts.limits import Decision
-from contracts.money import parse_nanos
+from contracts.money import COST_NANOS_MAX, parse_bounded, parse_nanos
 from contracts.problems import ProblemError
 from contracts.provider_calls import ProviderCall
 from contracts.tracing import current, extension_of
@@ -86,6 +86,7 @@ class Operation:
         self._said: Outcome | InDoubt | None = None
         self._fallback: InDoubt | None = None
         self._billed_nanos: int | None = None
+        self._ended = False
         self._recorder = recorder
         #: What was noted last.
         self.noted: str | None = None
@@ -153,9 +154,11 @@ class Operation:
 
     def billed(self, cost: str) -> None:
         """The provider bills this, whatever happens to the answer: what an exception in the body is recorded at."""
+        self._refuse_when_ended()
         try:
-            self._billed_nanos = parse_nanos(cost)
+            self._billed_nanos = parse_bounded(cost, 0, COST_NANOS_MAX)
         except PydanticCustomError as error:
+            self._fallback = InDoubt("the caller reported a cost that is not valid")
             raise invalid_arguments(error) from error
 
     async def note(self, note: str) -> None:
@@ -178,6 +181,7 @@ class Operation:
         return await self._checks.extend(self.operation_id, ttl_seconds, self.requested.data.account_id)
 
     def _say(self, make: Callable[[], Outcome | InDoubt]) -> None:
+        self._refuse_when_ended()
         if self._said is not None:
             raise RuntimeError(f"operation {self.operation_id} has an outcome already")
         try:
@@ -186,6 +190,12 @@ class Operation:
             # Whatever it was, the call was made.
             self._fallback = InDoubt("the caller reported an outcome that is not valid")
             raise invalid_arguments(error) from error
+
+    def _refuse_when_ended(self) -> None:
+        if self._ended:
+            raise RuntimeError(
+                f"operation {self.operation_id} has ended: its outcome is recorded, and stays what it is"
+            )
 
     def _failure(self, failure: Failure) -> OperationFailed:
         return operation_failed(
@@ -201,6 +211,7 @@ class Operation:
 
     def conclude(self, error: BaseException | None, doubtful: tuple[type[BaseException], ...]) -> Outcome | InDoubt:
         """What the operation comes to, now that its context ends, with this exception or without."""
+        self._ended = True
         if self._said is not None:
             return self._said
         # The type alone: an exception's text may quote the prompt.

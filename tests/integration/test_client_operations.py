@@ -179,6 +179,31 @@ class TestHowABodyEnds:
         assert isinstance(operation.outcome, OperationFailed)
         assert (operation.outcome.data.error.code, operation.outcome.data.cost) == ("caller_error", 20_000_000)
 
+    @pytest.mark.parametrize("cost", ["-0.01", "1000000.000000001"])
+    async def test_what_no_event_may_say_was_billed_is_named_and_leaves_doubt(
+        self, over_http: LedgerClient, ledger: Ledger, cost: str
+    ) -> None:
+        with pytest.raises(ProblemError) as refused:
+            async with over_http.operation(**an_operation()) as operation:
+                operation.billed(cost)
+        assert [error.field for error in refused.value.problem.errors] == ["cost"]
+        row = await the_row(ledger)
+        assert (row["error"]["code"], row["cost"]) == ("outcome_unknown", "0.040000000")
+
+    async def test_after_its_end_nothing_more_is_said_of_it(self, over_http: LedgerClient, ledger: Ledger) -> None:
+        with pytest.raises(RuntimeError, match="without an outcome"):
+            async with over_http.operation(**an_operation()) as operation:
+                pass
+        for say in (
+            lambda: operation.completed(cost="0.01"),
+            lambda: operation.failed("x", "y"),
+            lambda: operation.in_doubt("z"),
+            lambda: operation.billed("0.01"),
+        ):
+            with pytest.raises(RuntimeError, match="has ended"):
+                say()
+        assert (await the_row(ledger))["cost"] == "0.040000000"
+
     async def test_completed_stays_completed_whatever_comes_after(self, over_http: LedgerClient) -> None:
         operation = None
         with pytest.raises(KeyError):  # noqa: PT012  what the body says is what this is about
