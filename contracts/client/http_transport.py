@@ -6,7 +6,7 @@ from typing import Final
 
 import httpx
 import structlog
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from contracts.access.http_connections import Connections, authorities
 from contracts.access.service_tokens import Introspection
@@ -27,6 +27,15 @@ _INTROSPECTION_SECONDS: Final = 2.0
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 _log = structlog.stdlib.get_logger(__name__)
+
+
+class _Rejected(BaseModel):
+    index: int
+    problem: Problem
+
+
+class _EventsRecorded(BaseModel):
+    rejected: list[_Rejected]
 
 
 @dataclass
@@ -70,7 +79,7 @@ class HttpTransport:
             answer = await pool.client.post(question.path, content=question.body, headers=question.trace_headers)
         except _NOT_SENT as error:
             raise NotSentError(self._describe(error)) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise AnswerLostError(self._describe(error)) from error
         finally:
             pool.in_flight -= 1
@@ -86,7 +95,7 @@ class HttpTransport:
         headers = {"Content-Type": BATCH_CONTENT_TYPE}
         try:
             answer = await self._http.post("/v1/events", content=b"[" + b",".join(bodies) + b"]", headers=headers)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise LedgerUnavailable(self._describe(error), outcome_unknown=True) from error
         if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise LedgerUnavailable(unavailable(Reply(answer.status_code, answer.content)), outcome_unknown=True)
@@ -94,7 +103,7 @@ class HttpTransport:
             refusal = read_problem(Reply(answer.status_code, answer.content))
             raise TokenRefused(refusal) if refuses_token(refusal) else LedgerRefused(refusal)
         dead_lettered = (CONFLICT.code, OPERATION_CONFLICT.code, IN_FUTURE.code)
-        rejected = {one["index"]: Problem.model_validate(one["problem"]) for one in answer.json()["rejected"]}
+        rejected = _rejected(answer.content, len(bodies))
         kept = [problem for problem in rejected.values() if problem.code in dead_lettered]
         if kept:
             _log.warning("events_dead_lettered", events=len(kept), first=kept[0].detail)
@@ -109,7 +118,7 @@ class HttpTransport:
                 headers={"Content-Type": "application/x-www-form-urlencoded"},
                 timeout=_INTROSPECTION_SECONDS,
             )
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise LedgerUnavailable(self._describe(error), outcome_unknown=False) from error
         reply = Reply(answer.status_code, answer.content)
         if answer.status_code != httpx.codes.OK:
@@ -126,7 +135,7 @@ class HttpTransport:
         """The ledger decides with its database; it does not need NATS for that."""
         try:
             answer = await self._http.get("/readyz", timeout=_PROBE_TIMEOUT_SECONDS)
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
         return answer.status_code == httpx.codes.OK or b'"database":"ok"' in answer.content
 
@@ -136,3 +145,14 @@ class HttpTransport:
 
     def _describe(self, error: Exception) -> str:
         return f"{self._place}: {str(error) or type(error).__name__}"
+
+
+def _rejected(body: bytes, events: int) -> dict[int, Problem]:
+    """The problems by their places. Raises LedgerUnavailable where the answer is none to so many events."""
+    try:
+        rejected = {one.index: one.problem for one in read(_EventsRecorded, body).rejected}
+    except UnusableAnswerError as error:
+        raise LedgerUnavailable(str(error), outcome_unknown=True) from error
+    if not all(0 <= index < events for index in rejected):
+        raise LedgerUnavailable("the answer is about other events", outcome_unknown=True)
+    return rejected

@@ -15,6 +15,10 @@ from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from contracts.client import (
     LedgerClient,
@@ -30,7 +34,8 @@ from deploy.local.ports import free_port
 from deploy.local.servers import NatsServer
 from tests.builders import limit
 from tests.integration.client_harness import OPERATION, Proxy, journal_in, settings_of
-from tests.integration.image_harness import ScriptedLedger
+from tests.integration.image_harness import ScriptedLedger, allowed
+from tests.integration.image_harness import serving as serving_app
 from tests.servers import Ledger, LedgerProcess, eventually, remove_stream, renew_stream, serving
 from tests.tokens import TOKEN
 
@@ -317,6 +322,56 @@ async def test_without_a_journal_an_outcome_that_cannot_be_delivered_is_the_call
         assert (await http.usage())["totals"]["calls"] == 1
         assert (await http.usage_log())["items"][0]["cost"] == "0.020000000"
     await client.close()
+
+
+#: Answers to events of which nobody can tell whether they were taken.
+NONSENSE: dict[str, dict[str, Any]] = {
+    "no JSON": {"content": b"<html>"},
+    "no list": {"content": b"[]"},
+    "nothing of it": {"content": b"{}"},
+    "a place that there is not": {
+        "content": b'{"rejected": [{"index": 7, "problem": {"type": "a", "title": "b", "status": 422, "code": "c",'
+        b' "detail": "d"}}]}'
+    },
+    "a problem that is none": {"content": b'{"rejected": [{"index": 0, "problem": "no"}]}'},
+    "damaged on the way": {"content": b"{}", "headers": {"Content-Encoding": "gzip"}},
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+async def test_without_a_journal_an_outcome_that_is_answered_with_nonsense_is_the_callers_to_keep(name: str) -> None:
+    async def events(request: Request) -> Response:
+        if b"requested.v1" in await request.body():
+            return Response(b'{"accepted": 1, "duplicates": 0, "rejected": [], "later": 1}')
+        return Response(**NONSENSE[name])
+
+    async def check(request: Request) -> Response:
+        return allowed(json.loads(await request.body()))
+
+    app = Starlette(routes=[Route(path, call, methods=["POST"]) for path, call in {
+        "/v1/events": events, "/v1/limit-checks": check}.items()])  # fmt: skip
+    async with serving_app(app) as url:
+        client = LedgerClient(settings_of(url, None, delivery_timeout_seconds=0.5))
+        with pytest.raises(OutcomeNotRecorded) as lost:
+            await use(client)
+        assert lost.value.event.data.cost
+        await client.close()
+
+
+async def test_a_decision_that_was_damaged_on_the_way_is_no_answer() -> None:
+    async def damaged(request: Request) -> Response:
+        return Response(b"{}", headers={"Content-Encoding": "gzip"})
+
+    app = Starlette(routes=[Route(path, damaged, methods=["POST"]) for path in ("/v1/limit-checks", "/v1/prices:rate")])
+    async with serving_app(app) as url:
+        client = LedgerClient(settings_of(url, None))
+        with pytest.raises(LedgerUnavailable) as unavailable:
+            await use(client)
+        assert unavailable.value.outcome_unknown
+        with pytest.raises(LedgerUnavailable):
+            await client.introspect("token")
+        assert not await client.is_ready()
+        await client.close()
 
 
 async def test_without_a_journal_a_cancelled_call_stays_cancelled_though_its_outcome_is_lost(
