@@ -80,8 +80,8 @@ class LedgerClient:
     async def open(cls, settings: ClientSettings, recover: Recover | None = None) -> AsyncIterator[Self]:
         """The client, from its start to its clean end. Raises JournalUnavailableError."""
         client = cls(settings, recover)
-        await client.start()
         try:
+            await client.start()
             yield client
         finally:
             await client.close()

@@ -16,13 +16,13 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import structlog
-from pydantic import ValidationError
 
 from contracts.client.disk_reserve import DiskReserve
 from contracts.client.group_commit import GroupCommit, JournalUnavailableError
+from contracts.client.journal_contents import read_intent, read_lease
 from contracts.client.journal_depth import Depth, read_depth
 from contracts.client.journal_file import SQL, connect, lock, prepare
-from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json, parse_event
+from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json
 from contracts.leases import LeaseRequest
 from contracts.subjects import subject_of
 
@@ -109,8 +109,11 @@ class Journal:
 
         ``reserve_bytes`` of the disk are kept for outcomes: where they are gone, no operation begins.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(path.with_suffix(".lock"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(path.with_suffix(".lock"))
+        except OSError as error:  # no such disk, none of ours, full
+            raise JournalUnavailableError(f"{path}: {error}") from error
         try:
             writing = connect(path)
             self.source = prepare(writing, service)
@@ -215,7 +218,7 @@ class Journal:
         def work() -> list[Unfinished]:
             found = []
             for note, body in self._reading.execute(SQL["unfinished"]).fetchall():
-                requested = _read_intent(body)
+                requested = read_intent(body)
                 if requested is not None:
                     found.append(Unfinished(requested, note))
             return found
@@ -246,7 +249,7 @@ class Journal:
     async def intent_of(self, operation_id: UUID) -> OperationRequested | None:
         """What was requested, where the operation runs here, or is being recovered."""
         rows = self._look("intent_of", str(operation_id))
-        return _read_intent(rows[0][0]) if rows else None
+        return read_intent(rows[0][0]) if rows else None
 
     async def outbox(self, first: int, last: int, rows_max: int) -> list[OutboxRow]:
         """Unconfirmed rows with ``first`` <= sequence <= ``last``, in order, at most ``rows_max``."""
@@ -292,7 +295,8 @@ class Journal:
 
         def work() -> list[tuple[LeaseRequest, str | None]]:
             rows = self._reading.execute(SQL["kept_leases"]).fetchall()
-            return [(LeaseRequest.model_validate_json(request), token) for request, token in rows]
+            read = [(read_lease(request), token) for request, token in rows]
+            return [(request, token) for request, token in read if request is not None]
 
         return await self._read(work)
 
@@ -380,14 +384,3 @@ def _add_to_outbox(connection: sqlite3.Connection, event: ProducedEvent) -> byte
     body = event_to_json(event.model_copy(update={"sourcesequence": sequence}))
     connection.execute(SQL["add_to_outbox"], (sequence, str(event.id), subject_of(event.type), body))
     return body
-
-
-def _read_intent(body: bytes) -> OperationRequested | None:
-    # One that another version wrote, and this one cannot read, stays in the journal for a version that can. It must
-    # not keep the service from starting.
-    try:
-        event = parse_event(body)
-    except ValidationError as error:
-        _log.error("intent_unreadable", reason=str(error))
-        return None
-    return event if isinstance(event, OperationRequested) else None

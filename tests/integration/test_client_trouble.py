@@ -27,6 +27,7 @@ from contracts.client import (
     OutcomeNotRecorded,
     RecordingUnavailable,
 )
+from contracts.client.journal import Journal, JournalUnavailableError, Unfinished
 from contracts.http_problems import problem_response
 from contracts.identifiers import uuid7
 from contracts.problems import STORE_UNAVAILABLE, ProblemError, problem
@@ -513,6 +514,22 @@ async def test_an_id_whose_caller_was_cancelled_between_hold_and_call_has_its_ou
         await eventually(lambda: nothing_held(ledger), "the hold is given back by its outcome")
         with pytest.raises(ProblemError, match="operation_finished"):
             await use(client, operation_id=own)
+
+
+async def test_a_client_that_cannot_start_lets_go_of_its_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Journal) -> list[Unfinished]:
+        raise JournalUnavailableError("database disk image is malformed")
+
+    settings = settings_of("http://127.0.0.1:1", None, journal_path=journal_in(tmp_path), flush_seconds=0.0)
+    with monkeypatch.context() as damaged:
+        damaged.setattr(Journal, "unfinished", broken)
+        with pytest.raises(JournalUnavailableError, match="malformed"):
+            async with LedgerClient.open(settings):
+                pass
+    async with LedgerClient.open(settings):
+        pass
 
 
 class TestTwiceAtOnce:

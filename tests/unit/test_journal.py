@@ -32,7 +32,9 @@ from contracts.client.usage_events import (
 )
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, parse_event
 from contracts.identifiers import uuid7
+from contracts.leases import LeaseRequest
 from contracts.limits import LimitCheck
+from tests import builders
 
 GIBIBYTE = 2**30
 
@@ -211,6 +213,38 @@ class TestDurability:
     async def test_second_owner_is_refused(self, journal: Journal, tmp_path: Path) -> None:
         with pytest.raises(JournalUnavailableError, match="in use"):
             Journal(tmp_path / "journal.db", GIBIBYTE)
+
+    @pytest.mark.parametrize("place", ["a file/journal.db", "a folder"])
+    async def test_a_place_that_no_journal_can_be_at_is_said_to_be_that(self, tmp_path: Path, place: str) -> None:
+        (tmp_path / "a file").touch()
+        (tmp_path / "a folder").mkdir()
+        for _ in range(2):  # and is not in use afterwards
+            with pytest.raises(JournalUnavailableError, match=place):
+                Journal(tmp_path / place, GIBIBYTE)
+
+    async def test_a_file_that_may_not_be_written_is_said_to_be_that(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def denied(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        with monkeypatch.context() as refusing:
+            refusing.setattr(Path, "open", denied)  # root may write anywhere
+            with pytest.raises(JournalUnavailableError, match="Permission denied"):
+                Journal(tmp_path / "journal.db", GIBIBYTE)
+        Journal(tmp_path / "journal.db", GIBIBYTE).close()
+
+    async def test_a_lease_of_another_version_keeps_no_service_from_starting(self, tmp_path: Path) -> None:
+        lease = LeaseRequest.model_validate(builders.lease(estimated_cost="0.1"))
+        journal = Journal(tmp_path / "journal.db", GIBIBYTE)
+        await journal.keep_lease(lease)
+        journal.close()
+        with closing(sqlite3.connect(tmp_path / "journal.db")) as file:
+            file.execute("insert into leases (lease_id, request) values ('1', '{\"newer\": 1}')")
+            file.commit()
+        journal = Journal(tmp_path / "journal.db", GIBIBYTE)
+        assert await journal.kept_leases() == [(lease, None)]
+        journal.close()
 
     async def test_other_version_is_refused(self, tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "journal.db") as file:
