@@ -166,7 +166,8 @@ def _hold(hold: "asyncpg.Record", meter: Meter) -> Json:
 
 
 def _usage_log_path(decided: _Decided, limit: Limit, counted: Counted, period: Period) -> str:
-    """Where the rows are whose sum is what is settled: of failed operations, only the cost counts."""
+    """Where the rows are whose sum is what is settled: corrections among them; of failed operations, only the
+    cost counts."""
     filters: dict[str, object] = {**caller_filter(limit.scope, decided.check)}
     if period.start > BEGINNING:
         filters["counted_from"] = period.start.isoformat()
@@ -175,7 +176,7 @@ def _usage_log_path(decided: _Decided, limit: Limit, counted: Counted, period: P
     sets = {"operation": counted.operations, "provider": counted.providers, "model": counted.models}
     filters |= {name: values for name, values in sets.items() if values}
     if limit.meter is not Meter.COST:
-        filters["outcome"] = "completed"
+        filters["outcome"] = "counted"
     query = urlencode({**filters, "limit": LOG_ROWS_PER_PAGE}, doseq=True)
     return f"/v1/accounts/{quote(decided.account_id, safe='')}/usage-log?{query}"
 

@@ -28,7 +28,10 @@ async def usage_log_filter(
     user_id: Name | None = None,
     project_id: Name | None = None,
     api_key_id: Name | None = None,
-    outcome: Literal["completed", "failed", "adjustment"] | None = None,
+    outcome: Annotated[
+        Literal["completed", "failed", "adjustment", "counted"] | None,
+        Query(description="counted: what calls and units are made up of, completed operations and corrections"),
+    ] = None,
     endpoint: FreeText | None = None,
 ) -> UsageLogFilter:
     """FastAPI dependency, async to spare a thread. Moments are in UTC, however they were spelt. Raises ProblemError

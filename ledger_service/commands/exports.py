@@ -52,6 +52,7 @@ class Outcome(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     ADJUSTMENT = "adjustment"
+    COUNTED = "counted"
 
 
 class FocusVersion(StrEnum):

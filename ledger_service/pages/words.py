@@ -60,7 +60,7 @@ def usage_log_of(account_id: str, limit: Document) -> str:
         "counted_from": limit["period_start"],
         "counted_to": limit["period_end"],
         **{name: selector[name] for name in ("operation", "provider", "model") if selector[name]},
-        "outcome": None if limit["meter"] == "cost" else "completed",
+        "outcome": None if limit["meter"] == "cost" else "counted",
     }
     if limit["scope_id"]:
         filters[_CALLERS[limit["scope"]]] = limit["scope_id"]

@@ -17,7 +17,7 @@ where ($1::text is null or account_id = $1)
   and ($11::text is null or user_id = $11)
   and ($12::text is null or project_id = $12)
   and ($13::text is null or api_key_id = $13)
-  and ($14::text is null or outcome = $14)
+  and ($14::text is null or outcome = $14 or ($14 = 'counted' and outcome <> 'failed'))
   and ($15::text is null or endpoint = $15)
   and recorded_at <= $16::timestamptz
   and ($17::text is null or (account_id, occurred_at, operation_id) > ($17, $18::timestamptz, $19::uuid))

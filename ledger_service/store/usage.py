@@ -33,7 +33,9 @@ CORRECTIONS_MAX: Final = 1000
 @dataclass(frozen=True, slots=True)
 class UsageLogFilter:
     """Half-open in time: ``start`` ≤ occurred_at < ``end``, and ``counted_start`` ≤ counted_at < ``counted_end``, the
-    moment by which limits count. Of several operations, providers or models any will do. None selects all."""
+    moment by which limits count. Of several operations, providers or models any will do. None selects all.
+
+    ``outcome`` may be ``counted``: what calls and units are made up of, completed operations and corrections."""
 
     start: datetime | None = None
     end: datetime | None = None

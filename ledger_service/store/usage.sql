@@ -96,7 +96,7 @@ order by occurred_at desc, operation_id desc
   and ($10::text is null or user_id = $10)
   and ($11::text is null or project_id = $11)
   and ($12::text is null or api_key_id = $12)
-  and ($13::text is null or outcome = $13)
+  and ($13::text is null or outcome = $13 or ($13 = 'counted' and outcome <> 'failed'))
   and ($14::text is null or endpoint = $14)
   and ($15::timestamptz is null or recorded_at >= $15)
   and ($16::timestamptz is null or recorded_at < $16)

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests import builders
-from tests.builders import Body, check, completed, failed, limit
+from tests.builders import Body, adjustment, check, completed, failed, limit
 from tests.servers import Ledger, eventually
 
 Database = asyncpg.Connection
@@ -39,11 +39,16 @@ async def settled_by_rows(ledger: Ledger, explained: Body) -> Decimal:
     rows = await rows_behind(ledger, explained)
     match explained["limit"]["meter"]:
         case "calls":
-            return Decimal(len(rows))
+            return Decimal(sum(row["outcome"] == "completed" for row in rows) + adjusted(rows, "calls"))
         case "units":
-            return Decimal(sum(row["quantity"] for row in rows))
+            done = sum(row["quantity"] for row in rows if row["outcome"] == "completed")
+            return Decimal(done + adjusted(rows, "units"))
         case _:
             return sum((Decimal(row["cost"]) for row in rows), Decimal(0))
+
+
+def adjusted(rows: list[Body], name: str) -> int:
+    return sum(row["adjustment"][name] for row in rows if row["outcome"] == "adjustment")
 
 
 async def is_consistent(ledger: Ledger, explained: Body) -> None:
@@ -102,6 +107,22 @@ async def test_denied_by_what_was_settled(ledger: Ledger) -> None:
     assert found["then"]["settled"] == found["now"]["settled"] == "0.950000000"
     assert found["open_holds"] == {"count": 0, "total": "0.000000000", "is_complete": True, "items": []}
     assert len(await rows_behind(ledger, found)) == 3
+    await is_consistent(ledger, found)
+
+
+@pytest.mark.parametrize("meter", ["calls", "units", "cost"])
+async def test_corrections_are_among_the_rows_behind_what_is_settled(ledger: Ledger, meter: str) -> None:
+    await ledger.set_up(limit("images", meter=meter, maximum="0.09" if meter == "cost" else 2))
+    kept, wrong, denied = [check(estimated_cost="0.04") for _ in range(3)]
+    for one in (kept, wrong):
+        assert (await ledger.check(one))["allowed"]
+    await ledger.send(completed(kept), completed(wrong), failed(cost="0"))
+    assert not (await ledger.check(denied))["allowed"]
+    await is_consistent(ledger, await binding(ledger, denied))
+    void = adjustment(kind="void", reference={"operation_id": wrong["operation_id"]})
+    assert (await ledger.http.post("/v1/adjustments", json=void)).status_code == 200
+    found = await binding(ledger, denied)
+    assert found["now"]["settled"] == ("0.040000000" if meter == "cost" else 1)
     await is_consistent(ledger, found)
 
 

@@ -176,7 +176,8 @@ async def test_filters_select_as_those_of_the_usage_log_do(ledger: Ledger) -> No
     for query in (
         {"user_id": "u1"}, {"project_id": "p2"}, {"api_key_id": "k3"}, {"operation": ["edit"]},
         {"operation": ["edit", "generate"]}, {"provider": ["far0", "far1"]}, {"model": ["m1"]}, {"outcome": "failed"},
-        {"outcome": "adjustment"}, {"endpoint": "/e1"}, {"from": "2026-11-03T00:00:00Z", "to": "2026-11-05T00:00:00Z"},
+        {"outcome": "adjustment"}, {"outcome": "counted"}, {"endpoint": "/e1"},
+        {"from": "2026-11-03T00:00:00Z", "to": "2026-11-05T00:00:00Z"},
         {"recorded_to": "2026-01-01T00:00:00Z"}, {"recorded_from": "2026-01-01T00:00:00Z"},
         {"counted_from": "2026-11-03T00:00:00Z"}, {"user_id": "u1", "model": ["m0"]},
     ):  # fmt: skip
