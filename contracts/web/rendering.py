@@ -57,6 +57,8 @@ class Site:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self._folders = (folder, SHARED)
+        #: Of files that templates name, each looked for once.
+        self._addresses: dict[str, str] = {}
         self.pages: Sequence[Any] = ()  # Any: `Listed`, which frozen dataclasses are not to mypy
 
     def respond(
@@ -114,7 +116,10 @@ class Site:
 
     def _address(self, name: str) -> str:
         """Of a file, with what is in it, so that browsers keep it for ever and miss no new one."""
-        return f"{STATIC}/{name}?v={_file(self._find(name)).digest}"
+        found = self._addresses.get(name)
+        if found is None:
+            found = self._addresses[name] = f"{STATIC}/{name}?v={_file(self._find(name)).digest}"
+        return found
 
     def _find(self, name: str) -> Path:
         for folder in self._folders:
