@@ -1,12 +1,14 @@
 """A statement as PDF, with the figures and words of the page to print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.resources import files
+from itertools import zip_longest
 from typing import Final
 
 from fpdf import FPDF
+from fpdf.enums import MethodReturnValue
 from fpdf.fonts import FontFace, TTFFont
 
 from contracts.statements import Statement
@@ -23,6 +25,11 @@ _APART_MM: Final = 6.0
 _TABLE_BEGINS_MM: Final = 24.0
 #: Of a column of texts, which are broken there.
 _TEXT_MM_MIN: Final = 20.0
+_LINE_MM: Final = 4.0
+#: Of a row: it has to fit on one page, which has room for forty.
+_LINES_MAX: Final = 30
+#: What has no more is no higher than that, however narrow its column is.
+_CHARACTERS_LOW_MAX: Final = 150
 #: Headings are bold.
 _BOLDER: Final = 1.05
 _FILE: Final = files("ledger_service").joinpath("fonts", "DejaVuSans.ttf")
@@ -45,9 +52,12 @@ def statement_pdf(statement: Statement) -> bytes:
         pen.heading(one.title)
         aligned = ["LEFT" if place < one.texts else "RIGHT" for place in range(len(one.heads))]
         widths = pen.widths([one.heads, *one.rows], one.texts)
-        with pdf.table(text_align=aligned, col_widths=widths, line_height=4, headings_style=pen.headings) as table:
+        with pdf.table(
+            text_align=aligned, col_widths=widths, line_height=_LINE_MM, headings_style=pen.headings
+        ) as table:
             for row in (one.heads, *one.rows):
-                table.row([pen.shown(cell) for cell in row])
+                for part in pen.parts(row, widths):
+                    table.row(part)
     if left := left_out_of(statement):
         pdf.ln(_APART_MM / 2)
         pen.paragraph(left)
@@ -97,6 +107,19 @@ class _Pen:
 
     def _width(self, text: str) -> float:
         return self._pdf.get_string_width(self.shown(text))
+
+    def parts(self, row: Sequence[str], widths: Sequence[float]) -> Iterator[Sequence[str]]:
+        """The row as it is shown; in several, of which the first has the beginnings, where it is higher than a page."""
+        columns = [self._low(self.shown(cell), width) for cell, width in zip(row, widths, strict=True)]
+        return zip_longest(*columns, fillvalue="")
+
+    def _low(self, text: str, width: float) -> list[str]:
+        if len(text) <= _CHARACTERS_LOW_MAX and text.count("\n") < _LINES_MAX:
+            return [text]
+        # A little narrower, so that each of the lines stays one.
+        lines = self._pdf.multi_cell(width - 1, None, text, align="LEFT", dry_run=True, output=MethodReturnValue.LINES)
+        assert isinstance(lines, list)
+        return ["\n".join(lines[place : place + _LINES_MAX]) for place in range(0, len(lines), _LINES_MAX)]
 
     def heading(self, text: str) -> None:
         """Of a table: apart from what is above, and on the page on which the table begins."""

@@ -8,6 +8,8 @@ import zlib
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
+import pytest
+
 from contracts.money import format_nanos, parse_nanos
 from contracts.statements import ENTRIES_MAX, Statement
 from ledger_service.statement_views import tables_of
@@ -183,6 +185,26 @@ async def test_a_pdf_shows_names_beyond_latin_1(ledger: Ledger) -> None:
     assert "Żółć, Жук & Σία" in shown
     assert "[U+8CE0][U+511F]" in shown, "what the font does not have is shown by its number"
     assert answer.content == (await ledger.http.get("/v1/accounts/acme/statements/2026-09?format=pdf")).content
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "count"),
+    [("賠償" * 400, "]", 800), ("line\n" * 200, "line", 200), ("Ж" * 1024, "Ж", 1024), ("\n" * 1000, "", 0)],
+    ids=["numbers", "lines", "word", "nothing"],
+)
+async def test_a_reason_that_is_higher_than_a_page_goes_on_on_the_next(
+    ledger: Ledger, reason: str, text: str, count: int
+) -> None:
+    await books(ledger)
+    for wide in ("m", "M" * 128):
+        gift = adjustment(cost="-0.25", reason=reason, model=wide, **SEPTEMBER)
+        assert (await ledger.http.post("/v1/adjustments", json=gift)).status_code == 200
+    named = await ledger.http.post("/v1/adjustments", json=adjustment(cost="-0.5", reason="Żółć", **SEPTEMBER))
+    assert named.status_code == 200
+    answer = await ledger.http.get("/v1/accounts/acme/statements/2026-09?format=pdf")
+    assert answer.status_code == 200, answer.text
+    if text:
+        assert drawn_text(answer.content).replace(" ", "").count(text) == 2 * count, "all of it is shown"
 
 
 def drawn_text(pdf: bytes) -> str:
