@@ -11,7 +11,6 @@ from typing import Annotated, Final
 import orjson
 import structlog
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -138,7 +137,7 @@ def _refused(error: ImportRefusedError, *, as_json: bool) -> typer.Exit:
         write_json({"count": error.count, "problems": problems})
     table = Table("file", "table", "row", "column", "rule", "why")
     for one in error.broken[:SHOWN_MAX]:
-        table.add_row(*(escape(text) for text in _cells(one)))
+        table.add_row(*_cells(one))
     messages().print(table)
     more = error.count - min(len(error.broken), SHOWN_MAX)
     lines = [f"and {more} more"] if more else []
@@ -191,8 +190,8 @@ def _table(periods: Sequence[Period]) -> Table:
         summary = ("", "") if one.summary is None else (str(one.summary.calls), _short(one.summary.cost_nanos))
         why = [f"{why.calls:+} calls, ${_short(why.cost_nanos)}: {why.text}" for why in one.reasons()]
         table.add_row(
-            escape(one.user_id), one.period, *summary, str(one.log.calls), _short(one.log.cost_nanos),
-            str(one.ours.calls), _short(one.ours.cost_nanos), escape("\n".join([*why, *one.remarks()])),
+            one.user_id, one.period, *summary, str(one.log.calls), _short(one.log.cost_nanos),
+            str(one.ours.calls), _short(one.ours.cost_nanos), "\n".join([*why, *one.remarks()]),
         )  # fmt: skip
     return table
 

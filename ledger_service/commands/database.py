@@ -34,13 +34,14 @@ Wanted = TypeVar("Wanted", bound=BaseModel)
 
 
 def output() -> Console:
-    """What was asked for, on standard output."""
-    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    """What was asked for, on standard output. Brackets and colons in what people wrote are nothing but that."""
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, markup=False, emoji=False)
 
 
 def messages() -> Console:
     """What is said beside it, on standard error."""
-    return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH, highlight=False)
+    width = None if sys.stderr.isatty() else _PIPED_WIDTH
+    return Console(stderr=True, width=width, highlight=False, markup=False, emoji=False)
 
 
 def reason_of(error: Exception) -> str:

@@ -21,7 +21,7 @@ from ledger_service.store.migrations import migrate as migrate_database
 from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import StreamConfigError, connect_nats, create_stream
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False, emoji=False)
 
 
 def migrate(
@@ -36,10 +36,10 @@ def migrate(
     try:
         done = asyncio.run(_migrate(settings, database_only, shipped_prices))
     except (MigrationError, StreamConfigError) as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red")
         raise typer.Exit(ExitCode.FAILED) from None
     except (OSError, TimeoutError, nats.errors.Error) as error:
-        console.print(f"[red]cannot reach the servers: {reason_of(error)}[/red]")
+        console.print(f"cannot reach the servers: {reason_of(error)}", style="red")
         console.print("Check LEDGER_DATABASE_URL, LEDGER_OWNER_DATABASE_URL and LEDGER_NATS_URL.")
         raise typer.Exit(ExitCode.FAILED) from None
     if as_json:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from contracts.money import format_nanos
@@ -41,7 +40,7 @@ def show(screen: Console, done: Reconciliation) -> None:
     until = f"{shown(done.start)} until before {shown(done.end)}, UTC"
     rows = sum(file.rows for file in done.files)
     files = "a file" if len(done.files) == 1 else f"{len(done.files)} files"
-    screen.print(f"{escape(done.provider)}, {until}: {rows} lines in {files}", highlight=False)
+    screen.print(f"{done.provider}, {until}: {rows} lines in {files}", highlight=False)
     screen.print(_totals(report))
     models = [(model, tally) for model, tally in report.models() if tally.difference]
     if models:
@@ -104,7 +103,7 @@ def _models(models: list[tuple[str, Tally]]) -> Table:
         column.justify = "right"
     table.columns[0].overflow = "fold"
     for model, tally in models:
-        table.add_row(escape(model), *_cells(tally), tally.percent or "")
+        table.add_row(model, *_cells(tally), tally.percent or "")
     return table
 
 
@@ -129,10 +128,10 @@ def _finding(item: Item, names: list[str]) -> list[str]:
     jobs = f", {billed} of {ordered} jobs" if item.lines and billed < ordered else ""
     return [
         _WHAT[item.status] + jobs,
-        escape(f"{names[first.file]}:{first.number}{more}") if first else "",
-        escape(job or ""),
+        f"{names[first.file]}:{first.number}{more}" if first else "",
+        job or "",
         f"{charge.account_id} {charge.entry_id}" if charge else ours,
-        escape(item.model),
+        item.model,
         moment_of(item.at)[:19].replace("T", " "),
         format_nanos(item.theirs),
         format_nanos(item.ours),

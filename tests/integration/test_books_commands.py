@@ -4,10 +4,13 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
+
 from tests.builders import completed
 from tests.commands import ledger_command
 from tests.servers import Ledger
 
+Database = asyncpg.Connection
 BY = ("--author", "grace", "--reason", "invoiced")
 
 
@@ -31,6 +34,27 @@ async def test_months_close_from_the_command_line(ledger: Ledger, database_url: 
     other = await ledger_command(database_url, "periods", "list", "--account", "apex")
     assert "2026-07" in other.stdout
     assert "2026-08" not in other.stdout
+
+
+async def test_what_people_write_is_shown_as_they_wrote_it(
+    ledger: Ledger, database: "Database[asyncpg.Record]", database_url: str, tmp_path: Path
+) -> None:
+    """Square brackets are no styles, and colons no pictures."""
+    account, reason = "team:b:x", "[invoice 7] of [/ops], :warning:"
+    await ledger.send(completed(account_id=account, time="2026-08-15T12:00:00Z", endpoint=reason))
+    close = ("periods", "close", "2026-08", "--account", account, "--author", "[grace]", "--reason", reason)
+    for arguments in (close, ("periods", "list")):
+        shown = await ledger_command(database_url, *arguments)
+        assert (shown.exit_code, shown.exception) == (0, None), shown.output
+        for text in (account, "[grace]", reason):
+            assert text in shown.stdout
+    assert f"closed for account {account}," in (await ledger_command(database_url, *close)).stderr
+    file = tmp_path / "of [ops].json"
+    written = await ledger_command(database_url, "statement", account, "2026-08", "-o", str(file))
+    assert "of [ops].json: closed" in written.stderr.replace("\n", ""), written.output
+    await database.execute("update usage_log set endpoint = 'was ' || endpoint")
+    wrong = await ledger_command(database_url, "verify", "--account", account)
+    assert f"was {reason}" in wrong.stdout, wrong.output
 
 
 async def test_what_cannot_be_closed(ledger: Ledger, database_url: str) -> None:
