@@ -18,6 +18,8 @@ except ImportError:  # a PyYAML without libyaml: the same, slower
     from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]  # the stubs know both
 
 DEPTH_MAX: Final = 20
+#: What is no deeper is read, and told by its path where it is too deep.
+_DEPTH_READ_MAX: Final = 200
 
 #: Scalars, lists and mappings, as JSON has them.
 Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
@@ -66,6 +68,7 @@ class YamlDocument:
     def read(self, text: str) -> Value:
         """Raises YamlError."""
         try:
+            _refuse_deep(text)
             loader = _Loader(text)
             try:
                 node = loader.get_single_node()
@@ -104,6 +107,16 @@ class YamlDocument:
                 raise YamlError("yaml_key_twice", "the key stands twice", line, field_path((*location, name)))
             found[name] = self._value(value, (*location, name))
         return found
+
+
+def _refuse_deep(text: str) -> None:
+    """Before nodes are made of it: libyaml makes one within the other on the stack, and dies of some ten thousand."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEPTH_READ_MAX:
+            mark = event.start_mark
+            raise YamlError("yaml_depth", f"at most {DEPTH_MAX} levels", mark.line + 1 if mark else 1)
 
 
 def _scalar(node: yaml.ScalarNode, field: str) -> Value:

@@ -136,6 +136,7 @@ BROKEN: dict[str, tuple[str, str, str, int]] = {
     "two documents": (text() + "---\nprices: []\n", "", "yaml", 10),
     "a control character": (text(entry(source="a\x01b")), "", "yaml", 1),
     "too deep": ("prices: " + "[" * 100 + "]" * 100, "prices" + "[0]" * 20, "yaml_depth", 1),
+    "far too deep": ("prices:\n  " + "[" * 100_000, "", "yaml_depth", 2),
 }  # fmt: skip
 
 
