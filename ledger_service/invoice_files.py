@@ -112,7 +112,7 @@ class _Reader:
             with io.TextIOWrapper(raw, encoding=name, newline="") as text:
                 try:
                     yield from self._rows(text, raw, progress)
-                except UnicodeDecodeError:
+                except UnicodeError:  # also where a file of UTF-16 does not say in which order its bytes are
                     line = self._undecodable(name)
                     self._fail(line, None, "encoding", f"is not {encoding}; the mapping can name another one")
                 except csv.Error as error:
@@ -214,6 +214,6 @@ class _Reader:
             for line, content in enumerate(raw, 1):
                 try:
                     decoder.decode(content)
-                except UnicodeDecodeError:
+                except UnicodeError:
                     return line
         return line

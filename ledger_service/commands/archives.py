@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import pyarrow
 import typer
@@ -27,6 +27,8 @@ from ledger_service.verification import JOBS_DEFAULT
 
 Folder = Annotated[Path | None, typer.Option("--dir", help="The folder of archives. Default: LEDGER_ARCHIVE_FOLDER.")]
 Answer = TypeVar("Answer")
+#: Before it, nothing is in the ledger.
+_FIRST_YEAR: Final = 2000
 
 
 def archive(
@@ -202,7 +204,7 @@ def _before(before: str | None, keep_months: int | None) -> date:
     if keep is None:
         raise typer.BadParameter("say --before or --keep-months, or set LEDGER_ARCHIVE_KEEP_MONTHS")
     now = datetime.now(UTC)
-    months = now.year * 12 + now.month - keep
+    months = max(now.year * 12 + now.month - keep, _FIRST_YEAR * 12)
     return date(months // 12, months % 12 + 1, 1)
 
 

@@ -333,6 +333,8 @@ async def test_nothing_leaves_that_could_still_change_or_is_wrong(
     open_month = await ledger_command(database_url, "archive", "--before", "2025-08", "--dir", str(tmp_path))
     assert open_month.exit_code == 1
     assert "2025-07 is not closed for all accounts" in open_month.output
+    all_stay = await ledger_command(database_url, "archive", "--keep-months", "999999", "--dir", str(tmp_path))
+    assert (all_stay.exit_code, "nothing before 2000-01 is to be archived" in all_stay.stderr) == (0, True)
     young = await ledger_command(database_url, "archive", "--keep-months", "2", "--dir", str(tmp_path), "--dry-run")
     assert (young.exit_code, "is not closed" in young.output or "only months before" in young.output) == (1, True)
 

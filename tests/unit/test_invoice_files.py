@@ -148,6 +148,7 @@ def test_bad_files(tmp_path: Path) -> None:
     assert problems(written(tmp_path, ROW, 'j1,"never closed')) == [("nov.csv:3", "csv")]
     assert problems(written(tmp_path, ROW, ROW.replace("flux", "é"), encoding="latin-1")) == [("nov.csv:3", "encoding")]
     assert problems(written(tmp_path, ROW, encoding="utf-16")) == [("nov.csv:1", "encoding")]
+    assert problems(written(tmp_path, ROW), mapping(encoding="utf-16")) == [("nov.csv:1", "encoding")], "no mark"
 
 
 def test_the_same_file_twice_is_refused_under_any_name(tmp_path: Path) -> None:
