@@ -24,7 +24,7 @@ from tests.builders import Body
 from tests.oracle import Oracle
 from tests.property.projections import assert_projections_agree, replayed
 
-BASE = datetime(2026, 11, 10, 12, tzinfo=UTC)
+BASE = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LIMITS = [
     builders.limit("calls", window="lifetime", maximum=10**6),
     builders.limit("units", meter="units", window="month", maximum=10**6, selector={"operation": ["edit", "upscale"]}),

@@ -53,8 +53,6 @@ LEFT_OPEN: Final = 0.02
 #: Outcomes whose own time lies in some other window than their admission, which must not matter.
 AT_ANOTHER_TIME: Final = 0.2
 DAYS_AWAY_MAX: Final = 40
-#: Farther ahead, an event becomes a dead letter.
-DAYS_AHEAD_MAX: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +247,7 @@ class Load:
         elif fate == "above":
             cost, quantity = estimate + chance.randint(1, COST_NANOS_MAX), quantity + chance.randint(0, UNITS_MAX)
             provider = chance.choice(PROVIDERS)
-        away = chance.uniform(-DAYS_AWAY_MAX, DAYS_AHEAD_MAX) if chance.random() < AT_ANOTHER_TIME else 0
+        away = chance.uniform(-DAYS_AWAY_MAX, DAYS_AWAY_MAX) if chance.random() < AT_ANOTHER_TIME else 0
         now = (datetime.now(UTC) + timedelta(days=away)).isoformat()
         names = ("operation_id", "account_id", "user_id", "project_id", "api_key_id", "operation", "provider", "model")
         data: Body = {
