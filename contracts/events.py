@@ -32,9 +32,9 @@ QUANTITY_MAX: Final = 1_000_000
 INT8_MAX: Final = 2**63 - 1
 INT4_MAX: Final = 2**31 - 1
 
-#: How far an event's time may be ahead of the ledger's clock: what clocks and forgotten time zones come to. One that is
-#: farther ahead would be booked in a period that nobody looks at: it becomes a dead letter.
-AHEAD_MAX: Final = timedelta(hours=24)
+#: How far an event's time may be ahead of the ledger's clock. A clock that is wrong by days is no reason to keep usage
+#: out of the books; what is farther ahead would be in a period that nobody looks at, and becomes a dead letter.
+AHEAD_MAX: Final = timedelta(days=366)
 
 REQUESTED_V1: Final = "usage.operation.requested.v1"
 COMPLETED_V1: Final = "usage.operation.completed.v1"

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -30,7 +30,6 @@ from ledger_service.store.sources import NO_ACCOUNT, add_sequences
 
 log = structlog.get_logger()
 
-AHEAD_HOURS: Final = AHEAD_MAX // timedelta(hours=1)
 _BEFORE_LOCK: Final = tuple(one.apply_sql for one in PROJECTIONS if one.apply_sql and not one.under_lock)
 _UNDER_LOCK: Final = tuple(one.apply_sql for one in PROJECTIONS if one.apply_sql and one.under_lock)
 
@@ -198,7 +197,7 @@ def letter_problem(submission: Submission, receipt: Receipt | Problem) -> Proble
     """What is wrong with an event that can be read, and became a dead letter."""
     event = submission.event
     if receipt is Receipt.IN_FUTURE:
-        message = f"{event.time.isoformat()} is more than {AHEAD_HOURS} hours ahead of the ledger's clock"
+        message = f"{event.time.isoformat()} is more than {AHEAD_MAX.days} days ahead of the ledger's clock"
         error = FieldError(field="time", rule=IN_FUTURE.code, message=message)
         return problem(IN_FUTURE, describe([error]), [error], event_id=str(event.id))
     if receipt is Receipt.OPERATION_CONFLICT:

@@ -23,7 +23,6 @@ from tests.rebuilds import differences, rebuilt
 from tests.servers import Ledger, as_service
 
 ROLLUPS = ("usage_hourly", "usage_hourly_all", "usage_daily_all")
-OCTOBER = {"from": "2026-10-01", "to": "2026-11-01"}
 NOVEMBER = {"from": "2026-11-01", "to": "2026-12-01"}
 
 
@@ -47,28 +46,28 @@ def amounts(rows: list[Body], *names: str) -> list[tuple[object, ...]]:
 async def test_a_month_by_day_and_provider_of_one_account_comes_from_its_hours(
     ledger: Ledger, database_url: str
 ) -> None:
-    gone = completed(time="2026-10-05T10:00:00Z", cost="3")
+    gone = completed(time="2026-11-05T10:00:00Z", cost="3")
     await ledger.send(
-        completed(time="2026-10-05T09:00:00Z", cost="0.25", quantity=2),
-        completed(time="2026-10-05T23:59:59.999999Z", cost="0.5"),
-        completed(time="2026-10-05T10:00:00Z", provider="far", cost="1"),
-        failed(time="2026-10-06T00:00:00Z", cost="0.125"),
-        completed(time="2026-10-05T10:00:00Z", account_id="other", cost="100"),
-        completed(time="2026-09-30T23:59:59Z", cost="50"),
-        completed(time="2026-11-01T00:00:00Z", cost="50"),
+        completed(time="2026-11-05T09:00:00Z", cost="0.25", quantity=2),
+        completed(time="2026-11-05T23:59:59.999999Z", cost="0.5"),
+        completed(time="2026-11-05T10:00:00Z", provider="far", cost="1"),
+        failed(time="2026-11-06T00:00:00Z", cost="0.125"),
+        completed(time="2026-11-05T10:00:00Z", account_id="other", cost="100"),
+        completed(time="2026-10-31T23:59:59Z", cost="50"),
+        completed(time="2026-12-01T00:00:00Z", cost="50"),
         gone,
     )
     answer = await ledger.http.post("/v1/adjustments", json=adjustment("void", gone))
     assert answer.status_code == 200, answer.text
-    report = await ask(ledger, **OCTOBER, account_id="acme", interval="day", group_by="provider")
+    report = await ask(ledger, account_id="acme", interval="day", group_by="provider")
     assert (report["served_from"], report["served_because"]) == ("usage_hourly", [])
     assert amounts(report["rows"], "calls", "units", "cost", "failures") == [
-        ("2026-10-05", "far", 1, 1, "1.000000000", 0),
-        ("2026-10-05", "local", 2, 3, "0.750000000", 0),
-        ("2026-10-06", "local", 0, 0, "0.125000000", 1),
+        ("2026-11-05", "far", 1, 1, "1.000000000", 0),
+        ("2026-11-05", "local", 2, 3, "0.750000000", 0),
+        ("2026-11-06", "local", 0, 0, "0.125000000", 1),
     ]
     assert report["totals"] == {"calls": 3, "units": 4, "cost": "1.875000000", "failures": 1}
-    everybody = await ask(ledger, **OCTOBER, group_by="provider")
+    everybody = await ask(ledger, group_by="provider")
     assert everybody["served_from"] == "usage_daily_all"
     assert everybody["totals"]["cost"] == "101.875000000"
     assert await differences(database_url) == []

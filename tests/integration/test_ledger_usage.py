@@ -88,12 +88,12 @@ async def test_usage_counts_for_the_provider_that_did_the_work(ledger: Ledger) -
 async def test_the_month_is_that_of_utc_by_when_it_occurred(ledger: Ledger) -> None:
     await recorded(
         ledger,
-        completed(time="2026-10-01T00:00:00Z"),
-        completed(time="2026-09-30T23:59:59.999999Z"),
-        completed(time="2026-10-01T00:30:00+01:00"),
-        completed(time="2026-10-31T23:30:00-01:00"),
+        completed(time="2026-11-01T00:00:00Z"),
+        completed(time="2026-10-31T23:59:59.999999Z"),
+        completed(time="2026-11-01T00:30:00+01:00"),
+        completed(time="2026-11-30T23:30:00-01:00"),
     )
-    periods = ("2026-08", "2026-09", "2026-10", "2026-11")
+    periods = ("2026-09", "2026-10", "2026-11", "2026-12")
     assert [(await ledger.usage(period=period))["totals"]["calls"] for period in periods] == [0, 2, 1, 1]
 
 
