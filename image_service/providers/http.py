@@ -95,11 +95,17 @@ class AnswerLostError(Exception):
 
 class TroubleError(Exception):
     """What only looks at the provider did not work, though it was tried again and again. Says nothing about a job, but
-    where the last ``answer`` has words of the provider's about it."""
+    where the last ``answer`` has words of the provider's about it. ``after_seconds``: for so long it wants to be left
+    alone."""
 
     def __init__(self, message: str, answer: Answer | None = None) -> None:
         super().__init__(message)
         self.answer = answer
+        self.after_seconds = _asked_for(answer) or 0.0
+
+
+def _asked_for(answer: Answer | None) -> float | None:
+    return None if answer is None else retry_after_seconds(answer.headers.get("retry-after"), datetime.now(UTC))
 
 
 class _AgainError(Exception):
@@ -109,8 +115,7 @@ class _AgainError(Exception):
         super().__init__(reason)
         self.answer = answer
         self.cause = cause
-        asked = None if answer is None else answer.headers.get("retry-after")
-        self.after_seconds = retry_after_seconds(asked, datetime.now(UTC))
+        self.after_seconds = _asked_for(answer)
 
 
 @dataclass(frozen=True)

@@ -143,10 +143,10 @@ class Finisher:
         pause = self._poll_seconds_first
         ended: dict[str, Done | NotDone] = {}
         while True:
-            await self._look_at_all(job, look, attempt, ended)
+            asked_for = await self._look_at_all(job, look, attempt, ended)
             if len(ended) == len(job.ids):
                 return await self._finish(job, list(ended.values()), attempt, error)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(max(pause, asked_for))
             pause = min(pause * POLL_GROWTH, self._poll_seconds_max)
 
     async def look_once(self, job: Job, look: Look, attempt: Attempt) -> ProviderResult | StillRunning:
@@ -161,21 +161,23 @@ class Finisher:
 
     async def _look_at_all(
         self, job: Job, look: Look, attempt: Attempt, ended: dict[str, Done | NotDone], *, raising: bool = False
-    ) -> None:
+    ) -> float:
+        """Returns for how many seconds the provider asked not to be looked at again."""
         for job_id in job.ids:
             if job_id in ended:
                 continue
             try:
                 seen = await look(job_id)
-            except TroubleError:
+            except TroubleError as trouble:
                 if raising:
                     raise
                 attempt.progress(None, "cannot be asked at the moment")
-                return
+                return trouble.after_seconds
             if isinstance(seen, Running):
                 attempt.progress(seen.fraction or (len(ended) / job.wanted or None), seen.state)
             else:
                 ended[job_id] = seen
+        return 0.0
 
     async def _finish(
         self, job: Job, ended: list[Done | NotDone], attempt: Attempt, error: ProviderError | None = None

@@ -26,7 +26,7 @@ from image_service.providers.deliverables import (
 )
 from image_service.providers.downloads import BadResultUrlError, Downloads
 from image_service.providers.http import Pace
-from image_service.providers.jobs import at_once
+from image_service.providers.jobs import Finisher, Job, Seen, at_once
 from tests.attempts import attempt_of
 from tests.emulators import picture
 from tests.integration.image_harness import eventually
@@ -238,6 +238,34 @@ async def test_not_known_of_one_order_is_not_known_of_the_operation() -> None:
     with pytest.raises(OutcomeUnknownError):
         await at_once([order("a", OutcomeUnknownError("who knows")), order("b", failed), order("c")])
     assert sorted(ended) == ["a", "b", "c"]
+
+
+async def test_a_provider_that_asks_for_patience_gets_it_while_a_job_is_followed() -> None:
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await reader.readuntil(b"\r\n\r\n")
+        asked += 1
+        head = b"HTTP/1.1 429 X\r\nRetry-After: 600\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        writer.write(head)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        channel = http.Channel("some", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", {}, pace=Pace())
+        finisher = Finisher(Downloads((), bytes_max=1), BOUNDS, poll_seconds=(0.01, 0.01))
+
+        async def look(job_id: str) -> Seen:
+            await channel.look(f"/{job_id}")
+            raise AssertionError("it is refused")
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await finisher.follow(Job(ids=("a", "b")), look, attempt_of("generate"))
+        await channel.close()
+        await finisher.close()
+    assert asked == 1
 
 
 async def test_an_answer_without_end_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
