@@ -130,7 +130,12 @@ class Job:
             return State.CREATED
         if age < self.pace.queue + self.pace.run or self.outcome is Outcome.STUCK:
             return State.PROCESSING
-        return State(self.outcome.value)
+        return self.last_state
+
+    @property
+    def last_state(self) -> State:
+        """That it is in once its time is over. Not to be had from `state` at that moment: times are floats."""
+        return State.PROCESSING if self.outcome is Outcome.STUCK else State(self.outcome.value)
 
     def billed(self, now: float, today: datetime) -> dict[str, object]:
         """As the control endpoint lists it. Both are this moment: as the jobs are timed, and by the calendar."""

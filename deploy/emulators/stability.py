@@ -150,10 +150,9 @@ class Stability(Provider):
         return Work(model, parameters, nanos, [result], prompt, filtered_nanos=nanos, job_id=job_id)
 
     def _finished(self, job: Job, accept: str) -> Response:
-        state = job.state(job.accepted_at + job.pace.queue + job.pace.run)
-        if state is State.FAILED:
+        if job.last_state is State.FAILED:
             return self._errors(500, ["An internal error occurred; you have not been charged for this request."])
-        filtered = state is State.FILTERED
+        filtered = job.last_state is State.FILTERED
         reason = "CONTENT_FILTERED" if filtered else "SUCCESS"
         output = job.outputs[0]
         seed = job.memo["seed"]

@@ -164,9 +164,9 @@ class WaveSpeed(Provider):
     async def _wait(self, job: Job) -> Response:
         """Until it is done, or for as long as is waited; then the answer says that it goes on."""
         takes = job.pace.queue + job.pace.run
-        if job.state(job.accepted_at + takes) not in (State.PROCESSING, State.FORGOTTEN) and takes <= job.pace.wait:
+        if job.last_state not in (State.PROCESSING, State.FORGOTTEN) and takes <= job.pace.wait:
             await asyncio.sleep(takes)
-            return self._answer(job, job.state(job.accepted_at + takes))
+            return self._answer(job, job.last_state)
         await asyncio.sleep(job.pace.wait)
         message = "Sync mode timed out. The task is still processing asynchronously."
         return self._answer(job, State.PROCESSING, error=message, code=SYNC_TIMED_OUT)

@@ -217,6 +217,21 @@ def test_a_failed_generation_is_not_charged(emulators: Emulators) -> None:
     assert emulators.amounts() == ["0.000000000"] * 2
 
 
+def test_a_failed_job_is_one_whatever_the_time(emulators: Emulators) -> None:
+    """Times are floats: a moment and a duration later, less than that may have passed."""
+    now, images = [_now], {"image": picture()}
+    emulators.server.emulation.clock = lambda: now[0]
+    emulators.pace(queue=0.01, run=0.01)
+    statuses = []
+    for number in range(20):
+        now[0] = _now + number * 10.37
+        path = f"{PREFIX}/upscale/creative"
+        job_id = post(emulators, path, {"prompt": "x [fails]"}, images, accept="*/*").json()["id"]
+        now[0] += 1
+        statuses.append(emulators.http.get(f"{emulators.url('stability')}/v2beta/results/{job_id}", headers=KEY))
+    assert {answer.status_code for answer in statuses} == {500}
+
+
 def test_150_requests_in_10_seconds_and_no_more(emulators: Emulators) -> None:
     now = [_now]
     emulators.server.emulation.clock = lambda: now[0]
