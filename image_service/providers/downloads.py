@@ -17,7 +17,8 @@ from contracts.access.http_connections import Connections, authorities
 from contracts.public_hosts import NameLookups, NoAddressError, PrivateAddressError, address_of, at_address, is_among
 from image_service.providers.attempt import Attempt
 
-TRIES_MAX: Final = 4
+#: Over some twenty seconds: what is fetched is paid for. Beyond the call's deadline, its recovery begins anew.
+TRIES_MAX: Final = 10
 REDIRECTS_MAX: Final = 3
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0

@@ -71,7 +71,7 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"kind": "output_oversized", "route": ORDER, "size": 9 * 1024 * 1024}, {"result_unusable", "delivered"}),
     "output garbage": ({"kind": "output_garbage", "route": ORDER}, {"result_unusable"}),
     "output a bomb": ({"kind": "output_bomb", "route": ORDER}, {"result_unusable"}),
-    "files fail": ({"kind": "status", "status": 503, "provider": "cdn", "times": 3}, {"delivered"}),
+    "files fail": ({"kind": "status", "status": 503, "provider": "cdn", "times": 8}, {"delivered"}),
     "files cut off": ({"kind": "truncate", "provider": "cdn", "times": 2}, {"delivered"}),
     "files gone": ({"kind": "status", "status": 404, "provider": "cdn"}, {"result_unusable", "delivered"}),
     "files redirect into a private network": (
