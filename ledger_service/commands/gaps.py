@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
 
+import asyncpg
 import nats.errors
 import orjson
 import structlog
@@ -97,6 +98,11 @@ def close_gap(since: Since = None, from_sequence: From = None, as_json: AsJson =
     except OUT_OF_REACH as error:
         raise stop(
             f"cannot reach the servers: {reason_of(error)}", "Check LEDGER_DATABASE_URL and LEDGER_NATS_URL."
+        ) from None
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
+        raise stop(
+            f"cannot work with the database: {error}",
+            "`ledger migrate` makes the schema; LEDGER_DATABASE_URL is to name the ledger's own role.",
         ) from None
     except nats.errors.Error as error:
         raise stop(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ import pytest
 from nats.aio.client import Client as Nats
 
 from contracts.subjects import INGEST_CONSUMER, STREAM, subject_of
+from ledger_service.config import Settings
+from ledger_service.seal_keys import find_or_make_signing_key
 from ledger_service.store.pool import open_pool
 from ledger_service.stream_gaps import StreamGaps
 from tests import builders
@@ -101,10 +104,22 @@ def numbered(first: int, last: int, source: str = "journal") -> list[Body]:
 Start = Callable[..., Awaitable[Any]]
 
 
-def close_gap(url: str, nats_url: str, *options: str) -> "subprocess.CompletedProcess[str]":
+async def test_where_the_schema_lacks_close_gap_says_what_to_do(
+    empty_database_url: str, database_url: str, nats_url: str, tmp_path: Path
+) -> None:
+    done = await asyncio.to_thread(close_gap, empty_database_url, nats_url)
+    assert (done.returncode, "ledger migrate" in done.stderr) == (1, True), done.stderr
+    await execute(database_url, "drop table seals")
+    key_file = tmp_path / "key.pem"
+    find_or_make_signing_key(Settings(seals_key_file=key_file))
+    done = await asyncio.to_thread(close_gap, database_url, nats_url, LEDGER_SEALS_KEY_FILE=str(key_file))
+    assert (done.returncode, "seals" in done.stderr, "Traceback" in done.stderr) == (1, True, False), done.stderr
+
+
+def close_gap(url: str, nats_url: str, *options: str, **more: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "ledger_service.cli", "close-gap", *options],
-        env={**os.environ, "LEDGER_DATABASE_URL": as_service(url), "LEDGER_NATS_URL": nats_url},
+        env={**os.environ, "LEDGER_DATABASE_URL": as_service(url), "LEDGER_NATS_URL": nats_url, **more},
         capture_output=True,
         text=True,
         timeout=COMMAND_SECONDS,
