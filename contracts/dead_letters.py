@@ -86,7 +86,8 @@ class RecordedEvent(BaseModel):
 class DeadLetterItem(BaseModel):
     """A letter without its bytes. ``code`` and ``detail``: why it failed the last time.
 
-    ``account_id`` is what the bytes claim; ``recorded`` what was recorded in the letter's place.
+    ``account_id`` and ``source`` are what the bytes claim, the latter where they are not many; ``recorded`` is what was
+    recorded in the letter's place.
     """
 
     dead_letter_id: int
@@ -96,6 +97,7 @@ class DeadLetterItem(BaseModel):
     origin: str
     subject: str | None
     account_id: str | None
+    source: str | None
     sha256: str
     body_bytes: int
     received_count: int

@@ -1,8 +1,9 @@
 """How dead letters are shown: rows → the bodies of the API and what the command prints."""
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import orjson
@@ -13,6 +14,9 @@ from ledger_service.domain.ledger_events import DEAD_LETTER_DISCARDED
 
 if TYPE_CHECKING:
     import asyncpg
+
+#: As in contracts.events.
+_SOURCE: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
 def item_view(row: "asyncpg.Record") -> DeadLetterItem:
@@ -28,6 +32,7 @@ def item_view(row: "asyncpg.Record") -> DeadLetterItem:
         origin=row["origin"],
         subject=row["subject"],
         account_id=row["account_id"],
+        source=_source_in(row["small_body"]),
         sha256=row["digest"].hex(),
         body_bytes=row["body_bytes"],
         received_count=row["received_count"],
@@ -38,6 +43,16 @@ def item_view(row: "asyncpg.Record") -> DeadLetterItem:
         closed_at=row["closed_at"],
         recorded=recorded,
     )
+
+
+def _source_in(body: bytes | None) -> str | None:
+    """What the bytes claim to be their producer, where that is text that an event could have there."""
+    try:
+        event = orjson.loads(body or b"")
+    except orjson.JSONDecodeError:
+        return None
+    source = event.get("source") if isinstance(event, dict) else None
+    return source if isinstance(source, str) and _SOURCE.fullmatch(source) else None
 
 
 def page_view(rows: "Sequence[asyncpg.Record]", rows_max: int) -> DeadLetterPage:

@@ -20,7 +20,7 @@ _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 def table(items: list[DeadLetterItem], now: datetime) -> Table:
     """Letters, one a row."""
-    shown = Table("letter", "state", "code", "why", "account", "from", header_style="bold")
+    shown = Table("letter", "state", "code", "why", "account", "source", "from", header_style="bold")
     for title in ("times", "last came", "first came"):
         shown.add_column(title, justify="right", no_wrap=True)
     for item in items:
@@ -30,6 +30,7 @@ def table(items: list[DeadLetterItem], now: datetime) -> Table:
             item.code,
             Text(item.detail, overflow="ellipsis", no_wrap=True),
             item.account_id or "",
+            Text(item.source or ""),
             item.origin,
             f"{item.received_count:,}",
             _ago(item.last_received_at, now),
@@ -49,6 +50,8 @@ def panel(letter: DeadLetter, now: datetime) -> RenderableType:
     facts.add_row("over", letter.origin + (f" on {letter.subject}" if letter.subject else ""))
     if letter.account_id:
         facts.add_row("account", Text(f"{letter.account_id} (as it claims)"))
+    if letter.source:
+        facts.add_row("source", Text(f"{letter.source} (as it claims)"))
     if letter.redrive_count:
         facts.add_row("redriven", f"{_times(letter.redrive_count)}, last {_time(letter.last_redriven_at, now)}")
     if letter.recorded:

@@ -22,7 +22,7 @@ from contracts.dead_letters import (
     RedriveOutcome,
 )
 from contracts.exit_codes import ExitCode
-from contracts.problems import ProblemError, field_errors
+from contracts.problems import PROBLEM_TYPES, ProblemError, field_errors
 from ledger_service.commands.database import messages, moment, output, stop, stop_at, with_database
 from ledger_service.commands.dead_letter_screen import panel, table
 from ledger_service.commands.json_output import AsJson, AsJsonLines, write_json, write_json_lines
@@ -44,6 +44,7 @@ from ledger_service.store.pool import Connection
 app = typer.Typer(no_args_is_help=True, help="Events that could not enter the log: why, and what to do about them.")
 
 PAGE_ROWS: Final = 50
+ORIGINS: Final = ("jetstream", "http")
 _ANY: Final = "any"
 
 Ids = Annotated[list[int] | None, typer.Argument(help="Letters by their number; or give filters and --all.")]
@@ -290,6 +291,8 @@ def _selection(
     start: str | None,
     end: str | None,
 ) -> LetterSelection:
+    _refuse_unknown("--code", code, [kind.code for kind in PROBLEM_TYPES])
+    _refuse_unknown("--origin", origin, ORIGINS)
     wanted = {
         "state": list(LetterState) if state == _ANY else [state],
         "code": code,
@@ -303,6 +306,12 @@ def _selection(
         return LetterSelection.model_validate(wanted)
     except ValidationError as error:
         raise typer.BadParameter("; ".join(f"{one.field}: {one.message}" for one in field_errors(error))) from None
+
+
+def _refuse_unknown(option: str, given: str | None, known: Sequence[str]) -> None:
+    """A letter that is not there and a typing error look the same."""
+    if given is not None and given not in known:
+        raise typer.BadParameter(f"{option} {given}: one of {', '.join(known)}")
 
 
 def _act(author: str, reason: str) -> LetterAct:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
+#: Of so many bytes at most a list looks into each letter: events have about one thousand.
+SMALL_BYTES: Final = 16 * 1024
 DETAIL_CHARACTERS_MAX: Final = 1000
 
 
@@ -85,8 +87,8 @@ async def add_dead_letters(connection: "Connection", letters: Iterable[DeadLette
 async def list_letters(
     connection: "Connection", chosen: LetterFilter, before: int | None, rows_max: int
 ) -> "list[asyncpg.Record]":
-    """A page of letters without their bytes, newest first."""
-    return await connection.fetch(SQL["page"], before, rows_max, *chosen.arguments)
+    """A page of letters, newest first, with the bytes of small ones alone."""
+    return await connection.fetch(SQL["page"], before, rows_max, *chosen.arguments, SMALL_BYTES)
 
 
 async def list_letter_ids(connection: "Connection", chosen: LetterFilter, after: int | None, at_most: int) -> list[int]:
@@ -107,7 +109,7 @@ async def count_open_by_code(connection: "Connection") -> dict[str, int]:
 
 async def find_letter(connection: "Connection", dead_letter_id: int) -> "asyncpg.Record | None":
     """One letter with its bytes and broken rules."""
-    return await connection.fetchrow(SQL["one"], dead_letter_id)
+    return await connection.fetchrow(SQL["one"], dead_letter_id, SMALL_BYTES)
 
 
 async def find_actions(connection: "Connection", dead_letter_id: int) -> list[str]:

@@ -23,8 +23,9 @@ on conflict (digest) do update set
   and ($9::timestamptz is null or first_received_at < $9)
 
 -- name: page
--- Newest first, before the letter $1 where one is given.
+-- Newest first, before the letter $1 where one is given; with the bytes of those that have at most $10.
 select dead_letter_id, digest, state, origin, subject, account_id, code, detail, octet_length(body) as body_bytes,
+       case when octet_length(body) <= $10 then body end as small_body,
        received_count, first_received_at, last_received_at, redrive_count, last_redriven_at, closed_at,
        event_account_id, event_id
 from dead_letters
@@ -56,7 +57,8 @@ where ($1::text[] is null or state = any ($1))
 -- name: one
 select dead_letter_id, digest, state, origin, subject, account_id, code, detail, octet_length(body) as body_bytes,
        received_count, first_received_at, last_received_at, redrive_count, last_redriven_at, closed_at,
-       event_account_id, event_id, errors::text as errors, body
+       event_account_id, event_id, errors::text as errors, body,
+       case when octet_length(body) <= $2 then body end as small_body
 from dead_letters
 where dead_letter_id = $1
 

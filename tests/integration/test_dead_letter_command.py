@@ -32,16 +32,18 @@ async def test_letters_are_listed_shown_corrected_redriven_and_discarded(
     database_url: str, writing_pool: Pool, database: "Database[asyncpg.Record]", tmp_path: Path
 ) -> None:
     assert "no dead letters" in (await ledger(database_url, "list")).stderr
-    broken = completed(cost=0.04, account_id="globex")
+    broken = completed(cost=0.04, account_id="globex", source="image-service/7")
     await arrive(writing_pool, builders.to_bytes(broken), b"\x1b[2J\xff", b"[/bold]", b"[/bold]")
     listed = await ledger(database_url, "list")
-    for word in ("globex", "invalid_request", "malformed_json", "data.cost: ", "2"):
+    for word in ("globex", "image-service/7", "invalid_request", "malformed_json", "data.cost: ", "2"):
         assert word in listed.stdout
     rows = [json.loads(line) for line in (await ledger(database_url, "list", "--json")).stdout.splitlines()]
     by_code = {row["account_id"] or row["received_count"]: row["dead_letter_id"] for row in rows}
     number = str(by_code["globex"])
+    assert {row["account_id"]: row["source"] for row in rows} == {"globex": "image-service/7", None: None}
     shown = await ledger(database_url, "show", number)
     assert "money_string" in shown.stdout
+    assert "image-service/7 (as it claims)" in shown.stdout
     assert "\x1b[2J" not in (await ledger(database_url, "show", str(by_code[1]))).stdout
     raw = await ledger(database_url, "show", number, "--raw")
     assert json.loads(raw.stdout_bytes) == broken
@@ -90,6 +92,9 @@ async def test_what_makes_no_sense_is_said(database_url: str) -> None:
         (("show", "7"), "there is no dead letter 7"),
         (("list", "--state", "asleep"), "state[0]"),
         (("list", "--from", "yesterday"), "yesterday"),
+        (("list", "--code", "invalid_requst"), "invalid_requst"),
+        (("redrive", "--all", "--code", "nothing", *ACT), "nothing"),
+        (("discard", "--all", "--origin", "post", *ACT), "jetstream"),
         (("redrive", "1", "--author", "", "--reason", "x"), "author"),
         (("redrive", "1", "--event", "/nowhere", *ACT), "/nowhere"),
     ):
