@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ledger_service.store.pool import Connection
+from ledger_service.store.server_files import data_folder
 from ledger_service.store.tables import SQL
 
 #: What is recomputed is about as many rows as these have.
@@ -21,20 +22,19 @@ class TooLittleSpaceError(Exception):
 async def check_space(connection: Connection) -> int:
     """Bytes that are expected to be needed. Raises TooLittleSpaceError where there are fewer, as far as that may be
     known: where the server's files are on this machine, and its settings may be read."""
-    row = await connection.fetchrow(SQL["disk"], list(_TABLES))
-    assert row is not None
-    needed: int = row["bytes"] * TIMES
-    free = _free(row["folder"])
+    needed: int = await connection.fetchval(SQL["disk"], list(_TABLES)) * TIMES
+    folder = await data_folder(connection)
+    free = _free(folder)
     if free is not None and free < needed:
         raise TooLittleSpaceError(
-            f"about {needed / _GIGABYTE:.1f} GB of temporary files are needed in {row['folder']}, and "
+            f"about {needed / _GIGABYTE:.1f} GB of temporary files are needed in {folder}, and "
             f"{free / _GIGABYTE:.1f} GB are free"
         )
     return needed
 
 
-def _free(folder: str | None) -> int | None:
-    if folder is None or not Path(folder).is_dir():
+def _free(folder: Path | None) -> int | None:
+    if folder is None or not folder.is_dir():
         return None
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize

@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +19,7 @@ from ledger_service.domain.doctor.facts import Clock, Database, Reached, Trouble
 from ledger_service.sealing import SealChain
 from ledger_service.store import doctor as store
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS, Connection
+from ledger_service.store.server_files import data_folder
 
 _STATEMENT_SECONDS_MAX: Final = 4.0
 _LOCK_SECONDS_MAX: Final = 2.0
@@ -29,11 +31,11 @@ Answer = TypeVar("Answer")
 
 
 class Gathered(NamedTuple):
-    """``folder``: where the server keeps its files; None: our role may not know."""
+    """``folder``: where on this machine the server keeps its files; None: it is not here, or our role may not know."""
 
     database: Database
     seals: DatabaseSeals | Unknown
-    folder: str | None
+    folder: Path | None
 
 
 async def gather(settings: Settings, chain: SealChain | None, seconds_max: float, turns: Turns) -> Gathered:
@@ -92,7 +94,7 @@ async def _ask_all(
     if chain is not None:
         await turns.published_read.wait()
         seals = await ask(lambda one: read_seals(one, chain, turns.published))
-    folder = await ask(store.read_folder)
+    folder = await ask(data_folder)
     return Gathered(found, seals, None if isinstance(folder, Unknown) else folder)
 
 

@@ -145,9 +145,9 @@ def _unreadable(path: Path) -> str:
         return f"{path} cannot be read: {error.strerror or error}"
 
 
-def _folders(settings: Settings, postgres: str | None) -> Iterable[tuple[str, Path]]:
+def _folders(settings: Settings, postgres: Path | None) -> Iterable[tuple[str, Path]]:
     if postgres is not None:
-        yield "PostgreSQL's data", Path(postgres)
+        yield "PostgreSQL's data", postgres
     if settings.seals_file is not None:
         yield "the file of checkpoints", settings.seals_file.parent
     if settings.archive_folder is not None:

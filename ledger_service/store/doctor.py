@@ -122,11 +122,6 @@ async def read_wal_bytes(connection: "Connection") -> int:
     return int(await connection.fetchval(SQL["wal_bytes"]))
 
 
-async def read_folder(connection: "Connection") -> str | None:
-    found: str | None = await connection.fetchval(SQL["folder"])
-    return found
-
-
 async def read_flow(connection: "Connection") -> Flow:
     standing = await read_standing(connection)
     holes = {

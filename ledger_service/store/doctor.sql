@@ -143,10 +143,6 @@ select pg_database_size(current_database()) as database_bytes,
 -- name: wal_bytes
 select coalesce(sum(size), 0)::bigint from pg_ls_waldir()
 
--- name: folder
--- Where the server keeps its files, if our role may know that.
-select case when pg_has_role(current_user, 'pg_read_all_settings', 'usage') then current_setting('data_directory') end
-
 -- name: mark
 select committed_through, committed_through < 0 or incarnation = database_incarnation() as is_same_database
 from stream_marks

@@ -22,10 +22,8 @@ select pg_is_in_recovery()
 select exists (select from accounts where account_id = $1) or exists (select from event_log where account_id = $1)
 
 -- name: disk
--- Bytes in tables, and where the server keeps its files, if that may be known.
-select (select coalesce(sum(pg_table_size(to_regclass(name))), 0)::bigint from unnest($1::text[]) as name) as bytes,
-       case when pg_has_role(current_user, 'pg_read_all_settings', 'usage') then current_setting('data_directory') end
-           as folder
+-- Bytes in tables.
+select coalesce(sum(pg_table_size(to_regclass(name))), 0)::bigint from unnest($1::text[]) as name
 
 -- name: lock_rebuild
 -- Held until the connection ends, also where its process was killed.
