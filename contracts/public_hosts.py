@@ -12,6 +12,7 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, TypeAlias
 
 import httpx
@@ -144,6 +145,11 @@ async def address_of(
     if not private and not all(is_public(address) for address in addresses):
         raise PrivateAddressError(f"{url.host} leads into a private network")
     return addresses[0]
+
+
+def no_cookies() -> CookieJar:
+    """For a client of such connections: kept by address, cookies of one host would go to all others there."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 # Any: httpx's own types for these arguments

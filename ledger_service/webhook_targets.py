@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
@@ -25,6 +24,7 @@ from contracts.public_hosts import (
     is_address,
     is_among,
     is_public,
+    no_cookies,
 )
 from contracts.retry_after import retry_after_seconds
 from ledger_service.domain.webhooks import Answer
@@ -93,8 +93,7 @@ class Sender:
             transport=Connections(limits=limits, verify=authorities(), trust_env=False),
             timeout=timeout_seconds,
             follow_redirects=False,
-            # Kept by address, those of one endpoint would go to all others there, whosever they are.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            cookies=no_cookies(),
         )
 
     async def close(self) -> None:

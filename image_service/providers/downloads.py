@@ -14,7 +14,15 @@ import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from contracts.access.http_connections import Connections, authorities
-from contracts.public_hosts import NameLookups, NoAddressError, PrivateAddressError, address_of, at_address, is_among
+from contracts.public_hosts import (
+    NameLookups,
+    NoAddressError,
+    PrivateAddressError,
+    address_of,
+    at_address,
+    is_among,
+    no_cookies,
+)
 from image_service.providers.attempt import Attempt
 
 #: Over some twenty seconds: what is fetched is paid for. Beyond the call's deadline, its recovery begins anew.
@@ -60,6 +68,7 @@ class Downloads:
             transport=Connections(limits=limits, verify=authorities(), trust_env=False),
             trust_env=False,
             follow_redirects=False,
+            cookies=no_cookies(),
         )
 
     async def close(self) -> None:
@@ -121,9 +130,10 @@ class Downloads:
         """The URL, if it may be fetched as far as its text says. Raises BadResultUrlError."""
         try:
             parsed = httpx.URL(url) if len(url) <= URL_LENGTH_MAX else None
+            host = parsed.host if parsed else ""  # only now it is found out whether Punycode says anything
         except (httpx.InvalidURL, ValueError):
-            parsed = None
-        if parsed is None or not parsed.host or parsed.scheme not in ("http", "https"):
+            parsed, host = None, ""
+        if parsed is None or not host or parsed.scheme not in ("http", "https"):
             raise BadResultUrlError("the provider's answer has no URL of a result")
         if parsed.userinfo:
             raise BadResultUrlError("the URL of the result carries a user")
