@@ -160,7 +160,7 @@ class Relay:
     async def _on_recorded(self, body: bytes) -> None:
         """A confirmation: kept for the task that takes the rows out, so that messages never queue up behind it."""
         try:
-            recorded = RecordedRanges.model_validate_json(body)
+            recorded = RecordedRanges.model_validate_json(body, extra="ignore")  # as answers: see reading.py
         except ValidationError as error:
             _log.warning("confirmation_malformed", errors=error.error_count())
             return

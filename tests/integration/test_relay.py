@@ -145,6 +145,18 @@ async def test_nonsense_confirmations_change_nothing(server, journal) -> None:
         assert relay.is_connected
 
 
+async def test_a_confirmation_of_a_newer_ledger_is_understood(server, journal) -> None:
+    await make_stream(server)
+    await write_operations(journal, 1)
+    async with relaying(journal, server.url):
+        await eventually(lambda: arrived(server, 2))
+        newer = {"source": journal.source, "recorded": [[1, 2]], "position": 7}
+        async with connected(server) as client:
+            await client.publish(RECORDED, json.dumps(newer).encode())
+            await flushed(client)
+        await eventually(lambda: ends(journal, 0, 0))
+
+
 async def test_message_that_the_stream_lost_is_published_again(server, journal) -> None:
     await make_stream(server, duplicate_window=0.1)
     await write_operations(journal, 5)
