@@ -148,7 +148,8 @@ _FROM_CHECK: Final = (
 
 def _free_text(text: str) -> str:
     # PostgreSQL's text holds no NUL; an event stays small.
-    return text.replace("\x00", "")[:_MESSAGE_LENGTH_MAX]
+    # Halves of surrogate pairs, which JSON lets through, are no text at all.
+    return text.encode(errors="replace").decode().replace("\x00", "")[:_MESSAGE_LENGTH_MAX]
 
 
 def _envelope(requested: OperationRequested, event_id: UUID, now: datetime) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The pure parts of the ledger client: event shapes, recoveries, republishing, settings, answers of newer ledgers."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -82,6 +83,12 @@ class TestEvents:
         failed = operation_failed(requested_of(), said, event_id=uuid7(), now=NOW, duration_ms=-5)
         assert (failed.data.error.code, failed.data.duration_ms) == ("provider_error", 0)
         assert failed.data.error.message == "a" * 1024
+
+    def test_half_a_surrogate_pair_of_a_provider_does_not_make_its_failure_a_doubt(self) -> None:
+        said = Failure("x", json.loads(r'"no \ud83d fox"'), 7)
+        failed = operation_failed(requested_of(), said, event_id=uuid7(), now=NOW, duration_ms=1)
+        assert (failed.data.error.message, failed.data.cost) == ("no ? fox", 7)
+        assert parse_event(event_to_json(failed)) == failed
 
     def test_outcome_is_never_before_its_request(self) -> None:
         requested = requested_of()
