@@ -1,6 +1,7 @@
 """Writes to one SQLite database from one event loop: what waits goes into one transaction, and so into one fsync."""
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -64,6 +65,7 @@ class GroupCommit:
         #: Held by whoever looks whether it is closed, and begins something if it is not.
         self._closing = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process_id = os.getpid()
         #: For the thread: a batch, and whether its statements have run.
         self._handed: queue.SimpleQueue[tuple[list[_Write], bool] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._commit_until_closed, name="journal-writer", daemon=True)
@@ -78,6 +80,7 @@ class GroupCommit:
         with self._closing:
             if self._closed:
                 raise JournalUnavailableError("the journal is closed")
+            self._refuse_strangers()
             self._loop = asyncio.get_running_loop()
             answer: asyncio.Future[T] = self._loop.create_future()
             self._waiting.append(_Write(work, answer))
@@ -85,6 +88,13 @@ class GroupCommit:
                 self._busy = True
                 self._loop.call_soon(self._begin)
         return await answer
+
+    def _refuse_strangers(self) -> None:
+        # They would wait for ever: of the one the thread is missing, of the other nobody wakes the loop.
+        if os.getpid() != self._process_id:
+            raise JournalUnavailableError("the journal was opened before this process was forked: open it afterwards")
+        if self._busy and self._loop is not asyncio.get_running_loop():
+            raise JournalUnavailableError("the journal is in use on another event loop")
 
     def close(self) -> None:
         """Writes what waits, then ends the thread. Blocks until that is done. Idempotent."""

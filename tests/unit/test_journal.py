@@ -331,6 +331,45 @@ async def test_closing_writes_what_waits_and_takes_nothing_more(slow_disk: SlowD
     assert slow_disk.execute("select count(*) from t").fetchone() == (51,)
 
 
+async def test_another_event_loop_is_refused_while_one_writes(journal: Journal, tmp_path: Path) -> None:
+    """In another thread, say: answers reach only the loop that waits for them."""
+    with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        writing = asyncio.create_task(journal.probe())
+        await asyncio.sleep(0.05)
+        with pytest.raises(JournalUnavailableError, match="another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(asyncio.wait_for(journal.probe(), 2)))
+        other.execute("rollback")
+    await writing
+    await asyncio.to_thread(lambda: asyncio.run(asyncio.wait_for(journal.probe(), 2)))  # one after the other
+
+
+FORKED = """
+import asyncio, os, sys
+from pathlib import Path
+from contracts.client.journal import Journal, JournalUnavailableError
+journal = Journal(Path(sys.argv[1]), 2**30)
+asyncio.run(journal.probe())
+child = os.fork()
+if not child:
+    try:
+        asyncio.run(asyncio.wait_for(journal.probe(), 2))
+    except JournalUnavailableError as error:
+        os._exit(7 if "forked" in str(error) else 8)
+    os._exit(9)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+asyncio.run(journal.probe())
+journal.close()
+"""
+
+
+def test_a_forked_process_is_told_to_open_it_itself(tmp_path: Path) -> None:
+    """A server that loads the service and then forks its workers, for one."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(tmp_path / "journal.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 async def test_a_file_that_another_process_has_locked_does_not_stop_the_loop(journal: Journal) -> None:
     [(_, _, path)] = journal._looking.execute("pragma database_list").fetchall()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
