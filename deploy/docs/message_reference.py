@@ -81,9 +81,10 @@ def events_page() -> str:
     parts = [
         "# Events\n",
         (
-            "CloudEvents 1.0 in JSON, over HTTP (`POST /v1/events`) or [NATS](nats.md), up to 64 KiB each. A type's"
-            " version stands in its name; readers skip fields that they do not know. A golden event of each is what"
-            " tests hold every later version to.\n"
+            "CloudEvents 1.0 in JSON, over HTTP (`POST /v1/events`) or [NATS](nats.md), up to 64 KiB each. No member"
+            " stands twice in one object, and no `time` is more than 24 hours ahead of the ledger's clock: see"
+            " [dead letters](../how-to/dead-letters.md). A type's version stands in its name; readers skip fields that"
+            " they do not know. A golden event of each is what tests hold every later version to.\n"
         ),
     ]
     for name in event_types():
