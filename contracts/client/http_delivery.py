@@ -38,15 +38,20 @@ class HttpDelivery:
         Events may arrive over NATS as well: the ledger takes each only once.
         """
         oldest, since = 0, time.monotonic()
+        sent, all_again_at = 0, 0.0
         while True:
             await asyncio.sleep(min(LOOK_SECONDS, after_seconds))
+            if time.monotonic() >= all_again_at:
+                sent, all_again_at = 0, time.monotonic() + REFUSED_AGAIN_SECONDS
             try:
                 first, _ = await self._journal.outbox_ends()
                 if first != oldest:
                     oldest, since = first, time.monotonic()
                 elif first and time.monotonic() - since >= after_seconds:
-                    last = await self._deliver(first)
-                    _log.info("delivered_over_http", first=first, last=last)
+                    begin = max(first, sent + 1)
+                    sent = await self._deliver(begin)
+                    if sent >= begin:
+                        _log.info("delivered_over_http", first=begin, last=sent)
             except _UNAVAILABLE as error:
                 _log.warning("http_delivery_waits", reason=str(error))
                 await asyncio.sleep(PAUSE_SECONDS)

@@ -12,13 +12,16 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
-from contracts.client.background import Background
+from contracts.client import http_delivery
+from contracts.client.background import Background, stop
 from contracts.client.group_commit import LOCKED_SECONDS_MAX, GroupCommit
+from contracts.client.http_delivery import HttpDelivery
+from contracts.client.http_transport import HttpTransport
 from contracts.client.journal import Claim, Journal, JournalUnavailableError
 from contracts.client.journal_file import SQL, connect, prepare
 from contracts.client.recording import JournalRecorder, recover_left
@@ -34,6 +37,7 @@ from contracts.events import OperationCompleted, OperationFailed, OperationReque
 from contracts.identifiers import uuid7
 from contracts.leases import LeaseRequest
 from contracts.limits import LimitCheck
+from contracts.problems import INVALID_REQUEST, Problem, problem
 from tests import builders
 
 GIBIBYTE = 2**30
@@ -329,6 +333,39 @@ async def test_closing_writes_what_waits_and_takes_nothing_more(slow_disk: SlowD
     await closing
     assert await asyncio.gather(first, *others) == list(range(1, 52))
     assert slow_disk.execute("select count(*) from t").fetchone() == (51,)
+
+
+async def test_beside_nats_a_refused_event_is_not_shown_again_each_second(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: asyncio.Queue[int] = asyncio.Queue()
+
+    class Ledger:
+        async def record_events(self, bodies: list[bytes]) -> dict[int, Problem]:
+            numbers = [parse_event(body).sourcesequence or 0 for body in bodies]
+            for number in numbers:
+                shown.put_nowait(number)
+            return {place: problem(INVALID_REQUEST, "no") for place, number in enumerate(numbers) if number == 1}
+
+    async def are_shown(*numbers: int) -> bool:
+        return [await asyncio.wait_for(shown.get(), 5) for _ in numbers] == [*numbers]
+
+    delivery = HttpDelivery(journal, cast("HttpTransport", Ledger()))
+    for _ in range(2):
+        await journal.begin(requested_by(journal))
+    delivering = asyncio.create_task(delivery.run_after(0.02))
+    assert await are_shown(1, 2)
+    await journal.begin(requested_by(journal))
+    assert await are_shown(3)
+    await asyncio.sleep(0.3)
+    assert shown.empty()
+    assert await journal.outbox_ends() == (1, 1)
+    await stop(delivering)
+
+    monkeypatch.setattr(http_delivery, "REFUSED_AGAIN_SECONDS", 0.1)
+    delivering = asyncio.create_task(delivery.run_after(0.02))
+    assert await are_shown(1, 1)
+    await stop(delivering)
 
 
 async def test_another_event_loop_is_refused_while_one_writes(journal: Journal, tmp_path: Path) -> None:
