@@ -41,7 +41,8 @@ _Touched = list[tuple[int, Balance]]
 class Operation(NamedTuple):
     """A row of the usage log, or (``outcome`` = denied) a denied check, whose cost is its estimate.
 
-    ``held_cost_nanos``: what its limit check held; None where there was none. ``admitted_at``: counted_at of the log.
+    ``held_cost_nanos``: what its limit check held; None where there was none; of a denied one 0 where it was known to
+    cost nothing. ``admitted_at``: counted_at of the log.
     """
 
     account_id: str
@@ -250,7 +251,7 @@ class AccountReplay:
         met = self._met(selection, callers)
         asked = (1, quantity, cost if held is None else held)
         is_denied = outcome == DENIED
-        if is_denied and not cost:
+        if is_denied and not cost and held is None:
             refusal = self._refusal_unpriced(operation)
         else:
             refusal = selection.refusal or _refusal(selection, met, asked)

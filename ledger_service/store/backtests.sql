@@ -96,7 +96,8 @@ cross join lateral (
 ) u
 
 -- name: operations_and_denied
--- The same, and the checks that were denied, unless their operation was done all the same.
+-- The same, and the checks that were denied, unless their operation was done all the same. What would have held nothing is
+-- told from what had no price by the decision itself.
 select o.*
 from unnest($1::text[]) as a (account_id)
 cross join lateral (
@@ -106,7 +107,14 @@ cross join lateral (
     where u.account_id = a.account_id and u.counted_at >= $2 and u.counted_at < $3 and u.outcome <> 'adjustment'
     union all
     select d.account_id, d.operation_id, d.user_id, d.project_id, d.api_key_id, d.operation, d.provider, d.provider,
-           d.model, d.quantity, d.estimated_cost_nanos, null, d.state, d.decided_at, d.decided_at
+           d.model, d.quantity, d.estimated_cost_nanos,
+           case when d.estimated_cost_nanos = 0 then (
+               select 0
+               from event_log e
+               where e.account_id = d.account_id and e.event_id = d.event_id
+                 and without_nul(e.body) -> 'data' -> 'decision' ->> 'estimated_cost' is not null
+           ) end,
+           d.state, d.decided_at, d.decided_at
     from decisions d
     where d.account_id = a.account_id and d.state = 'denied' and d.decided_at >= $2 and d.decided_at < $3
       and not d.is_lease

@@ -273,6 +273,25 @@ async def test_what_was_denied_and_done_all_the_same_is_replayed_once(ledger: Le
     assert result["total"]["denied_then"]["operations"] == 0
 
 
+async def test_what_was_denied_and_would_have_cost_nothing_is_no_check_without_a_price(ledger: Ledger) -> None:
+    """A model that is free has a price, and a limit on cost has room for it."""
+    await ledger.set_up(limit(maximum=0))
+    free = {"unit": "image", "valid_from": "2026-01-01T00:00:00Z", "variants": [{"price": "0"}]}
+    assert (await ledger.http.put("/v1/prices/local/generate/free-1", json=free)).status_code == 200
+    for asked in (
+        builders.check(model="free-1"),
+        builders.check(estimated_cost="0"),
+        builders.check(model="nobody-knows"),
+    ):
+        assert (await ledger.check(asked))["allowed"] is False
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    window = {"from": since.isoformat(), "to": (since + timedelta(minutes=9)).isoformat()}
+    spend = limit("spend", meter="cost", maximum="1")
+    result = await result_of(ledger, request(spend, include_denied=True, **window))
+    then = result["total"]["denied_then"]
+    assert (then["operations"], then["would_allow"], then["cost_added"]) == (3, 2, "0.000000000")
+
+
 async def test_a_window_without_operations_has_an_empty_result(ledger: Ledger) -> None:
     await ledger.set_up(limit())
     result = await result_of(ledger, request(limit(), account_id=ACCOUNT))
