@@ -421,7 +421,7 @@ async def test_its_transaction_cannot_write(database_url: str) -> None:
 async def test_progress_comes_first_and_at_least_every_second(
     ledger: Ledger, database: "Database[asyncpg.Record]"
 ) -> None:
-    await write_many(database, 40_000)
+    await write_many(database, 80_000)
     loop, moments, seen = asyncio.get_running_loop(), [], []
     async with ledger.http.stream("POST", "/v1/limits:backtest", json=request(limit())) as answer:
         moments.append(loop.time())
@@ -434,10 +434,10 @@ async def test_progress_comes_first_and_at_least_every_second(
     assert progress[0]["done"] == 0
     done = [one["done"] for one in progress]
     assert done == sorted(done)
-    assert {one["of"] for one in progress} <= {None, 40_000}
+    assert {one["of"] for one in progress} <= {None, 80_000}
     assert {one["account_id"] for one in progress} <= {None, "busy"}
-    assert 0 < done[-1] <= 40_000
-    assert seen[-1]["result"]["total"]["operations"] == 40_000
+    assert 0 < done[-1] <= 80_000
+    assert seen[-1]["result"]["total"]["operations"] == 80_000
 
 
 async def test_a_client_that_goes_away_ends_it_at_once(ledger: Ledger, database: "Database[asyncpg.Record]") -> None:
