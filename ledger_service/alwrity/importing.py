@@ -30,6 +30,7 @@ from ledger_service.store.alwrity import (
     read_opened,
     read_recorded,
     read_totals,
+    refuse_archived_imports,
 )
 from ledger_service.store.pool import Pool
 
@@ -53,7 +54,8 @@ async def import_files(
 ) -> Report:
     """Reads all files, and only if every row can be taken writes any of it.
 
-    Raises ImportRefusedError: then nothing was written. Errors of the database: then the same again goes on.
+    Raises ImportRefusedError: then nothing was written. ProblemError (period_archived) where what came from earlier
+    imports is in archives, at the beginning too. Errors of the database: then the same again goes on.
     """
     with tempfile.TemporaryDirectory(prefix="ledger-alwrity-") as folder:
         reader = Reader(Path(folder), options.account_prefix, now, progress)
@@ -78,6 +80,9 @@ class _Import:
         report, material = self._report, self._material
         report.rows, report.broken, report.notices = material.rows, material.broken_count, material.notices
         report.alerts = material.alerts
+        accounts = [account_of(user_id, self._options.account_prefix) for user_id in sorted(material.users)]
+        async with self._pool.acquire() as connection:
+            await refuse_archived_imports(connection, accounts)
         if not self._options.usage_only:
             async with self._pool.acquire() as connection:
                 options = self._options
@@ -271,6 +276,7 @@ class _Import:
         async with self._pool.acquire() as connection:
             imported, elsewhere = await read_recorded(connection, account_id)
             opened = await read_opened(connection, account_id)
+            await refuse_archived_imports(connection, [account_id])  # meanwhile
         wanted: list[Opening] = []
         own = [one for (user, _), one in self._periods.items() if user == user_id]
         for one in own:

@@ -7,11 +7,13 @@ from uuid import UUID
 import orjson
 
 from contracts.limits import Plan
+from contracts.problems import PERIOD_ARCHIVED, ProblemError
 from ledger_service.domain.alwrity.operations import AGGREGATED
 from ledger_service.domain.alwrity.standing import NOTHING, OPENING, Figures
-from ledger_service.domain.alwrity.usage import PERIOD_KEY
+from ledger_service.domain.alwrity.usage import PERIOD_KEY, SOURCE
 from ledger_service.domain.alwrity.wrapping import Aggregate, Detail
-from ledger_service.domain.ledger_events import PLAN_CHANGED
+from ledger_service.domain.ledger_events import ADJUSTMENT_RECORDED, PLAN_CHANGED
+from ledger_service.store.archives import usage_log_begins
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
@@ -32,6 +34,18 @@ async def find_known(connection: "Connection", keys: Sequence[tuple[str, UUID, U
         {row["event_id"] for row in rows if row["is_recorded"]},
         {row["event_id"] for row in rows if row["is_finished"]},
     )
+
+
+async def refuse_archived_imports(connection: "Connection", account_ids: Sequence[str]) -> None:
+    """Raises ProblemError (period_archived) where some of what was imported for these accounts is in archives: to an
+    import it would look as if it had never come, and be opened anew."""
+    begins = await usage_log_begins(connection)
+    if begins is None:
+        return
+    found = await connection.fetchval(SQL["archived"], list(account_ids), begins, AUTHOR, SOURCE, ADJUSTMENT_RECORDED)
+    if found is not None:
+        message = f"what was imported for account {found} from before {begins:%Y-%m} is in archives"
+        raise ProblemError(PERIOD_ARCHIVED, f"{message}: have `ledger unarchive` bring it back, then import again")
 
 
 async def read_recorded(connection: "Connection", account_id: str) -> tuple[ByPeriod, ByPeriod]:

@@ -6,6 +6,18 @@ select k.event_id,
                where e.account_id = k.account_id and e.operation_id = k.operation_id and e.terminal) as is_finished
 from unnest($1::text[], $2::uuid[], $3::uuid[]) as k (account_id, event_id, operation_id)
 
+-- name: archived
+-- One of these accounts of whose imported rows, or of what an import ($3) adjusted, some from before $2 are in archives.
+select o.account_id
+from event_log o
+where o.account_id = any ($1::text[]) and o.terminal and o.occurred_at < $2
+  and (o.source = $4 or o.type = $5 and without_nul(o.body) -> 'data' -> 'adjustment' ->> 'author' = $3)
+  and not exists (
+      select from usage_log u
+      where u.account_id = o.account_id and u.occurred_at = o.occurred_at and u.operation_id = o.operation_id
+  )
+limit 1
+
 -- name: recorded
 -- What an account has of imported rows, by ALwrity's billing period, with what aggregated rows count beyond one call.
 with imported as (

@@ -179,6 +179,42 @@ async def test_what_a_summary_has_beyond_its_rows_is_opened_and_closed_when_the_
     assert await differences(database_url) == []
 
 
+async def test_what_was_imported_and_archived_is_not_opened_anew(
+    database_url: str, database: Database, tmp_path: Path
+) -> None:
+    def in_june(user_id: str) -> Path:
+        rows = [
+            call(one, user_id=user_id, timestamp=f"2026-06-0{one} 10:00:00", billing_period="2026-06") for one in (1, 2)
+        ]
+        said = summary(user_id=user_id, billing_period="2026-06", total_calls=5, total_cost=0.2, updated_at=None)
+        return write(tmp_path / f"{user_id}.db", rows, usage_summaries=[said])
+
+    async def done(*arguments: object) -> str:
+        result = await ledger_command(database_url, *map(str, arguments))
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    path, folder = in_june("user_ada"), tmp_path / "archives"
+    await run(database_url, path)
+    imported = {("user_ada", "2026-06"): (5, 0, Decimal("0.2"))}
+    assert await counted(database) == imported
+    await done("periods", "close", "2026-06", "--author", "grace", "--reason", "the books")
+    await done("archive", "--before", "2026-07", "--dir", folder)
+
+    before = await events(database)
+    for arguments in (["--dry-run", path], [path]):
+        again = await ledger_command(database_url, "import-alwrity", *map(str, arguments))
+        assert (again.exit_code, "ledger unarchive" in again.output) == (1, True), again.output
+    assert (await counted(database), await events(database)) == (imported, before)
+    await run(database_url, in_june("user_bob"))
+    assert (await counted(database))["user_ada", "2026-06"] == imported["user_ada", "2026-06"]
+
+    await done("unarchive", "--since", "2026-06", "--dir", folder)
+    report = await run(database_url, path)
+    assert (report["rows"]["known"], report["rows"]["new"], report["adjustments"]) == (2, 0, 0)
+    assert await differences(database_url) == []
+
+
 async def test_wrapped_rows_and_the_row_they_became_count_once_in_any_order(
     database_url: str, database: Database, tmp_path: Path
 ) -> None:
