@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
+from uuid import UUID
 
 import typer
 from pydantic import BaseModel, ValidationError
@@ -50,17 +51,18 @@ def adjust_all(
         raise typer.BadParameter(f"--author: {error.errors()[0]['msg']}") from None
     wanted = _read(file)
     try:
-        total = with_database(lambda connection: _record(connection, wanted, by))
+        costs = with_database(lambda connection: _record(connection, wanted, by))
     except _RefusedError as refused:
         detail = refused.problem.detail
         raise stop(
             f"{file.name}:{refused.line}: {detail}",
             f"{refused.done} before it are recorded; without that line, run it again: nothing is added twice.",
         ) from None
+    total = sum(costs.values())
     if as_json:
-        write_json({"adjustments": len(wanted), "cost": format_nanos(total)})
+        write_json({"adjustments": len(costs), "cost": format_nanos(total)})
     else:
-        output().print(f"{len(wanted)} adjustments are in the log; what they add up to: ${format_nanos(total)}")
+        output().print(f"{len(costs)} adjustments are in the log; what they add up to: ${format_nanos(total)}")
 
 
 def _read(file: Path) -> list[tuple[int, Adjustment]]:
@@ -95,14 +97,16 @@ def _placed(file: Path, line: int, error: FieldError) -> FieldError:
     return error.model_copy(update={"field": field})
 
 
-async def _record(connection: Connection, wanted: Sequence[tuple[int, Adjustment]], author: str) -> int:
+async def _record(connection: Connection, wanted: Sequence[tuple[int, Adjustment]], author: str) -> dict[UUID, int]:
+    """What each adds, in nano-dollars: a line that stands twice is one adjustment."""
     await event_log.prepare_connection(connection)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    screen, total = messages(), 0
+    screen, costs = messages(), dict[UUID, int]()
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         for done, (line, one) in enumerate(progress.track(wanted, description="recording")):
             try:
-                total += (await adjust(connection, one, author)).cost
+                stored = await adjust(connection, one, author)
+                costs[stored.adjustment_id] = stored.cost
             except ProblemError as error:
                 raise _RefusedError(line, done, error) from error
-    return total
+    return costs
