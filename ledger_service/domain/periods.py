@@ -88,7 +88,10 @@ def _add_months(first: date, months: int, day: int) -> date:
 
 
 def _local_date(moment: datetime, calendar: Calendar) -> date:
-    return moment.astimezone(ZoneInfo(calendar.time_zone)).date()
+    day = moment.astimezone(ZoneInfo(calendar.time_zone)).date()
+    # Clocks that go back over midnight bring a day back that is over: what they show twice is of the one after it.
+    following = day + timedelta(days=1)
+    return following if moment >= _midnight(following, calendar) else day
 
 
 def _dates(start: date, end: date, calendar: Calendar, name: str) -> Period:

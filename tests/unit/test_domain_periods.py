@@ -241,3 +241,19 @@ def test_a_year_has_twelve_billing_periods(anchor: date, day: date) -> None:
         moment = period.end
     assert moment.year == first.start.year + 1
     assert moment.month == first.start.month
+
+
+@pytest.mark.parametrize("zone", ["America/St_Johns", "America/Goose_Bay", "America/Moncton", "Antarctica/Casey"])
+@pytest.mark.parametrize("window", [Window.DAY, Window.MONTH, Window.BILLING_PERIOD])
+def test_clocks_that_go_back_over_midnight_do_not_bring_the_day_before_back(zone: str, window: Window) -> None:
+    """In Newfoundland it was 0:01, and then 23:01 of the day before: until 2011, and wherever somebody decides so."""
+    local, half = ZoneInfo(zone), timedelta(minutes=30)
+    moments = [datetime(2000, 1, 1, tzinfo=UTC) + number * half for number in range(11 * 366 * 48)]
+    back = [one for one in moments if one.astimezone(local).date() < (one - half).astimezone(local).date()]
+    assert back
+    for moment in (one + number * half for one in back for number in range(-4, 9)):
+        calendar = Calendar(zone, moment.astimezone(local).date())
+        period = period_of(window, moment, calendar)
+        assert period.start <= moment < period.end
+        assert period_of(window, period.end, calendar).start == period.end
+        assert period_of(window, period.start, calendar) == period
