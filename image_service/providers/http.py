@@ -234,12 +234,13 @@ class Channel:
         return await self._in_memory(lambda: self._looks.build_request("GET", path), is_of_job)
 
     async def look_spooled(self, path: str, attempt: Attempt, bytes_max: int, headers: Mapping[str, str]) -> Answer:
-        """The same, with a success written to a file. Raises AnswerLostError too, where that is too long."""
+        """The same, with a success written to a file, of at most ``bytes_max``. Raises AnswerLostError too, where the
+        answer is too long."""
 
         async def once() -> Answer:
             async with self._looks.stream("GET", path, headers=dict(headers)) as response:
                 file = attempt.spool() if response.status_code == 200 else None
-                return await _receive(response, file, bytes_max=bytes_max)
+                return await _receive(response, file, bytes_max=bytes_max if file is not None else ANSWER_BYTES_MAX)
 
         return await self._free(once)
 
@@ -309,7 +310,8 @@ class Channel:
         response = await self._orders.send(request, stream=True)
         try:
             file = attempt.spool() if order.spool and response.status_code == 200 else None
-            answer = await _receive(response, file, bytes_max=order.bytes_max)
+            bytes_max = ANSWER_BYTES_MAX if file is None else order.bytes_max
+            answer = await _receive(response, file, bytes_max=bytes_max)
         finally:
             await response.aclose()
         return Answer(answer.status, answer.headers, answer.body, answer.file, retries)

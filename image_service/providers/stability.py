@@ -23,7 +23,7 @@ from image_service.providers.base import (
     Quote,
     StillRunning,
 )
-from image_service.providers.client import RemoteProvider
+from image_service.providers.client import STARTED, RemoteProvider
 from image_service.providers.http import Answer, AnswerLostError, Channel, Order, Pace, TroubleError
 from image_service.providers.jobs import (
     RESULT_UNUSABLE,
@@ -137,7 +137,7 @@ class Stability(RemoteProvider):
     async def _run_job(self, planned: Plan, uploads: "_Uploads", attempt: Attempt) -> ProviderResult:
         headers = {"Accept": "application/json"}
         order = Order(planned.path, form=planned.forms[0], files=uploads, headers=headers)
-        job_id = await self._ordered(order, attempt, read_job_id)
+        job_id = await self._ordered(order, attempt, read_job_id, STARTED)
         job = Job(ids=(job_id,), gives=planned.gives, size=planned.size)
         await attempt.accepted(job.text())
         return await self._finisher.follow(job, self._looking(attempt), attempt)
@@ -162,6 +162,8 @@ class _Looking:
         try:
             answer = await self._channel.look_spooled(path, self._attempt, self._bytes_max, {"Accept": "image/*"})
         except AnswerLostError as error:
+            if error.status != 200:
+                raise TroubleError(f"{NAME}: {error}") from error
             return NotDone(_made_but_lost(error))
         if answer.status == 202:
             return Running("in-progress")

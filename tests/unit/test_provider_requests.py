@@ -1,16 +1,21 @@
 """What is sent to WaveSpeed and Stability, and what their answers mean: documented examples, and every refusal."""
 
+import asyncio
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from image_service.images import Bounds
 from image_service.providers import registry, stability, stability_models, wavespeed, wavespeed_models
 from image_service.providers.base import OutcomeUnknownError, ProviderError, RefusedRequestError
+from image_service.providers.downloads import Downloads
 from image_service.providers.http import Answer
-from image_service.providers.jobs import Done, NotDone, Running
+from image_service.providers.jobs import Done, Finisher, Job, NotDone, Running
 from image_service.providers.requests import (
     CharacterRequest,
     ControlRequest,
@@ -25,6 +30,7 @@ from image_service.providers.requests import (
     VideoRequest,
 )
 from ledger_service.price_files import read_shipped
+from tests.attempts import Heard, attempt_of
 from tests.provider_orders import ALL, MASK, PICTURE, image_of
 
 #: No public price was found for them; deploy/guides/providers.md says what to do about it.
@@ -252,6 +258,35 @@ class TestStability:
     def test_a_success_that_is_none_of_theirs_says_nothing(self, media_type: str) -> None:
         with pytest.raises(OutcomeUnknownError):
             stability.read_result(answer(200, b"<html>", **{"content-type": media_type}))
+
+    async def test_a_job_is_started_whichever_success_says_so(self) -> None:
+        """202 as well: its result is answered so while it is made. In doubt, it would be paid for and never fetched."""
+        paths = []
+
+        async def api(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"POST"):
+                await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head.lower())[0]))
+            paths.append(head.split()[1].decode())
+            body = b'{"id": "a1b2"}' if head.startswith(b"POST") else b'{"name": "content_moderation"}'
+            status = 202 if head.startswith(b"POST") else 403
+            writer.write(
+                f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+            )
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(api, "127.0.0.1") as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            provider = stability.Stability(
+                url, SecretStr("k"), Finisher(Downloads((), bytes_max=1), Bounds(1, 1), poll_seconds=(0.01, 0.01))
+            )
+            heard, request = Heard(), Relight(PICTURE, "a beach", "left")
+            with pytest.raises(ProviderError, match="content_filtered"):
+                await provider.edit("replace-background-and-relight", request, attempt_of("edit", heard))
+            await provider.close()
+        assert paths[1:] == ["/v2beta/results/a1b2"]
+        assert [Job.read(kept).ids for kept in heard.jobs] == [("a1b2",)]
 
     @pytest.mark.parametrize("content", [b"no JSON", {}, {"id": 5}, {"id": "../../x"}, {"id": ""}, []])
     def test_an_answer_that_names_no_job(self, content: Any) -> None:
