@@ -87,7 +87,10 @@ def _place(wanted: Wanted, line: Line) -> str:
 
 
 def _rated(wanted: Wanted, charge: Charge, cost: int, reason: str) -> Adjustment:
-    """What the operation comes to is also what other providers billed for it."""
+    """What the operation comes to is also what other providers billed for it. Nothing is rated below nothing: where
+    more was given back than it cost, free amounts say so."""
+    if cost + charge.elsewhere < 0:
+        return _changed(wanted, charge, cost - charge.amount, reason)
     kind = AdjustmentKind.RERATE
     return _adjustment(_id(wanted, charge, kind, cost), charge, kind, reason, cost=cost + charge.elsewhere)
 

@@ -2,8 +2,11 @@
 
 from uuid import UUID
 
+from contracts.adjustments import AdjustmentKind
 from contracts.money import parse_nanos
+from ledger_service.adjusting import refuse_wrong_fields
 from ledger_service.domain.reconciliation import Charge, How, Item, Line, Status, Terms, line_ids, reconcile
+from ledger_service.domain.reconciliation_proposals import Wanted, propose
 from ledger_service.domain.reconciliation_report import Report, add_all
 from ledger_service.domain.reconciliation_sums import Bucket, Sums
 
@@ -164,3 +167,13 @@ def test_sums_are_compared_bucket_by_bucket() -> None:
         (Status.MISSING_WITH_US, 1, 0, 1, 0),
         (Status.MISSING_WITH_THEM, 0, 9, 0, 1),
     ]
+
+
+def test_a_credit_beyond_what_a_job_cost_is_proposed_as_what_the_ledger_takes() -> None:
+    """No operation is rated below nothing: the file of proposals with such a line would be refused as a whole."""
+    items = findings([line(1, "j1"), line(2, "j1", amount="-0.05")], [charge(1, "j1")])
+    [proposed] = propose(Wanted("wavespeed", ["nov.csv"]), items, {})
+    refuse_wrong_fields(proposed)
+    assert (proposed.kind, proposed.cost) == (AdjustmentKind.ADJUSTMENT, parse_nanos("-0.05"))
+    assert proposed.reference is not None
+    assert proposed.reference.operation_id == UUID(int=1)
