@@ -7,7 +7,6 @@ A URL in an answer is foreign input. Its host has to be on a list, and to lead t
 import asyncio
 from collections.abc import Iterable
 from functools import partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Final
 
@@ -64,10 +63,7 @@ class Downloads:
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         # A connection belongs to an address, and must not be found again by another name with that address.
         limits = httpx.Limits(max_keepalive_connections=0)
-        # So are its cookies, which are kept for an address here: none are.
-        cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         self._client = httpx.AsyncClient(
-            cookies=cookies,
             timeout=timeout,
             transport=Connections(limits=limits, verify=authorities(), trust_env=False),
             trust_env=False,

@@ -144,26 +144,6 @@ class TestResultUrls:
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
         assert "private network" in await self.refused("https://a.media.example/x.png")
 
-    async def test_what_one_host_wants_remembered_is_told_to_no_other(self, tmp_path: Path) -> None:
-        """They may share an address, which is all that a request goes to."""
-        heads: list[bytes] = []
-
-        async def host(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heads.append(await reader.readuntil(b"\r\n\r\n"))
-            head = b"HTTP/1.1 200 OK\r\nSet-Cookie: who=you\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
-            writer.write(head)
-            await writer.drain()
-            writer.close()
-
-        async with await asyncio.start_server(host, "127.0.0.1") as server:
-            port = server.sockets[0].getsockname()[1]
-            downloads = Downloads((), ("127.0.0.1", "localhost"), bytes_max=100)
-            for name in ("127.0.0.1", "localhost", "127.0.0.1"):
-                fetched = await downloads.fetch(f"http://{name}:{port}/", attempt_of("generate", spool_folder=tmp_path))
-                assert fetched.read_bytes() == b"hi"
-            await downloads.close()
-        assert not any(b"cookie" in head.lower() for head in heads)
-
     async def test_names_that_are_resolved_slowly_hold_up_nothing_else(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Neither what is read from the disk, nor the results of others."""
         released, asked = threading.Event(), []
