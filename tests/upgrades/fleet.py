@@ -138,10 +138,11 @@ class Fleet:
     # --- as an operator works ---
 
     def run(self, version: Version, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`ledger …` of that version."""
+        """`ledger …` of that version. What makes the streams may not read what is sealed."""
+        identity = "deploy" if arguments[0] == "migrate" else "ledger"
         return subprocess.run(
             [sys.executable, "-m", "ledger_service.cli", *arguments],
-            env={**os.environ, **self._of_ledger("deploy"), **self._of_owner, **version.environment, "COLUMNS": "200"},
+            env={**os.environ, **self._of_ledger(identity), **self._of_owner, **version.environment, "COLUMNS": "200"},
             capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
         )  # fmt: skip
 
