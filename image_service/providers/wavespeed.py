@@ -155,11 +155,11 @@ class WaveSpeed(RemoteProvider):
             raise refused
         try:
             url = answer.json()["data"]["download_url"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ProviderError(
-                "provider_error", f"{NAME} took no upload (status {answer.status})", elsewhere=True
-            ) from error
-        return str(url)
+        except (ValueError, KeyError, TypeError):
+            url = None
+        if not isinstance(url, str) or not url:
+            raise ProviderError("provider_error", f"{NAME} took no upload (status {answer.status})", elsewhere=True)
+        return url
 
 
 REMOTE: Final = Remote(

@@ -20,6 +20,7 @@ from image_service.providers.requests import (
     CharacterRequest,
     ControlRequest,
     FaceSwapRequest,
+    GeneralEdit,
     GenerateRequest,
     Inpaint,
     Outpaint,
@@ -124,6 +125,28 @@ class TestWaveSpeed:
                 "timings": {"inference": 2500}}  # fmt: skip
         prediction = wavespeed.read_prediction({"code": 200, "message": "success", "data": data})
         assert wavespeed.seen(prediction) == Done(("https://cdn.wavespeed.ai/a.png",))
+
+    @pytest.mark.parametrize("url", [None, "", 7, {}])
+    async def test_no_order_goes_out_without_a_url_of_what_was_uploaded(self, url: object) -> None:
+        paths = []
+
+        async def api(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head.lower())[0]))
+            paths.append(head.split()[1].decode())
+            body = json.dumps({"code": 200, "data": {"download_url": url, "id": "a", "status": "created"}}).encode()
+            writer.write(f"HTTP/1.1 200 X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(api, "127.0.0.1") as server:
+            place = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            finisher = Finisher(Downloads((), bytes_max=1), Bounds(1, 1))
+            provider, attempt = wavespeed.WaveSpeed(place, SecretStr("k"), finisher), attempt_of("edit")
+            with pytest.raises(ProviderError, match="took no upload"):
+                await provider.edit(wavespeed_models.KONTEXT, GeneralEdit(PICTURE, "x"), attempt)
+            await provider.close()
+        assert (paths, attempt.may_be_billed) == (["/api/v3/media/upload/binary"], False)
 
     @pytest.mark.parametrize("status", ["created", "processing", "moderating", ""])
     def test_jobs_on_their_way(self, status: str) -> None:
