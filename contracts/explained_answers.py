@@ -107,8 +107,20 @@ class BindingLimit(BaseModel):
     usage_log: str | None
 
 
+class EarlierHold(BaseModel):
+    """What an operation held before that was moved to another provider: by the decision of this event."""
+
+    event_id: UUID
+    provider: str
+    model: str
+    quantity: int
+    estimated_cost: TotalNanos
+    decided_at: datetime
+
+
 class ExplainedDecision(Decision):
-    """A decision as it was given, what was asked, and what became of it. ``binding_limit`` null: no limit had a say."""
+    """A decision as it was given, what was asked, and what became of it. ``binding_limit`` null: no limit had a say.
+    ``moved_from``: where it moved a hold, what that was before, the first first."""
 
     account_id: str
     state: str
@@ -116,6 +128,7 @@ class ExplainedDecision(Decision):
     check: LoggedCheck
     outcome: OperationOutcome | None
     event_id: UUID
+    moved_from: list[EarlierHold]
     binding_limit: BindingLimit | None
 
 

@@ -36,7 +36,7 @@ from contracts.notifications import KINDS
 from contracts.notifications.kind import Kind
 from contracts.prices import Price
 from contracts.problems import Problem
-from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
+from contracts.reservations import ReservationExtension, ReservationMove, ReservationRef, ReservationState
 from contracts.subjects import (
     ACCOUNT_HEADER,
     LEASES_PLACE,
@@ -47,6 +47,7 @@ from contracts.subjects import (
     NOTIFICATIONS_STREAM,
     RECORDED,
     RESERVATIONS_EXTEND,
+    RESERVATIONS_MOVE,
     RESERVATIONS_RELEASE,
     SERVICE_NAME,
     STREAM,
@@ -107,6 +108,7 @@ _CALLS: Final = (
     _Call(
         "extend", RESERVATIONS_EXTEND, _Body("reservation_extension", ReservationExtension, "validation"), _RESERVATION
     ),
+    _Call("move", RESERVATIONS_MOVE, _Body("reservation_move", ReservationMove, "validation"), _DECISION),
     _Call(
         "place_lease",
         LEASES_PLACE,

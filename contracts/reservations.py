@@ -6,8 +6,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.identifiers import Name
+from contracts.events import QUANTITY_MAX
+from contracts.identifiers import ModelName, Name
 from contracts.limits import TTL_SECONDS_MAX
+from contracts.moments import UtcMoment
+from contracts.money import CostNanos
+from contracts.prices import Attributes
 
 
 class _Body(BaseModel):
@@ -24,6 +28,24 @@ class ReservationRef(_Body):
 class ReservationExtension(ReservationRef):
     """Its hold is to last for ``ttl_seconds`` from now; default: as a new one's."""
 
+    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] | None = None
+
+
+class ReservationMove(ReservationRef):
+    """Its hold is to be that of another provider, from now on. The others are as of a limit check; who acts, and which
+    operation it is, stays.
+
+    ``placed_at``: the ``decided_at`` of the decision whose hold is meant, so that a request that was long on its way
+    moves no other. ``billed``: what providers that were tried before have billed already; it is held on top.
+    """
+
+    placed_at: UtcMoment
+    provider: Name
+    model: ModelName
+    quantity: Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)] = 1
+    estimated_cost: CostNanos | None = None
+    attributes: Attributes | None = None
+    billed: CostNanos | None = None
     ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] | None = None
 
 

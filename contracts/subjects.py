@@ -22,6 +22,7 @@ LIMITS_CHECK: Final = "ledger.v1.limits.check"
 LIMITS_CHECK_BATCH: Final = "ledger.v1.limits.check_batch"
 RESERVATIONS_RELEASE: Final = "ledger.v1.reservations.release"
 RESERVATIONS_EXTEND: Final = "ledger.v1.reservations.extend"
+RESERVATIONS_MOVE: Final = "ledger.v1.reservations.move"
 LEASES_PLACE: Final = "ledger.v1.leases.place"
 LEASES_RETURN: Final = "ledger.v1.leases.return"
 #: Where the ledger's own answers from NATS come to; no producer may listen there.

@@ -21,7 +21,7 @@ from contracts.problems import (
     invalid,
     problem,
 )
-from contracts.reservations import ReservationExtension, ReservationRef
+from contracts.reservations import ReservationExtension, ReservationMove, ReservationRef
 from contracts.strict_json import parse_json, read_json, refuse_repeated_members
 from contracts.subjects import (
     LEASES_PLACE,
@@ -29,10 +29,12 @@ from contracts.subjects import (
     LIMITS_CHECK,
     LIMITS_CHECK_BATCH,
     RESERVATIONS_EXTEND,
+    RESERVATIONS_MOVE,
     RESERVATIONS_RELEASE,
 )
 from ledger_service.leases import Leases
 from ledger_service.limit_checks import LimitChecks
+from ledger_service.moves import Moves
 from ledger_service.reservations import Reservations
 from ledger_service.store.pool import UNAVAILABLE, StoreUnavailableError
 
@@ -74,9 +76,10 @@ class Calls:
     permissions guard.
     """
 
-    def __init__(self, limit_checks: LimitChecks, reservations: Reservations, leases: Leases) -> None:
+    def __init__(self, limit_checks: LimitChecks, reservations: Reservations, moves: Moves, leases: Leases) -> None:
         self._limit_checks = limit_checks
         self._reservations = reservations
+        self._moves = moves
         self._leases = leases
 
     def check(self, body: bytes, only: str | None = None) -> Awaitable[bytes]:
@@ -109,6 +112,12 @@ class Calls:
         state = await self._reservations.extend(extension)
         return state.model_dump_json(exclude_none=True).encode()
 
+    async def move(self, body: bytes, only: str | None = None) -> bytes:
+        """contracts.reservations: ReservationMove → contracts.limits: Decision."""
+        return await self._moves.move(
+            _own_reservation(read_json(ReservationMove, _bounded(body, CHECK_BYTES_MAX)), only)
+        )
+
     async def lease(self, body: bytes, only: str | None = None) -> bytes:
         """contracts.leases: LeaseRequest → Lease."""
         request = read_json(LeaseRequest, _bounded(body, CHECK_BYTES_MAX))
@@ -138,6 +147,7 @@ NATS_ENDPOINTS: Final = (
     NatsEndpoint("limits-check-batch", LIMITS_CHECK_BATCH, Calls.check_batch),
     NatsEndpoint("reservations-release", RESERVATIONS_RELEASE, Calls.release),
     NatsEndpoint("reservations-extend", RESERVATIONS_EXTEND, Calls.extend),
+    NatsEndpoint("reservations-move", RESERVATIONS_MOVE, Calls.move),
     NatsEndpoint("leases-place", LEASES_PLACE, Calls.lease),
     NatsEndpoint("leases-return", LEASES_RETURN, Calls.return_lease),
 )

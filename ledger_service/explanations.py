@@ -25,6 +25,7 @@ from ledger_service.store.explanations import (
     compute_counter,
     find_calendar,
     find_counter,
+    find_moved_from,
     find_open_holds,
     find_override_version,
     find_plan_version,
@@ -44,6 +45,7 @@ class _Decided(NamedTuple):
     """A decision in the log: when and where in it, what was asked, and the state of the limit that decided."""
 
     account_id: str
+    operation_id: UUID
     position: int
     moment: datetime
     check: Json
@@ -80,7 +82,27 @@ async def explain(
     row = await find_decision(connection, operation_id, account_id)
     if row is None:
         return None
-    return {**decision_view(row), "binding_limit": await _binding(connection, row, is_past)}
+    return {
+        **decision_view(row),
+        "moved_from": await _moved_from(connection, row),
+        "binding_limit": await _binding(connection, row, is_past),
+    }
+
+
+async def _moved_from(connection: Connection, row: "asyncpg.Record") -> list[Json]:
+    if row["moved_from"] is None:
+        return []
+    return [
+        {
+            "event_id": one["event_id"],
+            "provider": one["provider"],
+            "model": one["model"],
+            "quantity": one["quantity"],
+            "estimated_cost": format_nanos(one["estimated_cost_nanos"]),
+            "decided_at": one["decided_at"],
+        }
+        for one in await find_moved_from(connection, row["account_id"], row["event_id"])
+    ]
 
 
 async def _binding(connection: Connection, row: "asyncpg.Record", is_past: bool) -> Json | None:
@@ -89,7 +111,9 @@ async def _binding(connection: Connection, row: "asyncpg.Record", is_past: bool)
     if state is None:
         return None
     moment = datetime.fromisoformat(data["decision"]["decided_at"])
-    decided = _Decided(row["account_id"], row["position"], moment, data["check"], data["decision"], state)
+    decided = _Decided(
+        row["account_id"], row["operation_id"], row["position"], moment, data["check"], data["decision"], state
+    )
     limit = await _definition(connection, decided)
     return {
         "limit_id": state["limit_id"],
@@ -137,7 +161,7 @@ async def _use(connection: Connection, decided: _Decided, limit: Limit, is_past:
     now = None
     if not limit.credit:
         now = await (compute_counter(connection, key, counted) if is_past else find_counter(connection, key))
-    holds = await find_open_holds(connection, key, counted, decided.moment, decided.position)
+    holds = await find_open_holds(connection, key, counted, decided.moment, decided.position, decided.operation_id)
     total = int(holds[0]["total"]) if holds else 0
     return {
         "period": {"name": period.name, "start": period.start, "end": period.end},

@@ -35,6 +35,7 @@ from ledger_service.store.counters import Touched, callers_of, complete_counters
 from ledger_service.store.decisions import (
     Decided,
     Known,
+    Moved,
     OperationKey,
     request_digest,
     write_decisions,
@@ -100,6 +101,17 @@ class LimitChecks:
             for answer in await asyncio.gather(*waiting, return_exceptions=True)
         ]
 
+    async def decide_moved(self, connection: Connection, check: LimitCheck, moved: Moved) -> "Decided":
+        """Decides on one check as on any other, within the caller's transaction, under its lock of the account, where
+        the hold of the same operation was taken out. To be rolled back where the decision is a denial.
+
+        Raises ProblemError.
+        """
+        [answer], decided = await self._decide_in_transaction(connection, [check], moved)
+        if isinstance(answer, Exception):
+            raise answer
+        return decided[0]
+
     async def _handle(self, checks: Sequence[LimitCheck]) -> list[Answer | Exception]:
         try:
             answers, decided = await self._decide_retrying(checks)
@@ -128,17 +140,21 @@ class LimitChecks:
 
         return await retrying(once, ATTEMPTS_MAX)
 
-    async def _decide_in_transaction(self, connection: Connection, checks: Sequence[LimitCheck]) -> "_Decided":
+    async def _decide_in_transaction(
+        self, connection: Connection, checks: Sequence[LimitCheck], moved: Moved | None = None
+    ) -> "_Decided":
         callers = callers_of(checks)
         locked = await lock_for_checks(connection, checks, callers, self._terms, self._default_plan_id)
         terms, now = locked.terms, locked.now
         priced = await self._priced(connection, checks, terms, now)
+        if moved is not None:
+            priced = [_beside(one, moved.billed_nanos) for one in priced]
         claims = [claims_of(one.check, terms[one.check.account_id], now) for one in priced]
         counters = await complete_counters(connection, locked.counters, callers, claims)
         batch = _BatchDecider(locked.known, counters.balances, terms, now, self._ttl_seconds, self._lease_grace_seconds)
         answers = [batch.answer(*one) for one in zip(checks, priced, claims, counters.touched, strict=True)]
         if batch.decided:
-            await write_decisions(connection, batch.decided, now, counters.placed())
+            await write_decisions(connection, batch.decided, now, counters.placed(), moved)
         await _warn(connection, batch.claims, counters.balances, now)
         return answers, batch.decided
 
@@ -178,6 +194,16 @@ def _price(check: LimitCheck, catalogue: Catalogue, terms: Terms, now: datetime)
         return _Priced(check)
     cost = min(ceiling * check.quantity, COST_NANOS_MAX)  # no operation may cost more
     return _Priced(check.model_copy(update={"estimated_cost": cost}))
+
+
+def _beside(priced: _Priced, billed_nanos: int) -> _Priced:
+    """Held at that much more, which was billed already; where it has no price, it still has none."""
+    cost = priced.check.estimated_cost
+    if cost is None or not billed_nanos:
+        return priced
+    if cost + billed_nanos > COST_NANOS_MAX:
+        return priced._replace(problem=broken_rule("billed", "cost_range", "more than an operation may cost"))
+    return priced._replace(check=priced.check.model_copy(update={"estimated_cost": cost + billed_nanos}))
 
 
 class _BatchDecider:

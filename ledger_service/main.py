@@ -75,6 +75,7 @@ from ledger_service.line_streams import Backtests, Repricings
 from ledger_service.live import Live
 from ledger_service.logs import configure_logs
 from ledger_service.metrics import Metrics
+from ledger_service.moves import Moves
 from ledger_service.nearest_limits import Nearest
 from ledger_service.pages import PAGES, SITE
 from ledger_service.reservations import Reservations
@@ -228,6 +229,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     calls = Calls(
         limit_checks,
         Reservations(background, settings.reservation_ttl_seconds),
+        Moves(background, limit_checks),
         Leases(background, limit_checks),
     )
     await serve_calls(connection_to_nats, calls, stack)

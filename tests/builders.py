@@ -66,6 +66,11 @@ def check(**fields: Any) -> Body:
     return {name: value for name, value in body.items() if value is not ABSENT}
 
 
+def moved_to(**fields: Any) -> Body:
+    """What a hold is to be moved to. ``moved_to(provider="far", estimated_cost="0.04")``."""
+    return {"provider": "other", "model": "render-2", **fields}
+
+
 def adjustment(kind: str = "adjustment", of: Body | str | None = None, **fields: Any) -> Body:
     """``adjustment(cost="-1")``; ``of``, an event or another adjustment's id: ``adjustment("void", event)``."""
     body = {"adjustment_id": new_id(), "account_id": usual.account_id, "kind": kind, "reason": "was wrong", **fields}

@@ -47,7 +47,7 @@ from ledger_service.config import Settings
 from ledger_service.store.migrations import migrate
 from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import create_stream
-from tests.builders import Body, account, plan, usual
+from tests.builders import Body, account, moved_to, plan, usual
 from tests.memory import folder_in_memory, is_memory_to_spare
 from tests.quick_clients import Spread
 from tests.tokens import AUTHORIZED, make_token_known
@@ -368,6 +368,15 @@ class Client:
 
     async def extend(self, operation_id: str, **body: Any) -> httpx.Response:
         return await self.http.post(f"/v1/reservations/{operation_id}:extend", json=body)
+
+    async def ask_move(self, decision: Body, **to: Any) -> httpx.Response:
+        """Asks for the hold that this decision placed to be moved."""
+        body = {"placed_at": decision["decided_at"], **moved_to(**to)}
+        return await self.http.post(f"/v1/reservations/{decision['operation_id']}:move", json=body)
+
+    async def move(self, decision: Body, **to: Any) -> Body:
+        """The decision on that."""
+        return _succeeded(await self.ask_move(decision, **to))
 
     async def decision(self, operation_id: str) -> Body:
         answer = await self.http.get(f"/v1/decisions/{operation_id}")

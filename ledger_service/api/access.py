@@ -31,6 +31,7 @@ RULES: Final[Rules] = {
     ("POST", "/v1/limit-checks:batch"): _CHECK,
     ("POST", "/v1/reservations/{operation_id}:release"): _CHECK,
     ("POST", "/v1/reservations/{operation_id}:extend"): _CHECK,
+    ("POST", "/v1/reservations/{operation_id}:move"): _CHECK,
     ("POST", "/v1/leases"): _CHECK,
     ("POST", "/v1/leases/{lease_id}:return"): _CHECK,
     ("POST", "/v1/events"): _WRITE,

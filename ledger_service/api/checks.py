@@ -10,7 +10,7 @@ from contracts.explained_answers import ExplainedDecision
 from contracts.identifiers import Name
 from contracts.limits import Decision, LimitCheck, LimitCheckBatch, LimitCheckBatchAnswer
 from contracts.problems import NOT_FOUND, ProblemError
-from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
+from contracts.reservations import ReservationExtension, ReservationMove, ReservationRef, ReservationState
 from ledger_service.api.access import LedgerRoute
 from ledger_service.api.bodies import json_body, named_in_path, read_body
 from ledger_service.api.moments import Demanded, reading
@@ -65,6 +65,18 @@ async def extend_reservation(operation_id: UUID, request: Request) -> Response:
     wired = await services(request)
     body = await named_in_path(request, "operation_id", operation_id)
     return Response(await wired.calls.extend(body, bound_account(request)), media_type=_JSON)
+
+
+@router.post("/reservations/{operation_id}:move", response_model=Decision, openapi_extra=json_body(ReservationMove))
+async def move_reservation(operation_id: UUID, request: Request) -> Response:
+    """Moves an open hold to another provider and model, for the same operation, where all limits have room for that.
+
+    In one step: what is held now does not count against it. Denied, everything is as it was. The same move again gets
+    the same answer; 409 where the hold is over, or is not the one that was decided at ``placed_at`` any more.
+    """
+    wired = await services(request)
+    body = await named_in_path(request, "operation_id", operation_id)
+    return Response(await wired.calls.move(body, bound_account(request)), media_type=_JSON)
 
 
 @router.get("/decisions/{operation_id}", response_model=ExplainedDecision)

@@ -35,6 +35,7 @@ OWN: Final[Own] = {
     ("POST", "/v1/limit-checks:batch"): (OVERLOADED,),
     ("POST", "/v1/reservations/{operation_id}:release"): (NOT_FOUND, RESERVATION_CLOSED),
     ("POST", "/v1/reservations/{operation_id}:extend"): (NOT_FOUND, RESERVATION_CLOSED),
+    ("POST", "/v1/reservations/{operation_id}:move"): (NOT_FOUND, RESERVATION_CLOSED, CONFLICT),
     ("POST", "/v1/leases"): _CHECKED,
     ("POST", "/v1/leases/{lease_id}:return"): (LEASE_INVALID, LEASE_CLOSED),
     ("POST", "/v1/events"): (UNSUPPORTED_MEDIA_TYPE, CONFLICT, OPERATION_CONFLICT, IN_FUTURE, OVERLOADED),

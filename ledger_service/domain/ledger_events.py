@@ -10,6 +10,7 @@ from contracts.changes import Author
 from ledger_service.domain.authors import attributes
 
 RESERVATION_PLACED: Final = "ledger.reservation.placed.v1"
+RESERVATION_MOVED: Final = "ledger.reservation.moved.v1"
 CHECK_DENIED: Final = "ledger.check.denied.v1"
 ACCOUNT_CHANGED: Final = "ledger.account.changed.v1"
 PLAN_CHANGED: Final = "ledger.plan.changed.v1"
@@ -73,8 +74,15 @@ def ledger_event(
 
 
 def decision_event(
-    event_id: UUID, event_type: str, account_id: str, decided_at: datetime, check_json: bytes, decision_json: bytes
+    event_id: UUID,
+    event_type: str,
+    account_id: str,
+    decided_at: datetime,
+    check_json: bytes,
+    decision_json: bytes,
+    moved: "dict[str, object] | None" = None,
 ) -> bytes:
-    """The event of a limit check: what was asked and what was answered, byte for byte."""
-    data = {"check": orjson.Fragment(check_json), "decision": orjson.Fragment(decision_json)}
+    """The event of a limit check: what was asked and what was answered, byte for byte; ``moved``: how that came to be
+    asked of a hold that stood already."""
+    data = {"check": orjson.Fragment(check_json), "decision": orjson.Fragment(decision_json), **(moved or {})}
     return ledger_event(event_id, event_type, account_id, decided_at, data)

@@ -2,7 +2,7 @@
 -- A hold ends with what came first: its release, its expiry, or the outcome. What operations under a lease used is
 -- taken out of it as long as it is open, and never more than there is.
 with last_extensions as (
-    select distinct on (account_id, operation_id) account_id, operation_id, expires_at
+    select distinct on (account_id, operation_id) account_id, operation_id, expires_at, position
     from facts
     where type = 'ledger.reservation.extended.v1'
     order by account_id, operation_id, position desc
@@ -30,9 +30,10 @@ select d.account_id, d.operation_id, d.event_id, d.request_digest,
            case when e.position > o.effect_position then o.took_effect_at
                 else coalesce(e.ended_at, o.took_effect_at) end
        end as closed_at,
-       d.denial_code, d.denial_limit_id
+       d.denial_code, d.denial_limit_id, d.moved_from
 from checks d
 left join ends e on e.account_id = d.account_id and e.operation_id = d.operation_id
 left join last_extensions x on x.account_id = d.account_id and x.operation_id = d.operation_id
+    and x.position > d.position
 left join outcomes o on o.account_id = d.account_id and o.operation_id = d.operation_id and not d.is_lease
 left join drawn u on u.account_id = d.account_id and u.lease_id = d.operation_id and d.is_lease

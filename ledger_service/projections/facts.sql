@@ -21,7 +21,7 @@ select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_
        substring(sha256(convert_to(d."check"::text, 'UTF8')) for 16) as request_digest,
        coalesce(d.expires_at, ((d.decision).reservation).expires_at) as expires_at, d.calls as adjusted_calls,
        d.failures as adjusted_failures, d.counted_at, d.adjustment, ((d.decision).denial).code as denial_code,
-       ((d.decision).denial).limit_id as denial_limit_id
+       ((d.decision).denial).limit_id as denial_limit_id, d.moved_from
 from (
     select e.account_id, e.operation_id, e.event_id, e.type, e.terminal, e.occurred_at, e.recorded_at,
            e.transaction_id, e.position, (e.b).leaseid, (e.b).data,
@@ -83,13 +83,17 @@ left join closed_months m on m.account_id = o.account_id and m.month = own_perio
 left join closed_months a on a.account_id = '' and a.month = own_period(o.occurred_at)
 
 -- name: checks
--- Limit checks, allowed and denied; a lease is one for several calls.
-select account_id, operation_id, event_id, type = 'ledger.reservation.placed.v1' as allowed, request_digest, user_id,
+-- Limit checks, allowed and denied; a lease is one for several calls. Of a hold that was moved, the last.
+select account_id, operation_id, event_id, type <> 'ledger.check.denied.v1' as allowed, request_digest, user_id,
        project_id, api_key_id, operation, provider, model, coalesce(calls, 1) as calls, quantity,
        coalesce(cost_nanos, 0) as cost_nanos, occurred_at as decided_at, expires_at, calls is not null as is_lease,
-       denial_code, denial_limit_id, position
-from facts
-where type in ('ledger.reservation.placed.v1', 'ledger.check.denied.v1')
+       denial_code, denial_limit_id, moved_from, position
+from facts f
+where type in ('ledger.reservation.placed.v1', 'ledger.reservation.moved.v1', 'ledger.check.denied.v1')
+  and not exists (
+      select from facts m
+      where m.type = 'ledger.reservation.moved.v1' and m.account_id = f.account_id and m.moved_from = f.event_id
+  )
 
 -- name: ends
 -- How holds ended without an outcome.

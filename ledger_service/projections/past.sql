@@ -41,7 +41,8 @@ where exists (select from event_log e where e.account_id = s.account_id)
 
 -- name: decisions
 -- An outcome ends a hold when it is recorded, and then nothing changes it any more. Without one, a hold that ended by then
--- was released or expired. What a lease has left is what it was given, less what operations under it used.
+-- was released or expired. What a lease has left is what it was given, less what operations under it used. What was moved
+-- later was open, and held what it was moved from.
 select d.account_id, d.operation_id, d.event_id, d.request_digest,
        case
            when d.state in ('denied', 'held', 'expired') and (d.closed_at is null or d.closed_at <= $1) then d.state
@@ -88,6 +89,9 @@ select d.account_id, d.operation_id, d.event_id, d.request_digest,
                  and x.type = 'ledger.reservation.extended.v1'
                  and x.event_id between least_event_id(d.decided_at - interval '1 minute')
                                     and least_event_id(d.expires_at + interval '1 minute')
+                 and (d.moved_from is null or x.position > (
+                     select p.position from event_log p where p.account_id = d.account_id and p.event_id = d.event_id
+                 ))
                order by x.position desc
                limit 1
            ), (
@@ -112,6 +116,29 @@ select d.account_id, d.operation_id, d.event_id, d.request_digest,
                where o.account_id = d.account_id and o.operation_id = d.operation_id and o.terminal
            ) then d.closed_at
        end as closed_at,
-       d.denial_code, d.denial_limit_id
+       d.denial_code, d.denial_limit_id, d.moved_from
 from decisions d
 where d.decided_at <= $1::timestamptz
+union all
+select d.account_id, d.operation_id, p.event_id, p.request_digest, 'held', d.user_id, d.project_id, d.api_key_id,
+       d.operation, p.provider, p.model, p.quantity, p.estimated_cost_nanos, p.decided_at,
+       coalesce((
+           select (x.body -> 'data' ->> 'expires_at')::timestamptz
+           from event_log x
+           where x.account_id = d.account_id and x.operation_id = d.operation_id
+             and x.type = 'ledger.reservation.extended.v1'
+             and x.event_id between least_event_id(p.decided_at - interval '1 minute')
+                                and least_event_id($1::timestamptz + interval '1 minute')
+             and x.position between p.position and p.until_position
+           order by x.position desc
+           limit 1
+       ), p.expires_at),
+       d.calls, d.is_lease, null, null, null, p.moved_from
+from decisions d
+cross join lateral (
+    select * from placements(d.account_id, d.event_id)
+    where decided_at <= $1::timestamptz
+    order by position desc
+    limit 1
+) p
+where d.decided_at > $1::timestamptz and d.moved_from is not null

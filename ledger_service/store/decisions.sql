@@ -1,6 +1,6 @@
 -- name: write
 -- Logs decisions, all made at $1, and adds $19 to what is held of the counters at the places $18. A row's place holds
--- still while its account is locked.
+-- still while its account is locked. $20: the event of the decision whose hold was taken out for them, where one was.
 with decided as (
     select *
     from unnest($2::text::text[], $3::text::uuid[], $4::text::uuid[], string_to_array($5, e'\n'), $6::text::bytea[],
@@ -13,7 +13,8 @@ with decided as (
 logged as (
     insert into event_log (account_id, event_id, type, operation_id, terminal, source, occurred_at, body)
     select account_id, event_id,
-           case when expires_at is null then 'ledger.check.denied.v1' else 'ledger.reservation.placed.v1' end,
+           case when expires_at is null then 'ledger.check.denied.v1'
+                when $20::uuid is null then 'ledger.reservation.placed.v1' else 'ledger.reservation.moved.v1' end,
            operation_id, false, 'ledger', $1, body::json
     from decided
 ),
@@ -21,11 +22,11 @@ kept as (
     insert into decisions
         (account_id, operation_id, event_id, request_digest, state, user_id, project_id, api_key_id, operation,
          provider, model, calls, quantity, estimated_cost_nanos, decided_at, expires_at, is_lease, denial_code,
-         denial_limit_id)
+         denial_limit_id, moved_from)
     select account_id, operation_id, event_id, request_digest,
            case when expires_at is null then 'denied' else 'held' end, user_id, project_id, api_key_id, operation,
            provider, model, calls, quantity, estimated_cost_nanos, $1, expires_at, is_lease, denial ->> 'code',
-           denial ->> 'limit_id'
+           denial ->> 'limit_id', $20
     from decided
     cross join lateral (
         select case when expires_at is null
@@ -113,8 +114,32 @@ logged as (
 )
 select expires_at from extended
 
+-- name: find_placement
+-- The decision that a hold stands by, and what it was moved from. Not of leases: those have no provider to be moved to.
+select d.event_id, d.state, d.request_digest, d.decided_at, d.user_id, d.project_id, d.api_key_id, d.operation,
+       (e.body -> 'data' -> 'decision')::text as decision, e.body -> 'data' ->> 'billed' as billed,
+       f.occurred_at as moved_from_placed_at,
+       case when d.moved_from is null then 0
+            else (select count(*) - 1 from placements(d.account_id, d.event_id)) end as moves
+from decisions d
+join event_log e on e.account_id = d.account_id and e.event_id = d.event_id
+left join event_log f on f.account_id = d.account_id and f.event_id = d.moved_from
+where d.account_id = $1 and d.operation_id = $2 and d.state <> 'denied' and not d.is_lease
+
+-- name: take_out
+-- Takes an open hold out, as if it had never been placed, for another decision to be put in its place.
+with taken as (
+    delete from decisions where account_id = $1 and operation_id = $2 and state = 'held' returning *
+)
+update counters c
+set held = c.held - meter_amount(t.meter, d.calls, d.quantity, d.estimated_cost_nanos)
+from taken d
+cross join lateral touched_counters(d.account_id, d.user_id, d.project_id, d.api_key_id, d.operation, d.provider,
+                                    d.model, d.decided_at) t
+where c.ctid = t.place
+
 -- name: find
-select d.account_id, d.operation_id, d.state, d.expires_at, e.position, e.body::text as body,
+select d.account_id, d.operation_id, d.state, d.expires_at, d.event_id, d.moved_from, e.position, e.body::text as body,
        u.outcome, u.quantity, u.cost_nanos, u.occurred_at
 from decisions d
 join event_log e on e.account_id = d.account_id and e.event_id = d.event_id

@@ -69,16 +69,22 @@ async def compute_counter(connection: "Connection", key: CounterKey, counted: Co
 
 
 async def find_open_holds(
-    connection: "Connection", key: CounterKey, counted: Counted, moment: datetime, position: int
+    connection: "Connection", key: CounterKey, counted: Counted, moment: datetime, position: int, operation_id: UUID
 ) -> "list[asyncpg.Record]":
-    """The holds on a counter that were open when a decision was taken, the oldest first, at most HOLDS_SHOWN_MAX; each
-    with the number and total of all."""
+    """The holds of other operations on a counter that were open when a decision was taken, the oldest first, at most
+    HOLDS_SHOWN_MAX; each with the number and total of all."""
     oldest = moment - HOLD_MAX - _CLOCKS_DIFFER_MAX
     return await connection.fetch(
         SQL["open_holds"],
         key.account_id, orjson.dumps(counter_definition(key, counted)).decode(), moment, position,
         _least_id(oldest), _least_id(moment + _CLOCKS_DIFFER_MAX), HOLDS_READ_MAX, HOLDS_SHOWN_MAX,
+        operation_id,
     )  # fmt: skip
+
+
+async def find_moved_from(connection: "Connection", account_id: str, event_id: UUID) -> "list[asyncpg.Record]":
+    """What the hold of a decision was before it was moved to it, the first first."""
+    return await connection.fetch(SQL["moved_from"], account_id, event_id)
 
 
 def _least_id(moment: datetime) -> UUID:

@@ -260,10 +260,15 @@ from (
 ) found
 
 -- name: events_of
--- The decision's, and those named.
+-- The decision's, with those that it moved the hold from, and those named.
 select e.event_id, e.type, e.source, e.source_sequence, e.occurred_at, e.recorded_at, e.position, e.body::text as body
 from (
     select event_id from decisions where account_id = $1 and operation_id = $2
+    union
+    select p.event_id
+    from decisions d
+    cross join lateral placements($1, d.event_id) p
+    where d.account_id = $1 and d.operation_id = $2 and d.moved_from is not null
     union
     select unnest($3::uuid[])
 ) k

@@ -64,6 +64,8 @@ CLOSE = {"reason": "no reason"}
 BECAUSE = {"author": "tests", "reason": "no reason"}
 WEBHOOK = {"url": "https://hooks.example.com/w", "types": ["period.closed"]}
 NOBODYS = "01920000-0000-7000-8000-000000000000"
+#: Of no hold that there is.
+MOVE = {"placed_at": "2026-01-01T00:00:00Z", "provider": "local", "model": "render-1"}
 OVERRIDE = {"meter": "calls", "window": "day", "maximum": 9}
 
 
@@ -103,6 +105,9 @@ LEDGER = {
     ),
     ("POST", "/v1/reservations/{operation_id}:extend"): Route(
         "limits:check", "own", at("/v1/reservations/{held}:extend"), elsewhere=404
+    ),
+    ("POST", "/v1/reservations/{operation_id}:move"): Route(
+        "limits:check", "own", at("/v1/reservations/{held}:move", json=MOVE), elsewhere=404
     ),
     ("POST", "/v1/leases"): Route("limits:check", "own", at("/v1/leases", json=lambda of: lease(account_id=of.id))),
     ("POST", "/v1/leases/{lease_id}:return"): Route(

@@ -14,6 +14,7 @@ from contracts.subjects import (
     LIMITS_CHECK,
     LIMITS_CHECK_BATCH,
     RESERVATIONS_EXTEND,
+    RESERVATIONS_MOVE,
     RESERVATIONS_RELEASE,
 )
 from tests.builders import check, limit
@@ -90,6 +91,7 @@ async def test_the_service_is_found_by_its_name(ledger: Ledger, nats_client: Nat
         LIMITS_CHECK_BATCH,
         RESERVATIONS_RELEASE,
         RESERVATIONS_EXTEND,
+        RESERVATIONS_MOVE,
         LEASES_PLACE,
         LEASES_RETURN,
     ]

@@ -65,7 +65,7 @@ def test_check_names_changed_missing_and_superfluous_files(tmp_path: Path, capsy
 def test_every_event_version_and_every_body_has_a_schema() -> None:
     bodies = {"plan", "account", "limit_override", "credit_grant", "price", "backtest", "problem", "recorded_ranges"}
     bodies |= {"limit_check", "decision", "limit_check_batch", "limit_check_batch_answer"}
-    bodies |= {"reservation_ref", "reservation_extension", "reservation"}
+    bodies |= {"reservation_ref", "reservation_extension", "reservation_move", "reservation"}
     bodies |= {"lease_request", "lease", "lease_return", "lease_returned"}
     bodies |= {f"notification.{kind.name}" for kind in KINDS}
     names = {path.stem for path in generate.FOLDER.glob("*.json")}
