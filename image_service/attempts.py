@@ -8,14 +8,12 @@ from typing import Final
 import structlog
 
 from contracts import spans
-from contracts.client import LedgerClient, LedgerRefused, LedgerUnavailable, Operation
-from contracts.identifiers import uuid7
-from contracts.limits import Decision, LimitCheck, Meter
+from contracts.client import LedgerRefused, LedgerUnavailable, Operation
+from contracts.limits import Decision
 from contracts.money import format_nanos
 from contracts.problems import ProblemError
 from contracts.provider_calls import ProviderCall
 from image_service.calls import Call
-from image_service.fallback import Share, has_room_for
 from image_service.metrics import Metrics
 from image_service.pricing import Pricing
 from image_service.providers.attempt import Attempt
@@ -62,7 +60,6 @@ class Attempts:
 
     def __init__(
         self,
-        ledger: LedgerClient,
         providers: Providers,
         pricing: Pricing,
         times: Times,
@@ -70,7 +67,6 @@ class Attempts:
         metrics: Metrics,
     ) -> None:
         self._metrics = metrics
-        self._ledger = ledger
         self._providers = providers
         self._pricing = pricing
         self._times = times
@@ -97,7 +93,7 @@ class Attempts:
                     calls = (*calls, _call_of(candidate, attempt, cost))
                 retries += error.retry_count
                 try:
-                    next_nanos = await self._next_may_try(call, operation, candidates) if error.elsewhere else None
+                    next_nanos = await self._move(call, operation, candidates, calls) if error.elsewhere else None
                     if next_nanos is not None:
                         watch.progress(None, f"{candidate.provider} failed: {candidates[0].provider} tries")
                         await self._note(operation, candidates[0], None, calls, next_nanos)
@@ -205,26 +201,40 @@ class Attempts:
             # The job runs, and its answer is waited for: only a crash now would leave it in doubt.
             _log.error("call_not_noted", operation_id=str(operation.operation_id), reason=str(error))
 
-    async def _next_may_try(self, call: Call, operation: Operation, candidates: list[Candidate]) -> int | None:
-        """What the next candidate whose own limits have room would be held at, in nano-dollars; drops those without.
-        None where there is no other."""
-        first = call.selection.first
-        held = Share(first.quote.quantity, operation.requested.data.estimated_cost)
+    async def _move(
+        self, call: Call, operation: Operation, candidates: list[Candidate], earlier: tuple[ProviderCall, ...]
+    ) -> int | None:
+        """Has the operation hold what the next candidate will take, in place of what it holds.
+
+        Answers what that one is held at, in nano-dollars, beside what was billed by then. Drops those for which there
+        is no room. None where nothing is held for any other: then none is called.
+        """
+        billed_nanos = _billed(earlier)
         while candidates:
             candidate = candidates[0]
             provider = self._providers.find(candidate.provider)
             if provider is not None and provider.available:
-                check = LimitCheck.model_validate(
-                    {**_check_fields(call, candidate), "operation_id": uuid7(), "dry_run": True}
-                )
+                cost = candidate.quote.cost_nanos
                 try:
-                    tried = await self._ledger.check(check)
+                    decision = await operation.move(
+                        provider=candidate.provider,
+                        model=candidate.model.name,
+                        quantity=candidate.quote.quantity,
+                        estimated_cost=None if cost is None else format_nanos(cost),
+                        attributes=None if cost is not None else dict(candidate.quote.attributes),
+                        billed=format_nanos(billed_nanos) if billed_nanos else None,
+                    )
                 except (LedgerUnavailable, LedgerRefused) as error:
                     _log.warning("no_fallback", operation_id=str(call.operation_id), reason=str(error))
                     return None
-                share = Share(candidate.quote.quantity, tried.estimated_cost or 0)
-                if not _has_no_price(candidate, tried) and has_room_for(operation.decision, tried, held, share):
-                    return share.of(Meter.COST)
+                if decision.allowed and not _has_no_price(candidate, decision):
+                    return max((decision.estimated_cost or 0) - billed_nanos, 0)
+                _log.info(
+                    "no_room_for_fallback",
+                    operation_id=str(call.operation_id),
+                    provider=candidate.provider,
+                    reason=None if decision.denial is None else decision.denial.message,
+                )
             candidates.pop(0)
         return None
 
@@ -249,7 +259,7 @@ class Attempts:
         if candidate.model.price_per_unit_nanos is not None:
             return candidate.model.price_per_unit_nanos * quantity, quantity
         attributes = attempt.used_attributes or quote.attributes
-        as_held = candidate is call.selection.first and quantity == quote.quantity and attributes == quote.attributes
+        as_held = quantity == quote.quantity and attributes == quote.attributes
         if as_held and operation.decision.estimated_cost is not None:
             return held_nanos, quantity
         cost = await self._pricing.cost(
@@ -271,20 +281,6 @@ def _has_no_price(candidate: Candidate, decision: Decision) -> bool:
     nothing. With a price in the catalogue, or a plan's ceiling for what has none, it is held at that."""
     own = candidate.quote.cost_nanos if candidate.quote.cost_nanos is not None else candidate.model.price_per_unit_nanos
     return own is None and decision.estimated_cost is None
-
-
-def _check_fields(call: Call, candidate: Candidate) -> dict[str, object]:
-    cost = candidate.quote.cost_nanos
-    fields: dict[str, object] = {
-        **call.caller.model_dump(exclude_none=True),
-        "operation": call.operation.name,
-        "provider": candidate.provider,
-        "model": candidate.model.name,
-        "quantity": candidate.quote.quantity,
-    }
-    if cost is None:
-        return {**fields, "attributes": dict(candidate.quote.attributes)}
-    return {**fields, "estimated_cost": format_nanos(cost)}
 
 
 def _say_failed(

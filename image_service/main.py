@@ -212,7 +212,7 @@ def _make_api(parts: _Parts) -> ImageApi:
     metering = Metering(
         ledger=parts.ledger,
         outcomes=parts.outcomes,
-        attempts=Attempts(parts.ledger, parts.providers, parts.pricing, times, parts.spool_folder, parts.metrics),
+        attempts=Attempts(parts.providers, parts.pricing, times, parts.spool_folder, parts.metrics),
         operation_log=OperationLog(console=settings.console, on_report=parts.metrics.reported),
     )
     return ImageApi(

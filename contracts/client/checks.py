@@ -18,11 +18,12 @@ from contracts.leases import Lease, LeaseRequest, LeaseReturn, LeaseReturned
 from contracts.limits import CHECKS_PER_BATCH_MAX, Decision, LimitCheck
 from contracts.prices import RateAnswer, RateQuery
 from contracts.problems import NOT_FOUND, Problem, broken_rule, invalid
-from contracts.reservations import ReservationExtension, ReservationRef, ReservationState
+from contracts.reservations import ReservationExtension, ReservationMove, ReservationRef, ReservationState
 from contracts.subjects import (
     LEASES_PLACE,
     LEASES_RETURN,
     RESERVATIONS_EXTEND,
+    RESERVATIONS_MOVE,
     RESERVATIONS_RELEASE,
 )
 
@@ -83,6 +84,18 @@ class Checks:
             return state.expires_at
 
         return await self._ask(_question("extend", RESERVATIONS_EXTEND, about), end)
+
+    async def move(self, move: ReservationMove) -> Decision:
+        """The decision on moving an open hold to another provider; denied, it stays what it was. Idempotent while it is
+        where this move brought it. Refused where there is no such hold, it is over, or it was moved meanwhile."""
+
+        def decision(reply: Reply) -> Decision:
+            made = read(Decision, reply.body)
+            if made.operation_id != move.operation_id:
+                raise UnusableAnswerError("the decision is on another operation")
+            return made
+
+        return await self._ask(_question("move", RESERVATIONS_MOVE, move), decision)
 
     async def lease(self, request: LeaseRequest) -> Lease:
         """An allowance for several operations, or a denial. Idempotent by ``lease_id``."""

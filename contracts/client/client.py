@@ -22,7 +22,8 @@ from contracts.client.journal import Journal, JournalUnavailableError
 from contracts.client.leases import Leases
 from contracts.client.nats_link import NatsLink
 from contracts.client.nats_transport import NatsTransport
-from contracts.client.operation import Operation, OperationContext, Parts
+from contracts.client.operation import Operation
+from contracts.client.operation_context import OperationContext, Parts
 from contracts.client.planning import plan_operation
 from contracts.client.recording import DirectRecorder, JournalRecorder, ProblemOf, Recorder, recover_left, unknown
 from contracts.client.recovery import Recover

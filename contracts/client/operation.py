@@ -1,35 +1,20 @@
 """One paid operation: checked, recorded, done by the caller, and its outcome recorded, however that ends."""
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Final
 from uuid import UUID
 
-import structlog
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from contracts import spans
-from contracts.client.allowances import Draw
-from contracts.client.background import Background
 from contracts.client.checks import Checks
-from contracts.client.errors import (
-    LedgerUnavailable,
-    OperationDenied,
-    OutcomeNotRecorded,
-    RecordingUnavailable,
-    TokenRefused,
-)
-from contracts.client.leases import Leases
-from contracts.client.planning import Plan, invalid_arguments
-from contracts.client.recording import Recorder, recovered
-from contracts.client.recovery import InDoubt, Recover, Recovery
-from contracts.client.releases import Releases
-from contracts.client.repeats import Repeats
+from contracts.client.errors import LedgerRefused
+from contracts.client.planning import invalid_arguments
+from contracts.client.recording import Recorder
+from contracts.client.recovery import InDoubt
 from contracts.client.usage_events import (
     Completion,
     Failure,
@@ -40,29 +25,14 @@ from contracts.events import OperationCompleted, OperationFailed, OperationReque
 from contracts.identifiers import uuid7
 from contracts.limits import Decision
 from contracts.money import COST_NANOS_MAX, parse_bounded, parse_nanos
-from contracts.problems import ProblemError
+from contracts.problems import RESERVATION_CLOSED, problem
 from contracts.provider_calls import ProviderCall
-from contracts.tracing import current, extension_of
+from contracts.reservations import ReservationMove
 
 CALLER_ERROR: Final = "caller_error"
-CANCELLED: Final = "cancelled"
 
-_log = structlog.stdlib.get_logger(__name__)
 
 Outcome = OperationCompleted | OperationFailed
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What all operations of a client share."""
-
-    checks: Checks
-    recorder: Recorder
-    releases: Releases
-    leases: Leases
-    repeats: Repeats
-    background: Background
-    recover: Recover | None
 
 
 class Operation:
@@ -73,15 +43,25 @@ class Operation:
     """
 
     def __init__(
-        self, decision: Decision, requested: OperationRequested, checks: Checks, recorder: Recorder, started: float
+        self,
+        decision: Decision,
+        requested: OperationRequested,
+        checks: Checks,
+        recorder: Recorder,
+        started: float,
+        hold_seconds: int,
     ) -> None:
-        #: The allowed decision, with the limits as they stand now, this operation's share held.
+        #: The allowed decision, with the limits as they stood after it, this operation's share held: the first one, or
+        #: the one that its hold was moved by.
         self.decision = decision
         #: What was recorded before the provider is called.
         self.requested = requested
         #: The recorded outcome, once the context has ended.
         self.outcome: Outcome | None = None
+        #: The same as of the last move: what the outcome answers.
+        self._asked = requested
         self._checks = checks
+        self._hold_seconds = hold_seconds
         self._started = started
         self._said: Outcome | InDoubt | None = None
         self._fallback: InDoubt | None = None
@@ -119,7 +99,7 @@ class Operation:
             said = (actual_provider, actual_model, status_code, retry_count, response_bytes, tuple(provider_calls))
             completion = Completion(parse_nanos(cost), quantity, *said)
             return operation_completed(
-                self.requested, completion, event_id=uuid7(), now=datetime.now(UTC), duration_ms=self._duration_ms()
+                self._asked, completion, event_id=uuid7(), now=datetime.now(UTC), duration_ms=self._duration_ms()
             )
 
         self._say(make)
@@ -180,6 +160,50 @@ class Operation:
             return self.decision.reservation.expires_at
         return await self._checks.extend(self.operation_id, ttl_seconds, self.requested.data.account_id)
 
+    async def move(
+        self,
+        *,
+        provider: str,
+        model: str,
+        quantity: int = 1,
+        estimated_cost: str | None = None,
+        attributes: Mapping[str, str | int] | None = None,
+        billed: str | None = None,
+    ) -> Decision:
+        """Hold what another provider will take, in place of what is held: before that one is called, and once no other
+        call runs. Where the decision is a denial, the hold is what it was; `decision` is the last that was allowed.
+        ``billed``: by providers that were tried before, in all; it is held on top.
+
+        Raises LedgerUnavailable: what is held is not certain then, and no further provider may be called; and
+        LedgerRefused, where the hold is over. Under a lease nothing of the operation's own is held: also LedgerRefused.
+        """
+        about = self.requested.data
+        if self.lease_id is not None:
+            detail = f"operation {about.operation_id} is under a lease, whose share is for its own provider and model"
+            raise LedgerRefused(problem(RESERVATION_CLOSED, detail))
+        fields = {
+            "operation_id": about.operation_id, "account_id": about.account_id, "placed_at": self.decision.decided_at,
+            "provider": provider, "model": model, "quantity": quantity, "ttl_seconds": self._hold_seconds,
+        }  # fmt: skip
+        optional = {"estimated_cost": estimated_cost, "attributes": attributes, "billed": billed}
+        try:
+            move = ReservationMove.model_validate({**fields, **{k: v for k, v in optional.items() if v is not None}})
+        except ValidationError as error:
+            raise invalid_arguments(error) from error
+        with spans.span("move hold", spans.CLIENT, {"ledger.operation_id": str(about.operation_id)}):
+            decision = await self._checks.move(move)
+        if decision.allowed:
+            self.decision = decision
+            own = {"provider": provider, "model": model, "quantity": quantity}
+            data = about.model_copy(update={**own, "estimated_cost": decision.estimated_cost or 0})
+            self._asked = self.requested.model_copy(update={"data": data})
+        return decision
+
+    @property
+    def asked(self) -> OperationRequested:
+        """What was requested, with provider, model, quantity and estimated cost as of the last move."""
+        return self._asked
+
     def _say(self, make: Callable[[], Outcome | InDoubt]) -> None:
         self._refuse_when_ended()
         if self._said is not None:
@@ -199,7 +223,7 @@ class Operation:
 
     def _failure(self, failure: Failure) -> OperationFailed:
         return operation_failed(
-            self.requested, failure, event_id=uuid7(), now=datetime.now(UTC), duration_ms=self._duration_ms()
+            self._asked, failure, event_id=uuid7(), now=datetime.now(UTC), duration_ms=self._duration_ms()
         )
 
     def _duration_ms(self) -> int:
@@ -223,145 +247,3 @@ class Operation:
         if error is None or not isinstance(error, Exception) or isinstance(error, doubtful):
             return InDoubt(message)
         return self._failure(Failure(CALLER_ERROR, message))
-
-
-class OperationContext:
-    """Check, requested, the body, outcome. Enter it once."""
-
-    def __init__(self, plan: Plan, parts: Parts) -> None:
-        self._plan = plan
-        self._parts = parts
-        self._operation: Operation | None = None
-        self._draw: Draw | None = None
-        self._taking_back = False
-
-    async def __aenter__(self) -> Operation:
-        operation_id = self._plan.check.operation_id
-        self._parts.repeats.start(operation_id)
-        started = time.monotonic()
-        try:
-            decision = await self._admit()
-            requested = await self._record_requested(decision)
-        except BaseException:
-            if not self._taking_back:  # which does so, once it knows what it has come to
-                self._parts.repeats.forget(operation_id)
-                self._end_draw(delivered=True)
-            raise
-        self._operation = Operation(decision, requested, self._parts.checks, self._parts.recorder, started)
-        return self._operation
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        operation = self._operation
-        assert operation is not None
-        said = operation.conclude(error, self._plan.doubtful)
-        # In a task of its own, so that a caller that is cancelled, even twice, does not stop it.
-        try:
-            await asyncio.shield(self._parts.background.start(self._record_outcome(operation, said)))
-        except OutcomeNotRecorded:
-            if error is None or isinstance(error, Exception):
-                raise
-            return  # a cancellation has to go on; the event is in the log
-        if error is None and operation.said_nothing:
-            raise RuntimeError(f"operation {operation.operation_id} ended without an outcome; it is recorded in doubt")
-
-    async def _admit(self) -> Decision:
-        check = self._plan.check
-        try:
-            with spans.span("limit check", spans.CLIENT, {"ledger.operation_id": str(check.operation_id)}):
-                decision = await self._parts.checks.check(check)
-        except TokenRefused:
-            raise
-        except LedgerUnavailable as error:
-            _log.warning("ledger_unavailable", operation_id=str(check.operation_id), reason=error.reason)
-            if error.outcome_unknown:
-                self._release()
-            # Should the ledger hold it as well, that is more held, and never less.
-            self._draw = self._parts.leases.admit(check, self._plan.hold_seconds)
-            if self._draw is None:
-                raise
-            _log.info("admitted_under_lease", operation_id=str(check.operation_id), lease_id=str(self._draw.lease_id))
-            return self._draw.decision
-        except asyncio.CancelledError:
-            self._release()
-            raise
-        if not decision.allowed:
-            raise OperationDenied(decision)
-        self._parts.leases.offered(check, decision)
-        return decision
-
-    async def _record_requested(self, decision: Decision) -> OperationRequested:
-        draft = self._plan.requested
-        estimate = draft.data.estimated_cost or decision.estimated_cost or 0
-        data = draft.data.model_copy(update={"estimated_cost": estimate})
-        lease_id = None if self._draw is None else self._draw.lease_id
-        own = {"time": datetime.now(UTC), "data": data, "leaseid": lease_id, **extension_of(current())}
-        requested = draft.model_copy(update=own)
-        beginning = self._parts.background.start(self._parts.recorder.begin(requested))
-        try:
-            await asyncio.shield(beginning)
-        except RecordingUnavailable as error:
-            _log.error("recording_unavailable", operation_id=str(requested.data.operation_id), reason=error.reason)
-            self._release()
-            raise
-        except asyncio.CancelledError:
-            self._taking_back = True
-            self._parts.background.start(self._take_back(requested, beginning))
-            raise
-        return requested
-
-    async def _take_back(self, requested: OperationRequested, beginning: "asyncio.Task[None]") -> None:
-        """The caller went away before its call. Its id is free again only where nothing was recorded under it."""
-        operation_id = requested.data.operation_id
-        try:
-            await beginning
-        except ProblemError as error:
-            if isinstance(error, RecordingUnavailable):  # else somebody else runs under this id, and holds it
-                self._release()
-            self._end_draw(delivered=True)
-            self._parts.repeats.forget(operation_id)
-            return
-        failure = Failure(CANCELLED, "cancelled before the call")
-        event = operation_failed(requested, failure, event_id=uuid7(), now=datetime.now(UTC), duration_ms=0)
-        try:
-            await self._finish(event)
-        finally:
-            self._over(operation_id)
-
-    async def _record_outcome(self, operation: Operation, said: Outcome | InDoubt) -> None:
-        try:
-            if isinstance(said, InDoubt):
-                recover = self._parts.recover or _known_only(said)
-                said = await recovered(recover, operation.requested, operation.noted)
-            operation.outcome = said
-            await self._finish(said)
-        finally:
-            self._over(operation.operation_id)
-
-    async def _finish(self, outcome: Outcome) -> None:
-        if self._draw is not None:
-            self._draw.settle(outcome)
-        await self._parts.recorder.finish(outcome)
-        self._end_draw(delivered=True)
-
-    def _over(self, operation_id: UUID) -> None:
-        self._end_draw(delivered=False)
-        self._parts.repeats.finish(operation_id)
-
-    def _end_draw(self, *, delivered: bool) -> None:
-        if self._draw is not None:
-            self._draw.end(delivered=delivered)
-
-    def _release(self) -> None:
-        if self._plan.release_if_lost:
-            check = self._plan.check
-            self._parts.releases.start(check.operation_id, check.account_id, self._plan.hold_seconds)
-
-
-def _known_only(doubt: InDoubt) -> Recover:
-    async def recover(requested: OperationRequested, note: str | None) -> Recovery:
-        del requested, note
-        return doubt
-
-    return recover

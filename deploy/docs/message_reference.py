@@ -82,7 +82,7 @@ def events_page() -> str:
         "# Events\n",
         (
             "CloudEvents 1.0 in JSON, over HTTP (`POST /v1/events`) or [NATS](nats.md), up to 64 KiB each. No member"
-            " stands twice in one object, and no `time` is more than 24 hours ahead of the ledger's clock: see"
+            " stands twice in one object, and no `time` is more than 366 days ahead of the ledger's clock: see"
             " [dead letters](../how-to/dead-letters.md). A type's version stands in its name; readers skip fields that"
             " they do not know. A golden event of each is what tests hold every later version to.\n"
         ),

@@ -30,6 +30,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from contracts.client.journal import Journal
+from contracts.money import parse_nanos
 from image_service.config import Settings
 from image_service.main import create_app
 from image_service.providers.registry import Providers
@@ -90,11 +91,12 @@ def dollars(nanos: int) -> str:
 
 
 def allowed_at(nanos: int, **limits: object) -> "Answer":
-    """Allowed, and held at so many nano-dollars by the catalogue."""
+    """Allowed, and held at so many nano-dollars by the catalogue; with what a move says was billed on top."""
 
     def answer(check: dict[str, Any]) -> Response:
         body = json.loads(bytes(allowed(check).body))
-        return JSONResponse({**body, "estimated_cost": dollars(nanos), **limits})
+        held = nanos + parse_nanos(check.get("billed", "0"))
+        return JSONResponse({**body, "estimated_cost": dollars(held), **limits})
 
     return answer
 
@@ -129,7 +131,10 @@ Answer = Callable[[dict[str, Any]], Response | float]
 
 @dataclass
 class ScriptedLedger:
-    """Answers checks as scripted, then as ``otherwise``; a number is seconds to hang. Remembers what it was asked."""
+    """Answers checks, and moves of holds, as scripted, then as ``otherwise``; a number is seconds to hang.
+
+    Remembers what it was asked: a move among the checks, with its ``placed_at``.
+    """
 
     otherwise: Answer = allowed
     script: deque[Answer] = field(default_factory=deque)
@@ -152,7 +157,9 @@ class ScriptedLedger:
         )
 
     async def _check(self, request: Request) -> Response:
-        check = json.loads(await request.body())
+        return await self._decide(json.loads(await request.body()))
+
+    async def _decide(self, check: dict[str, Any]) -> Response:
         self.checks.append(check)
         answer = (self.script.popleft() if self.script else self.otherwise)(check)
         if isinstance(answer, float):
@@ -177,7 +184,10 @@ class ScriptedLedger:
         return Response(introspected(str(form["token"])).model_dump_json(exclude_none=True))
 
     async def _release(self, request: Request) -> Response:
-        self.released.append(request.path_params["rest"].removesuffix(":release"))
+        rest = request.path_params["rest"]
+        if rest.endswith(":move"):
+            return await self._decide({**json.loads(await request.body()), "operation_id": rest.removesuffix(":move")})
+        self.released.append(rest.removesuffix(":release"))
         return JSONResponse({})
 
 

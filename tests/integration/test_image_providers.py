@@ -22,8 +22,10 @@ from tests.integration.image_harness import (
     allowed_at,
     denied,
     eventually,
+    garbage,
     image_service,
     make_settings,
+    unavailable,
 )
 from tests.integration.scripted_provider import ScriptedProvider, deliver, delivered, hanging, raising
 
@@ -223,15 +225,19 @@ def to(*names: str) -> tuple[Route, ...]:
 
 class TestRoutes:
     async def test_a_fallback_does_the_work_and_is_counted_with_all_that_was_billed(self, ledger, settings) -> None:
-        ledger.prices = {"48x32": 50_000_000}
+        ledger.script += [allowed_at(40_000_000), allowed_at(50_000_000)]
         half_done = ProviderError("overloaded", "half done", cost_nanos=7_000_000, elsewhere=True)
         first, second = ScriptedProvider("first", otherwise=raising(half_done)), ScriptedProvider("second")
         answer = await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
         assert (answer.json()["provider"], answer.json()["cost"]) == ("second", "0.057000000")
         event = outcome(settings)
-        assert (event.data.provider, event.data.actual_provider, event.data.model) == ("first", "second", "paint-1")
+        # What it was held as last, and who did it.
+        assert (event.data.provider, event.data.actual_provider, event.data.model) == ("second", "second", "paint-1")
         assert (event.data.cost, event.data.retry_count, count(settings)) == (57_000_000, 1, 2)
-        assert [check.get("dry_run", False) for check in ledger.checks] == [False, True]
+        check, move = ledger.checks
+        assert (check["provider"], move["provider"], move["model"]) == ("first", "second", "paint-1")
+        assert move["operation_id"] == check["operation_id"]
+        assert move["billed"] == "0.007000000"
 
     async def test_when_all_fail_the_last_one_says_so_and_all_is_settled(self, ledger, settings) -> None:
         half_done = ProviderError("overloaded", "half done", cost_nanos=7_000_000, elsewhere=True)
@@ -276,16 +282,22 @@ class TestRoutes:
         answer = await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
         assert (answer.status_code, second.calls) == (502, 0)
 
-    async def test_the_hold_of_the_operation_is_room_for_its_fallback(self, ledger, settings) -> None:
-        # 25 of 25 are used, with this operation's own: the dry run alone would be denied.
-        state = {"limit_id": "images", "scope": "account", "meter": "calls", "window": "month", "period": "2026-11"}
-        full = {**state, "maximum": 25, "settled": 24, "held": 1, "available": 0}
-        priced = {"estimated_cost": "0.040000000"}
-        ledger.script.append(allowed_at(1, limits=[full]))
-        ledger.script.append(lambda check: JSONResponse({**json_of(denied(check)), "limits": [full], **priced}))
-        first, second = ScriptedProvider("first", otherwise=raising(DOWN)), ScriptedProvider("second")
-        answer = await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
-        assert (answer.status_code, second.calls) == (200, 1)
+    async def test_each_fallback_is_moved_to_from_what_is_held_by_then(self, ledger, settings) -> None:
+        names = ("first", "second", "full", "fourth")
+        ledger.script += [allowed_at(1), allowed_at(2), denied, allowed_at(40_000_000)]
+        providers = [ScriptedProvider(name, otherwise=raising(DOWN)) for name in names[:3]]
+        answer = await ask(settings, *providers, last := ScriptedProvider("fourth"), routes=to(*names), **ROUTED)
+        assert (answer.status_code, last.calls, providers[2].calls) == (200, 1, 0)
+        _, to_second, to_full, to_fourth = ledger.checks
+        assert to_second["placed_at"] < to_full["placed_at"] == to_fourth["placed_at"]
+
+    @pytest.mark.parametrize("answer", [unavailable, garbage, lambda check: JSONResponse({}, 404)])
+    async def test_no_other_provider_is_called_where_nobody_knows_what_is_held(self, ledger, settings, answer) -> None:
+        ledger.script += [allowed_at(1), *[answer] * 3]
+        providers = [ScriptedProvider(name, otherwise=raising(DOWN)) for name in ("first", "second", "third")]
+        answered = await ask(settings, *providers, routes=to("first", "second", "third"), **ROUTED)
+        assert (answered.status_code, [one.calls for one in providers]) == (502, [1, 0, 0])
+        assert {move["provider"] for move in ledger.checks[1:]} == {"second"}
 
     async def test_a_fallback_in_doubt_costs_what_it_would_be_held_at_and_what_was_billed_before(
         self, ledger, settings
