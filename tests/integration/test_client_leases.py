@@ -14,6 +14,7 @@ import pytest_asyncio
 from contracts.client import (
     ClientSettings,
     LedgerClient,
+    LedgerRefused,
     LedgerUnavailable,
     Operation,
     OperationDenied,
@@ -452,3 +453,22 @@ async def test_over_nats(ledger: Ledger, nats_server_url: str, tmp_path: Path) -
             assert (len(ran), len(refused)) == (5, 3)
             await gate.open_again()
             await stands_at(ledger, 6, 0)
+
+
+async def test_an_operation_under_a_lease_is_not_moved(ledger: Ledger, gate: Gate, settings: ClientSettings) -> None:
+    """What is held for it is the lease's share, of one provider and model; and no other hold may be placed by its id:
+    that may still be given back for the check that nobody answered."""
+    await set_up(ledger, calls=5)
+    async with LedgerClient.open(settings) as client:
+        await one(client)
+        await leased(ledger, 5)
+        await gate.shut()
+        async with client.operation(**an_operation()) as operation:
+            await gate.open_again()
+            assert operation.lease_id is not None
+            with pytest.raises(LedgerRefused) as refused:
+                await operation.move(provider="other", model="render-2")
+            assert refused.value.problem.code == "reservation_closed"
+            assert (await amounts(ledger))[1] == 5
+            operation.failed("unavailable", "down")
+    await stands_at(ledger, 1, 0)
