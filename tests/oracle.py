@@ -230,6 +230,14 @@ class Oracle:
         operation = self.operations[check["account_id"], check["operation_id"]]
         operation.check, operation.allowed, operation.decided_at = check, allowed, moment(decided_at)
 
+    def first_full_for_move(self, check: Body, terms: Terms, now: datetime) -> str | None:
+        """The same as ``first_full`` for an operation that is held already: its own share is none of what is held."""
+        operation = self.operations[check["account_id"], check["operation_id"]]
+        operation.closed = "moving"
+        full = self.first_full(check, terms, now)
+        operation.closed = None
+        return full
+
     def closed(self, account_id: str, operation_id: str, how: str) -> None:
         """A hold ended without an outcome: ``released`` or ``expired``."""
         self.operations[account_id, operation_id].closed = how
@@ -322,6 +330,11 @@ class Oracle:
 
 def is_failed(event: Body) -> bool:
     return str(event["type"]).startswith("usage.operation.failed.")
+
+
+def held_at(check: Body, decision: Body) -> Body:
+    """The check with the cost that it was held at: where a hold was moved, with what was billed by then."""
+    return {**check, "estimated_cost": decision.get("estimated_cost", "0")}
 
 
 def maximum(limit: Body) -> int:

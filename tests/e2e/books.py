@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.builders import Body
 from tests.e2e.driver import AccountClient, StackProcess, Told, Workload
-from tests.oracle import Oracle, Terms, nanos
+from tests.oracle import Oracle, Terms, held_at, nanos
 
 #: By status: the codes that a client may hear. None: the connection broke.
 ANSWERS: Final[Mapping[int | None, frozenset[str | None]]] = {
@@ -73,9 +73,9 @@ class Books:
         for kind, text in await self._stack.fetch(query, client.id):
             event = json.loads(text)
             data = event["data"]
-            if kind in ("ledger.reservation.placed.v1", "ledger.check.denied.v1"):
+            if kind in ("ledger.reservation.placed.v1", "ledger.reservation.moved.v1", "ledger.check.denied.v1"):
                 decision = data["decision"]
-                self._oracle.decided(data["check"], decision["allowed"], decision["decided_at"])
+                self._oracle.decided(held_at(data["check"], decision), decision["allowed"], decision["decided_at"])
                 overdrawn = [one for one in decision["limits"] if str(one["available"]).startswith("-")]
                 self._expect(not overdrawn or self.late, f"admitted past a limit: {decision}")
             elif kind in ("ledger.reservation.released.v1", "ledger.reservation.expired.v1"):

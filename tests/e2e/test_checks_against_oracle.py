@@ -40,6 +40,7 @@ async def test_every_decision_is_right_and_the_verifier_would_say_if_not(stack: 
     for kind in (
         "denied",
         "allowed",
+        "ledger.reservation.moved.v1",
         "ledger.reservation.released.v1",
         "ledger.reservation.expired.v1",
         "ledger.reservation.extended.v1",

@@ -6,14 +6,14 @@ import asyncpg
 import orjson
 
 from contracts.money import format_nanos
-from tests.oracle import Body, Correction, Oracle, is_failed, moment, nanos
+from tests.oracle import Body, Correction, Oracle, held_at, is_failed, moment, nanos
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 else:
     Connection = asyncpg.Connection
 
-PLACED, DENIED = "ledger.reservation.placed.v1", "ledger.check.denied.v1"
+PLACED, MOVED, DENIED = "ledger.reservation.placed.v1", "ledger.reservation.moved.v1", "ledger.check.denied.v1"
 ENDED = {"ledger.reservation.released.v1": "released", "ledger.reservation.expired.v1": "expired"}
 
 
@@ -29,8 +29,9 @@ async def replayed(database: Connection, account_ids: set[str]) -> Oracle:
         data = event["data"]
         if row["type"].startswith("usage."):
             assert oracle.event(event) == "accepted"
-        elif row["type"] in (PLACED, DENIED):
-            oracle.decided(data["check"], row["type"] == PLACED, data["decision"]["decided_at"])
+        elif row["type"] in (PLACED, MOVED, DENIED):
+            check = held_at(data["check"], data["decision"])
+            oracle.decided(check, row["type"] != DENIED, data["decision"]["decided_at"])
         elif row["type"] == "ledger.adjustment.recorded.v1":
             assert oracle.adjustment(data["request"], moment(event["time"])) == "recorded"
         elif row["type"] in ENDED:

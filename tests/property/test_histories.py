@@ -48,6 +48,14 @@ operation_fields = st.fixed_dictionaries(
     },
     optional={"project_id": st.sampled_from(["p1", "p2"])},
 )
+moved_fields = st.fixed_dictionaries(
+    {
+        "provider": st.sampled_from(["local", "far", "farther"]),
+        "model": st.sampled_from(["render-1", "a/b"]),
+        "quantity": sizes,
+        "estimated_cost": st.sampled_from(COSTS),
+    }
+)
 plan_limits = st.lists(
     st.tuples(
         st.sampled_from(["calls", "units", "cost"]),
@@ -272,6 +280,25 @@ class History(RuleBasedStateMachine):
         assert response.status_code == {"denied": 404, "settled": 409}.get(before, 200)
         if before == "held":
             self.oracle.closed(self.account_id, body["operation_id"], "released")
+
+    @precondition(lambda self: self.checks)
+    @rule(pick=picks, to=moved_fields)
+    def move(self, pick: int, to: Body) -> None:
+        body = self._pick(pick)
+        known = self.oracle.operations[self.account_id, body["operation_id"]]
+        assert known.decided_at is not None
+        placed = {"operation_id": body["operation_id"], "decided_at": known.decided_at.isoformat()}
+        answer = self.run(self.client.ask_move(placed, **to))
+        if not self._is_held(body):
+            assert answer.status_code == (404 if self._state(body) == "denied" else 409)
+            return
+        decision, moved = answer.json(), {**body, **to}
+        now = datetime.fromisoformat(decision["decided_at"])
+        full = self.oracle.first_full_for_move(moved, self.terms, now)
+        assert (decision["allowed"], (decision["denial"] or {}).get("limit_id")) == (full is None, full)
+        if decision["allowed"]:
+            self.oracle.decided(moved, True, decision["decided_at"])
+            self.checks[self.checks.index(body)] = moved
 
     @precondition(lambda self: self.checks)
     @rule(pick=picks)

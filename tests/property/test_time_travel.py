@@ -29,6 +29,7 @@ URLS = [
     f"/v1/accounts/{ACCOUNT}/limits",
     f"/v1/accounts/{ACCOUNT}/credit-grants",
     f"/v1/accounts/{ACCOUNT}/alerts",
+    f"/v1/accounts/{ACCOUNT}/holds?limit=1000",
     f"/v1/plans/{builders.PLAN}",
     PRICE,
     f"{PRICE}?changes=true",
@@ -49,6 +50,8 @@ class History:
     def __init__(self, ledger: Ledger, chance: random.Random) -> None:
         self.ledger, self.chance = ledger, chance
         self.held: list[Body] = []
+        #: The decision that each operation is held by.
+        self.placed: dict[str, Body] = {}
         self.leases: list[Body] = []
         self.finished: list[Body] = []
         self.adjustments: list[str] = []
@@ -66,6 +69,7 @@ class History:
             self.check,
             self.outcomes,
             self.outcomes,
+            self.move,
             self.adjust,
             self.adjust,
             self.override,
@@ -81,8 +85,19 @@ class History:
             operation=self.chance.choice(["generate", "edit"]), estimated_cost=f"0.0{self.chance.randint(1, 9)}"
         )
         self.decided.append(asked["operation_id"])
-        if (await self.ledger.check(asked))["allowed"]:
+        decision = await self.ledger.check(asked)
+        if decision["allowed"]:
             self.held.append(asked)
+            self.placed[asked["operation_id"]] = decision
+
+    async def move(self) -> None:
+        for asked in self.chance.sample(self.held, min(2, len(self.held))):
+            to = {"provider": self.chance.choice(["far", "other"]), "quantity": self.chance.randint(1, 3)}
+            decision = await self.ledger.move(
+                self.placed[asked["operation_id"]], **to, estimated_cost=f"0.{self.chance.randint(1, 99):02}"
+            )
+            if decision["allowed"]:
+                self.placed[asked["operation_id"]] = decision
 
     async def lease(self) -> None:
         asked = builders.lease(calls=3, quantity=3, estimated_cost="0.3")
@@ -133,8 +148,9 @@ class History:
             limit("credit", window="lifetime", maximum=1, credit=True, mode="soft"),
             limit("spend", meter="cost", window="lifetime", maximum=f"{self.chance.randint(1, 5)}.5", mode="soft"),
             limit("day", window="day", maximum=40, selector={"operation": ["edit"]}),
+            limit("far", meter="units", maximum=6, selector={"provider": ["far"]}),
         ]
-        await self._put(f"/v1/plans/{builders.PLAN}", builders.lease_plan(*wanted[: self.chance.randint(2, 4)]))
+        await self._put(f"/v1/plans/{builders.PLAN}", builders.lease_plan(*wanted[: self.chance.randint(2, 5)]))
 
     async def put_account(self) -> None:
         await self._put(

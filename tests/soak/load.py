@@ -1,6 +1,7 @@
 """The load: many callers at once that check, and what becomes of their operations, at random."""
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,14 @@ from nats.aio.client import Client as Nats
 from contracts.events import BATCH_CONTENT_TYPE
 from contracts.identifiers import uuid7
 from contracts.problems import RESERVATION_CLOSED
-from contracts.subjects import INGEST_CONSUMER, LIMITS_CHECK, MSG_ID_HEADER, STREAM, subject_of
+from contracts.subjects import (
+    INGEST_CONSUMER,
+    LIMITS_CHECK,
+    MSG_ID_HEADER,
+    RESERVATIONS_MOVE,
+    STREAM,
+    subject_of,
+)
 from tests.servers import eventually
 from tests.soak.facts import (
     COST_NANOS_MAX,
@@ -47,6 +55,8 @@ EVENTS_PER_SENDING: Final = 50
 STRICT_FATES: Final = {"exact": 25, "below": 30, "unbilled": 10, "billed": 5, "release": 3, "expire": 24, "extend": 3}
 LOOSE_FATES: Final = {**STRICT_FATES, "above": 10, "late": 6}
 ASKED_TWICE: Final = 0.02
+#: Admitted operations that go to another provider.
+MOVED: Final = 0.1
 SENT_TWICE: Final = 0.03
 DENIED_AND_DONE: Final = 0.03
 LEFT_OPEN: Final = 0.02
@@ -153,6 +163,8 @@ class Load:
             self.fingerprint ^= fingerprint_of(decision)
             self.did["allowed" if decision["allowed"] else "denied"] += 1
             if decision["allowed"]:
+                if check["ttl_seconds"] == TTL_SECONDS and self._chance.random() < MOVED:
+                    check = await self._move(check, decision)
                 self._open.append(_Open(check, fate))
             elif not is_strict(check["account_id"]) and self._chance.random() < DENIED_AND_DONE:
                 self._outcome(_Open(check, "exact"))
@@ -181,12 +193,27 @@ class Load:
         }  # fmt: skip
         return check, fate
 
-    async def _ask(self, body: bytes, ends_at: float) -> bytes:
+    async def _move(self, check: Body, decision: Body) -> Body:
+        """Its first provider failed: what is held is to be another one's. What is held then, as a check."""
+        chance = self._chance
+        cost = dollars(int(COST_NANOS_MAX * chance.random()))
+        provider, model = chance.choice(PROVIDERS), chance.choice(MODELS)
+        to = {"provider": provider, "model": model, "quantity": chance.randint(1, UNITS_MAX), "estimated_cost": cost}
+        placed = {"account_id": check["account_id"], "placed_at": decision["decided_at"], "ttl_seconds": TTL_SECONDS}
+        body = orjson.dumps({**to, **placed, "operation_id": check["operation_id"]})
+        moved = orjson.loads(await self._ask(body, math.inf, RESERVATIONS_MOVE))
+        self.did["moved" if moved["allowed"] else "not moved"] += 1
+        if not moved["allowed"]:
+            return check
+        self.fingerprint ^= fingerprint_of(moved)
+        return {**check, **to}
+
+    async def _ask(self, body: bytes, ends_at: float, subject: str = LIMITS_CHECK) -> bytes:
         """The answer to a check; asked again, the same, while nobody answers. From ``ends_at`` on the hold of one that
         was answered may have ended: then nothing, where that is the answer."""
         for attempt in range(ATTEMPTS_MAX):
             try:
-                answer = await self._nats.request(LIMITS_CHECK, body, timeout=ANSWER_SECONDS)
+                answer = await self._nats.request(subject, body, timeout=ANSWER_SECONDS)
             except (nats.errors.TimeoutError, nats.errors.NoRespondersError):
                 self.did["not answered"] += 1
             else:

@@ -115,6 +115,9 @@ class AccountReplay:
                 self._change_terms(body["data"])
             case "ledger.reservation.placed.v1" | "ledger.check.denied.v1":
                 self._decision(kind, operation_id, body["data"]["check"], body["data"]["decision"])
+            case "ledger.reservation.moved.v1":
+                self._move(operation_id)
+                self._decision(kind, operation_id, body["data"]["check"], body["data"]["decision"])
             case "ledger.reservation.released.v1" | "ledger.reservation.expired.v1":
                 self._close(kind.split(".")[2], operation_id, body)
             case "ledger.reservation.extended.v1":
@@ -143,7 +146,7 @@ class AccountReplay:
             self._wrong("an operation decided twice", operation_id)
         if operation.state != "new":
             self._wrong("a decision after the outcome", operation_id)
-        if allowed != (kind == "ledger.reservation.placed.v1") or check["operation_id"] != operation_id:
+        if allowed != (kind != "ledger.check.denied.v1") or check["operation_id"] != operation_id:
             self._wrong("an event that contradicts itself", operation_id)
         if check["account_id"] != self._account:
             self._wrong("an event under another account", operation_id)
@@ -163,6 +166,14 @@ class AccountReplay:
             for key, amount in operation.holds:
                 self._sum(key)[1] += amount
         self._compare_states(operation_id, check, decision, concerned, now)
+
+    def _move(self, operation_id: str) -> None:
+        """What it held is none of what is held as its new share is decided on."""
+        operation = self._of(operation_id)
+        if operation.state != "held":
+            self._wrong("a move of a hold that was not open", f"{operation_id}: it was {operation.state}")
+        self._give_back(operation)
+        operation.decided, operation.state = False, "new"
 
     def _judge_denial(self, operation_id: str, decision: Body, full: list[str]) -> None:
         denial = decision["denial"]
