@@ -115,7 +115,7 @@ logged as (
 select expires_at from extended
 
 -- name: find_placement
--- The decision that a hold stands by, and what it was moved from. Not of leases: those have no provider to be moved to.
+-- The decision that a hold stands by, and what it was moved from.
 select d.event_id, d.state, d.request_digest, d.decided_at, d.user_id, d.project_id, d.api_key_id, d.operation,
        (e.body -> 'data' -> 'decision')::text as decision, e.body -> 'data' ->> 'billed' as billed,
        f.occurred_at as moved_from_placed_at,
@@ -124,7 +124,7 @@ select d.event_id, d.state, d.request_digest, d.decided_at, d.user_id, d.project
 from decisions d
 join event_log e on e.account_id = d.account_id and e.event_id = d.event_id
 left join event_log f on f.account_id = d.account_id and f.event_id = d.moved_from
-where d.account_id = $1 and d.operation_id = $2 and d.state <> 'denied' and not d.is_lease
+where d.account_id = $1 and d.operation_id = $2 and d.state <> 'denied'
 
 -- name: take_out
 -- Takes an open hold out, as if it had never been placed, for another decision to be put in its place.

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from contracts.client import (
     JournalUnavailableError,
     LedgerClient,
     LedgerRefused,
+    Operation,
     OperationDenied,
     RecoveredFailure,
     Recovery,
@@ -454,3 +455,29 @@ async def test_closing_waits_until_the_ledger_has_everything(
     with sqlite3.connect(path) as journal:
         assert journal.execute("select count(*) from outbox").fetchall() == [(0,)]
         assert journal.execute("select count(*) from operations").fetchall() == [(0,)]
+
+
+async def test_an_operation_that_was_moved_is_recorded_as_what_it_was_held_for_last(
+    ledger: Ledger, client: LedgerClient
+) -> None:
+    await ledger.set_up(SPEND)
+    context = client.operation(**an_operation(estimated_cost="0.04"))
+    with pytest.raises(TimeoutError):
+        await _moved_and_lost(context)
+
+    async def recorded() -> list[Body]:
+        return list((await ledger.usage_log())["items"])
+
+    await eventually(recorded, "the outcome is recorded")
+    [row] = await recorded()
+    assert (row["error"]["code"], row["cost"]) == ("outcome_unknown", "0.090000000")
+    assert (row["requested_provider"], row["provider"], row["model"], row["quantity"]) == ("far", "far", "b", 2)
+    assert (await ledger.limit("spend"))["held"] == "0.000000000"
+
+
+async def _moved_and_lost(context: AbstractAsyncContextManager[Operation]) -> None:
+    async with context as operation:
+        first = operation.requested
+        moved = await operation.move(provider="far", model="b", quantity=2, estimated_cost="0.07", billed="0.02")
+        assert (moved.allowed, operation.decision, operation.requested) == (True, moved, first)
+        raise TimeoutError

@@ -291,6 +291,13 @@ class TestRoutes:
         _, to_second, to_full, to_fourth = ledger.checks
         assert to_second["placed_at"] < to_full["placed_at"] == to_fourth["placed_at"]
 
+    async def test_a_fallback_that_nobody_has_a_price_for_is_not_called(self, ledger, settings) -> None:
+        ledger.script += [allowed_at(1), allowed, allowed_at(40_000_000)]
+        names = ("first", "second", "third")
+        providers = [ScriptedProvider(name, otherwise=raising(DOWN)) for name in names[:2]]
+        answer = await ask(settings, *providers, ScriptedProvider("third"), routes=to(*names), **ROUTED)
+        assert (answer.status_code, answer.json()["provider"], providers[1].calls) == (200, "third", 0)
+
     @pytest.mark.parametrize("answer", [unavailable, garbage, lambda check: JSONResponse({}, 404)])
     async def test_no_other_provider_is_called_where_nobody_knows_what_is_held(self, ledger, settings, answer) -> None:
         ledger.script += [allowed_at(1), *[answer] * 3]
