@@ -28,14 +28,14 @@ LIMITS = (
 
 
 async def fill(ledger: Ledger) -> tuple[str, str]:
-    """An account that used most of what it may; a denied operation, and one that is still held."""
+    """An account that used most of what it may; a denied operation, and one that is still held, and was moved."""
     await ledger.set_up(*LIMITS)
     grant = {"limit_id": "prepaid", "amount": "5", "valid_from": "2026-01-01T00:00:00Z"}
     await put(ledger, f"/v1/accounts/{ACCOUNT}/credit-grants/gift", grant)
     await put(ledger, f"/v1/accounts/{ACCOUNT}/limits/spend", {"maximum": "2.00", "reason": "asked for"})
     asked = [check(user_id=user, estimated_cost="0.50") for user in ("ada", "ada", "grace")]
-    for one in asked:
-        assert (await ledger.check(one))["allowed"]
+    _, _, last = [await ledger.check(one) for one in asked]
+    assert (await ledger.move(last, provider="far", estimated_cost="0.50"))["allowed"]
     await ledger.send(completed(asked[0], cost="0.40"), completed(asked[1], cost="0.40"))
     denied = check(user_id="ada", estimated_cost="0.10")
     assert not (await ledger.check(denied))["allowed"]
@@ -150,6 +150,7 @@ async def test_narrow_dark_and_without_javascript_all_is_there(
         await person.sign_in()
         await person.open(f"/decisions/{held}")
         assert "open, expires" in await person.main()
+        assert "local · render-1, 1 unit at $0.50, from" in await person.main()
         await person.open("/denials?range=7d")
         assert "limit each" in await person.main()
         assert not await person.page.locator("canvas").is_visible()
