@@ -109,7 +109,7 @@ async def _administration(ledger: Client) -> None:
 
 
 async def _operations(ledger: Client, account_id: str) -> None:
-    """Held, settled, failed, billed although failed, over-run, released, expired and late, extended, denied."""
+    """Held, settled, failed, billed although failed, over-run, released, expired and late, extended, moved, denied."""
 
     # Of one account the oracle is asked, which knows no prices and spells identifiers in one way.
     estimate = {"estimated_cost": "0.03"} if account_id == "acme" else {}
@@ -123,6 +123,11 @@ async def _operations(ledger: Client, account_id: str) -> None:
     await ledger.extend(kept["operation_id"], ttl_seconds=700)
     await ledger.extend(kept["operation_id"], ttl_seconds=600)
     await held(operation="edit", estimated_cost="0.1")
+    once, twice = [await ledger.check(await held(user_id="bob", ttl_seconds=900)) for _ in range(2)]
+    await ledger.extend(once["operation_id"], ttl_seconds=800)
+    await ledger.move(once, provider="far", estimated_cost="0.04")
+    again = await ledger.move(twice, provider="far", estimated_cost="0.04")
+    await ledger.move(again, provider="farther", estimated_cost="0.05", quantity=2)
     settled, over, gone, billed, back = [await held(quantity=2, estimated_cost="0.1") for _ in range(5)]
     late, never = [await held(ttl_seconds=1, estimated_cost="0") for _ in range(2)]
     odd = {"requested_at": "2026-11-05T12:00:00.123456789+23:00", "metadata": {"a": "\u0000", "b": [1.50, "\ufdd0"]}}
