@@ -1,9 +1,10 @@
-"""Natural micro-batching: while one batch is in flight, arrivals queue; the next batch takes them all. No timer."""
+"""Natural micro-batching: while one batch is in flight, arrivals queue; the next batch takes them all."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -29,15 +30,18 @@ class MicroBatcher(Generic[Item, Answer]):
         overlap_min: int = 1,
         on_batch: Callable[[Sequence[float]], None] | None = None,
         weigh: Callable[[Item], int] = lambda _: 1,
+        slow_seconds: float | None = None,
     ) -> None:
         """``on_batch`` is told after each batch how many seconds its items took from their arrival. A batch takes items
-        until what they ``weigh`` comes to ``batch_max``."""
+        until what they ``weigh`` comes to ``batch_max``. For one that takes longer than ``slow_seconds`` none waits."""
         self._handle = handle
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._overlap_min = overlap_min
         self._on_batch = on_batch
         self._weigh = weigh
+        self._slow_seconds = slow_seconds
+        #: Those that are slow are not among them.
         self._in_flight = 0
         #: An item, where its answer goes, and when it came.
         self._queue: deque[tuple[Item, asyncio.Future[Answer], float]] = deque()
@@ -74,13 +78,32 @@ class MicroBatcher(Generic[Item, Answer]):
             self._arrived.clear()
             batch = self._take()
             if batch:
-                self._in_flight += 1
-                self._wake()  # where more came than one batch takes
-                try:
+                with self._flight():
+                    self._wake()  # where more came than one batch takes
                     await self._answer(batch)
-                finally:
-                    self._in_flight -= 1
             self._wake()
+
+    @contextmanager
+    def _flight(self) -> Iterator[None]:
+        is_slow = False
+
+        def pass_by() -> None:
+            nonlocal is_slow
+            is_slow = True
+            self._in_flight -= 1
+            self._wake()
+
+        self._in_flight += 1
+        timer = None
+        if self._slow_seconds is not None:
+            timer = asyncio.get_running_loop().call_later(self._slow_seconds, pass_by)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if not is_slow:
+                self._in_flight -= 1
 
     def _wake(self) -> None:
         if self._queue and (not self._in_flight or len(self._queue) >= self._overlap_min):

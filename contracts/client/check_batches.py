@@ -1,5 +1,4 @@
-"""Limit checks as they travel: while a few requests are on their way, further checks
-queue; the next request takes them all."""
+"""Limit checks as they travel: while a request is on its way, further checks queue; the next request takes them all."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,8 +21,11 @@ from contracts.tracing import TraceContext, current
 #: What goes in one request: its answer should fit into one message of NATS (1 MiB).
 CHECKS_PER_REQUEST_MAX: Final = 100
 BYTES_PER_REQUEST_MAX: Final = 500_000
-#: Few callers each have a request of their own, many share them. One that hangs keeps only the checks in it.
+#: One is on its way at a time, so that checks share the ledger's transactions, which wait for each other anyway. The
+#: next one goes all the same where so many wait, or that one takes longer: who hangs keeps only what is in it.
 REQUESTS_AT_ONCE: Final = 4
+SLOW_SECONDS: Final = 0.02
+OVERLAP_MIN: Final = 32
 WAITING_MAX: Final = 10_000
 
 Answer = Decision | Problem
@@ -46,7 +48,9 @@ class CheckBatches:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._batcher: MicroBatcher[_Waiting, Answer] = MicroBatcher(self._handle, CHECKS_PER_REQUEST_MAX, WAITING_MAX)
+        self._batcher: MicroBatcher[_Waiting, Answer] = MicroBatcher(
+            self._handle, CHECKS_PER_REQUEST_MAX, WAITING_MAX, OVERLAP_MIN, slow_seconds=SLOW_SECONDS
+        )
         #: Made by the first check, as only then there is an event loop for certain.
         self._senders: list[asyncio.Task[None]] = []
 

@@ -9,13 +9,20 @@ import orjson
 import pytest
 
 from contracts.client.asking import NotSentError, Question, Reply
-from contracts.client.check_batches import CHECKS_PER_REQUEST_MAX, REQUESTS_AT_ONCE, CheckBatches
+from contracts.client.check_batches import (
+    CHECKS_PER_REQUEST_MAX,
+    OVERLAP_MIN,
+    REQUESTS_AT_ONCE,
+    SLOW_SECONDS,
+    CheckBatches,
+)
 from contracts.client.checks import Checks
 from contracts.client.errors import LedgerRefused, LedgerUnavailable, TokenRefused
 from contracts.client.reading import UnusableAnswerError
 from contracts.limits import Decision, LimitCheck
 from contracts.problems import CONFLICT, STORE_UNAVAILABLE, TOO_LARGE, UNAUTHENTICATED, ProblemType, problem
 from tests.builders import check
+from tests.servers import eventually
 
 
 def allowed(operation_id: UUID) -> dict[str, object]:
@@ -99,20 +106,19 @@ async def test_one_alone_is_sent_at_once_and_as_itself() -> None:
     assert ledger.portions == [[one.operation_id]]
 
 
-async def test_those_that_come_while_all_requests_are_on_their_way_travel_together_each_with_its_own_answer() -> None:
-    ledger, sent = Ledger(), checks_of(REQUESTS_AT_ONCE + 10)
+async def test_those_that_come_while_one_is_on_its_way_travel_together_each_with_its_own_answer() -> None:
+    ledger, sent = Ledger(), checks_of(11)
     ledger.gate.clear()
-    conflicting = sent[REQUESTS_AT_ONCE + 3].operation_id
+    conflicting = sent[3].operation_id
     ledger.problems[conflicting] = [CONFLICT]
     async with running(ledger) as checks:
         asked = []
         for one in sent:
             asked.append(asyncio.create_task(checks.check(one)))
             await settled()
-        assert [len(portion) for portion in ledger.portions] == [1] * REQUESTS_AT_ONCE
         ledger.gate.set()
         answers = await asyncio.gather(*asked, return_exceptions=True)
-    assert [len(portion) for portion in ledger.portions] == [1] * REQUESTS_AT_ONCE + [10]
+    assert [len(portion) for portion in ledger.portions] == [1, 10]
     for one, answer in zip(sent, answers, strict=True):
         if one.operation_id == conflicting:
             assert isinstance(answer, LedgerRefused)
@@ -120,6 +126,35 @@ async def test_those_that_come_while_all_requests_are_on_their_way_travel_togeth
         else:
             assert isinstance(answer, Decision)
             assert answer.operation_id == one.operation_id
+
+
+async def test_for_one_that_hangs_no_other_waits_as_long_as_requests_are_left() -> None:
+    ledger, sent = Ledger(), checks_of(REQUESTS_AT_ONCE + 2)
+    ledger.gate.clear()
+    async with running(ledger) as checks:
+        asked = []
+        for one in sent[:REQUESTS_AT_ONCE]:
+            asked.append(asyncio.create_task(checks.check(one)))
+            await eventually(lambda: len(ledger.portions) == len(asked), "its request")
+        asked += [asyncio.create_task(checks.check(one)) for one in sent[REQUESTS_AT_ONCE:]]
+        await asyncio.sleep(3 * SLOW_SECONDS)
+        assert len(ledger.portions) == REQUESTS_AT_ONCE
+        ledger.gate.set()
+        await asyncio.gather(*asked)
+    assert [len(portion) for portion in ledger.portions] == [1] * REQUESTS_AT_ONCE + [2]
+
+
+async def test_many_wait_for_none_that_is_on_its_way() -> None:
+    ledger, sent = Ledger(), checks_of(1 + OVERLAP_MIN)
+    ledger.gate.clear()
+    async with running(ledger) as checks:
+        asked = [asyncio.create_task(checks.check(sent[0]))]
+        await settled()
+        asked += [asyncio.create_task(checks.check(one)) for one in sent[1:]]
+        await settled()
+        assert [len(portion) for portion in ledger.portions] == [1, OVERLAP_MIN]
+        ledger.gate.set()
+        await asyncio.gather(*asked)
 
 
 async def test_one_that_failed_for_now_is_asked_again_without_the_others() -> None:
@@ -211,7 +246,7 @@ async def test_a_queue_that_is_full_sends_nothing(monkeypatch: pytest.MonkeyPatc
     ledger.gate.clear()
     batches = CheckBatches(ledger)
     waiting = []
-    for one in checks_of(REQUESTS_AT_ONCE + 2):
+    for one in checks_of(3):
         waiting.append(asyncio.create_task(batches.decide(one)))
         await settled()
     with pytest.raises(NotSentError, match="2 checks wait"):
