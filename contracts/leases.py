@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.identifiers import Id, ModelName, Name, OperationType
-from contracts.limits import LEASE_CALLS_MAX, TTL_SECONDS_MAX, Denial, LimitCheck, LimitState
+from contracts.limits import LEASE_CALLS_MAX, Denial, HoldSeconds, LimitCheck, LimitState
 from contracts.money import CostNanos, TotalNanos
 
 LEASE_QUANTITY_MAX: Final = LEASE_CALLS_MAX * 1000
@@ -35,7 +35,7 @@ class LeaseRequest(BaseModel):
     calls: _Calls
     quantity: _LeaseQuantity
     estimated_cost: CostNanos | None = None
-    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] | None = None
+    ttl_seconds: HoldSeconds | None = None
 
 
 class LeaseCheck(LimitCheck):

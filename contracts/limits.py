@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from contracts.events import QUANTITY_MAX
+from contracts.events import Quantity
 from contracts.identifiers import Id, ModelName, Name, OperationType
 from contracts.moments import Moment
 from contracts.money import MAXIMUM_NANOS_MAX, CostNanos, TotalNanos, format_nanos, parse_nanos
@@ -39,6 +39,8 @@ FAIL_RULES_MAX: Final = 100
 LEASE_CALLS_MAX: Final = 10_000
 CHECKS_PER_BATCH_MAX: Final = 1000
 COUNT_MAX: Final = 10**15
+#: How long a hold lasts.
+HoldSeconds = Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)]
 _ISO_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -175,7 +177,7 @@ class FailRule(_Body):
     scope_ids: Annotated[list[Name], Field(max_length=1000)] = []
     mode: FailMode
     calls: Annotated[int, Field(strict=True, ge=1, le=LEASE_CALLS_MAX)] = 10
-    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] = 600
+    ttl_seconds: HoldSeconds = 600
 
 
 class Plan(_Body):
@@ -294,10 +296,10 @@ class LimitCheck(_Body):
     operation: OperationType
     provider: Name
     model: ModelName
-    quantity: Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)] = 1
+    quantity: Quantity = 1
     estimated_cost: CostNanos | None = None
     attributes: Attributes | None = None
-    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] | None = None
+    ttl_seconds: HoldSeconds | None = None
     dry_run: Annotated[bool, Field(strict=True)] = False
 
 

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from contracts.events import QUANTITY_MAX
+from contracts.events import Quantity
 from contracts.identifiers import TYPE_PATTERN, ModelName, Name, OperationType
 from contracts.moments import UtcMoment
 from contracts.money import CostNanos, TotalNanos
@@ -214,7 +214,7 @@ class PriceList(BaseModel):
 class RateQuery(PriceKey):
     """What would such a check be held at? ``at``: at that time, default now."""
 
-    quantity: Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)] = 1
+    quantity: Quantity = 1
     attributes: Attributes | None = None
     at: UtcMoment | None = None
 

@@ -1,14 +1,13 @@
 """Reservations: what an allowed limit check placed, named by its operation."""
 
 from datetime import datetime
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from contracts.events import QUANTITY_MAX
+from contracts.events import Quantity
 from contracts.identifiers import ModelName, Name
-from contracts.limits import TTL_SECONDS_MAX
+from contracts.limits import HoldSeconds
 from contracts.moments import UtcMoment
 from contracts.money import CostNanos
 from contracts.prices import Attributes
@@ -28,7 +27,7 @@ class ReservationRef(_Body):
 class ReservationExtension(ReservationRef):
     """Its hold is to last for ``ttl_seconds`` from now; default: as a new one's."""
 
-    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] | None = None
+    ttl_seconds: HoldSeconds | None = None
 
 
 class ReservationMove(ReservationRef):
@@ -42,11 +41,11 @@ class ReservationMove(ReservationRef):
     placed_at: UtcMoment
     provider: Name
     model: ModelName
-    quantity: Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)] = 1
+    quantity: Quantity = 1
     estimated_cost: CostNanos | None = None
     attributes: Attributes | None = None
     billed: CostNanos | None = None
-    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)] | None = None
+    ttl_seconds: HoldSeconds | None = None
 
 
 class ReservationState(BaseModel):

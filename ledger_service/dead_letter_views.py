@@ -9,14 +9,14 @@ from uuid import UUID
 import orjson
 
 from contracts.dead_letters import DeadLetter, DeadLetterItem, DeadLetterPage, LetterAction, LetterState, RecordedEvent
+from contracts.events import SOURCE_CHARACTERS_MAX, SOURCE_PATTERN
 from contracts.problems import FieldError
 from ledger_service.domain.ledger_events import DEAD_LETTER_DISCARDED
 
 if TYPE_CHECKING:
     import asyncpg
 
-#: As in contracts.events.
-_SOURCE: Final = re.compile(r"[\x21-\x7e]{1,256}")
+_SOURCE: Final = re.compile(SOURCE_PATTERN)
 
 
 def item_view(row: "asyncpg.Record") -> DeadLetterItem:
@@ -52,7 +52,8 @@ def _source_in(body: bytes | None) -> str | None:
     except orjson.JSONDecodeError:
         return None
     source = event.get("source") if isinstance(event, dict) else None
-    return source if isinstance(source, str) and _SOURCE.fullmatch(source) else None
+    could_be = isinstance(source, str) and len(source) <= SOURCE_CHARACTERS_MAX and _SOURCE.fullmatch(source)
+    return source if could_be else None
 
 
 def page_view(rows: "Sequence[asyncpg.Record]", rows_max: int) -> DeadLetterPage:

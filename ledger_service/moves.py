@@ -6,16 +6,16 @@ from typing import Final
 
 from contracts.limits import LimitCheck
 from contracts.money import format_nanos
-from contracts.problems import CONFLICT, NOT_FOUND, RESERVATION_CLOSED, ProblemError
+from contracts.problems import CONFLICT, RESERVATION_CLOSED, ProblemError
 from contracts.reservations import ReservationMove
 from ledger_service.limit_checks import Answer, LimitChecks
+from ledger_service.reservations import find_reservation, no_reservation, reservation_closed
 from ledger_service.store.accounts import lock_accounts
 from ledger_service.store.decisions import (
     Moved,
     OperationKey,
     Placement,
     find_placement,
-    find_state,
     request_digest,
     take_out,
 )
@@ -48,14 +48,12 @@ class Moves:
 
     async def _move(self, move: ReservationMove) -> Answer:
         async with self._pool.acquire() as connection:
-            found = await find_state(connection, move.operation_id, move.account_id)
-            if found is None:
-                raise _none(move)
+            key, _ = await find_reservation(connection, move)
             transaction = connection.transaction()
             await transaction.start()
             keep = False
             try:
-                answer, keep = await self._move_locked(connection, found[0], move)
+                answer, keep = await self._move_locked(connection, key, move)
             finally:
                 await (transaction.commit() if keep else transaction.rollback())
             return answer
@@ -67,9 +65,9 @@ class Moves:
         await lock_accounts(connection, [key.account_id])
         placed = await find_placement(connection, key)
         if placed is None:
-            raise _none(move)
+            raise no_reservation(move)
         if placed.state != "held":
-            raise ProblemError(RESERVATION_CLOSED, f"the reservation of operation {key.operation_id} is {placed.state}")
+            raise reservation_closed(move, placed.state)
         check = _check_of(key, placed, move)
         if placed.placed_at != move.placed_at:
             if _is_of(placed, move, check):
@@ -108,7 +106,3 @@ def _is_of(placed: Placement, move: ReservationMove, check: LimitCheck) -> bool:
         and placed.request_digest == request_digest(check.model_dump_json(exclude_none=True).encode())
         and placed.billed == (format_nanos(move.billed) if move.billed else None)
     )
-
-
-def _none(move: ReservationMove) -> ProblemError:
-    return ProblemError(NOT_FOUND, f"operation {move.operation_id} has no reservation")

@@ -27,6 +27,20 @@ _log = structlog.stdlib.get_logger(__name__)
 _UNAVAILABLE: Final = (JournalUnavailableError, LedgerUnavailable, LedgerRefused)
 
 
+class _Place:
+    """How far a delivery has come."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self._all_again_at = 0.0
+
+    def next(self) -> int:
+        """From which sequence on to send: after what was sent last, and now and then all that is unconfirmed."""
+        if time.monotonic() >= self._all_again_at:
+            self.sent, self._all_again_at = 0, time.monotonic() + REFUSED_AGAIN_SECONDS
+        return self.sent + 1
+
+
 class HttpDelivery:
     def __init__(self, journal: Journal, http: HttpTransport) -> None:
         self._journal = journal
@@ -38,36 +52,32 @@ class HttpDelivery:
         Events may arrive over NATS as well: the ledger takes each only once.
         """
         oldest, since = 0, time.monotonic()
-        sent, all_again_at = 0, 0.0
+        place = _Place()
         while True:
             await asyncio.sleep(min(LOOK_SECONDS, after_seconds))
-            if time.monotonic() >= all_again_at:
-                sent, all_again_at = 0, time.monotonic() + REFUSED_AGAIN_SECONDS
             try:
                 first, _ = await self._journal.outbox_ends()
                 if first != oldest:
                     oldest, since = first, time.monotonic()
                 elif first and time.monotonic() - since >= after_seconds:
-                    begin = max(first, sent + 1)
-                    sent = await self._deliver(begin)
-                    if sent >= begin:
-                        _log.info("delivered_over_http", first=begin, last=sent)
+                    begin = max(first, place.next())
+                    place.sent = await self._deliver(begin)
+                    if place.sent >= begin:
+                        _log.info("delivered_over_http", first=begin, last=place.sent)
             except _UNAVAILABLE as error:
                 _log.warning("http_delivery_waits", reason=str(error))
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def run_at_once(self) -> None:
         """As the only way, until cancelled: sends everything as soon as it is in the journal."""
-        sent, all_again_at = 0, 0.0
+        place = _Place()
         while True:
-            if time.monotonic() >= all_again_at:
-                sent, all_again_at = 0, time.monotonic() + REFUSED_AGAIN_SECONDS
             self._journal.outbox_grew.clear()
             try:
-                sent = await self._deliver(sent + 1)
+                place.sent = await self._deliver(place.next())
             except _UNAVAILABLE as error:
                 _log.warning("http_delivery_waits", reason=str(error))
-                sent = 0
+                place.sent = 0
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
             try:

@@ -31,7 +31,6 @@ from contracts.reservations import ReservationMove
 
 CALLER_ERROR: Final = "caller_error"
 
-
 Outcome = OperationCompleted | OperationFailed
 
 
@@ -184,10 +183,10 @@ class Operation:
         fields = {
             "operation_id": about.operation_id, "account_id": about.account_id, "placed_at": self.decision.decided_at,
             "provider": provider, "model": model, "quantity": quantity, "ttl_seconds": self._hold_seconds,
+            "estimated_cost": estimated_cost, "attributes": attributes, "billed": billed,
         }  # fmt: skip
-        optional = {"estimated_cost": estimated_cost, "attributes": attributes, "billed": billed}
         try:
-            move = ReservationMove.model_validate({**fields, **{k: v for k, v in optional.items() if v is not None}})
+            move = ReservationMove.model_validate(fields)
         except ValidationError as error:
             raise invalid_arguments(error) from error
         with spans.span("move hold", spans.CLIENT, {"ledger.operation_id": str(about.operation_id)}):
