@@ -203,10 +203,13 @@ async def _leases(ledger: Client, account_id: str) -> None:
 
 
 async def _sources(ledger: Client) -> None:
-    """Two journals, each with a hole; of one, a number is a dead letter's."""
+    """Three journals, each with holes, of which one is given up; of one, a number is a dead letter's."""
     for source in ("journal-1", "journal-2", "journal-3"):
         numbers = [*range(1, 70), 90, 2**62]
         await ledger.send(*(completed(account_id="sourced", source=source, sourcesequence=n) for n in numbers))
+        lost = {"source": source, "first_sequence": 70, "last_sequence": 74, "reason": "its disk is gone"}
+        given_up = await ledger.http.post("/v1/sources:give-up", json=lost)
+        assert given_up.status_code == 200, given_up.text
     first = completed(account_id="sourced", source="journal-1", sourcesequence=80)
     answer = await ledger.send(first, {**first, "sourcesequence": 81})
     assert len(answer["rejected"]) == 1

@@ -101,6 +101,7 @@ RULES: Final[Rules] = {
     # How the ledger itself stands.
     ("GET", "/v1/status"): _RUNS,
     ("GET", "/v1/sources"): _RUNS,
+    ("POST", "/v1/sources:give-up"): _CHANGE_ALL,
     # Webhooks: an account's own tell what is about it.
     ("GET", "/v1/webhooks"): _CHANGE_ALL,
     ("PUT", _WEBHOOK): _CHANGE_ALL,

@@ -31,6 +31,7 @@ WEBHOOK_CHANGED: Final = "ledger.webhook.changed.v1"
 WEBHOOK_REMOVED: Final = "ledger.webhook.removed.v1"
 WEBHOOK_DISABLED: Final = "ledger.webhook.disabled.v1"
 WEBHOOK_SECRET_ROTATED: Final = "ledger.webhook.secret_rotated.v1"  # noqa: S105  an event's name
+SOURCE_NUMBERS_GIVEN_UP: Final = "ledger.source.numbers_given_up.v1"
 #: Somebody's doing, each with its author: see domain.authors.
 ADMINISTRATIVE: Final = (
     ACCOUNT_CHANGED,
@@ -50,6 +51,7 @@ ADMINISTRATIVE: Final = (
     WEBHOOK_REMOVED,
     WEBHOOK_DISABLED,
     WEBHOOK_SECRET_ROTATED,
+    SOURCE_NUMBERS_GIVEN_UP,
 )
 #: Of plans and other things that belong to no account.
 NO_ACCOUNT: Final = ""

@@ -49,7 +49,7 @@ PAGES: Final[tuple[Page, ...]] = (
     status.PAGE,
     in_doubt.PAGE,
     *dead_letters.PAGES,
-    sources.PAGE,
+    *sources.PAGES,
     seals.PAGE,
     *webhooks.PAGES,
     api_reference.PAGE,

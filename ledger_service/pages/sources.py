@@ -1,10 +1,12 @@
 """Producers with journals and their holes."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
-from contracts.web.own_api import Document
-from contracts.web.pages import Page, Shown, View, Visit
-from ledger_service.pages.groups import RUNNING
+from contracts.web.own_api import ApiProblem, Document
+from contracts.web.pages import Action, Page, Redirect, Shown, View, Visit
+from ledger_service.pages.groups import ADMINS, RUNNING
 from ledger_service.pages.status import OVERSEERS, Tag
 
 _ROWS = 100
@@ -18,7 +20,8 @@ async def _show(visit: Visit) -> Shown:
     page = (await visit.api.get("/v1/sources", asked)).json
     now = datetime.now(UTC)
     rows = [(source, *judged(source, now), _ago(source["last_seen_at"], now)) for source in page["items"]]
-    return View("sources.html", {"rows": rows, "only_holes": only_holes, "next_cursor": page["next_cursor"]})
+    told = {"rows": rows, "only_holes": only_holes, "next_cursor": page["next_cursor"]}
+    return View("sources.html", {**told, "may_give_up": _GIVE_UP.opens_to(visit.principal)})
 
 
 def judged(source: Document, now: datetime) -> tuple[Tag, str]:
@@ -35,6 +38,32 @@ def _ago(time: str, now: datetime) -> float:
     return max(0.0, (now - datetime.fromisoformat(time)).total_seconds())
 
 
+async def _ask(visit: Visit) -> Shown:
+    return _form({"reason": "", **{name: visit.asked(name) for name in _ABOUT}}, {})
+
+
+def _form(asked: Mapping[str, str], told: Mapping[str, object], status: int = 200) -> Shown:
+    return View("give_up.html", {"asked": asked, "problem": None, **told}, status)
+
+
+async def _give_up(visit: Visit) -> Shown:
+    asked = {name: visit.given(name).strip() for name in (*_ABOUT, "reason")}
+    numbers = {name: int(asked[name]) if asked[name].isdecimal() else asked[name] for name in _NUMBERS}
+    try:
+        done = (await visit.api.send("POST", "/v1/sources:give-up", {**asked, **numbers})).json
+    except ApiProblem as error:
+        return _form(asked, {"problem": error.problem}, error.problem.status)
+    count = sum(last - first + 1 for first, last in done["numbers"])
+    said = f"Given up: {count:,} {'number' if count == 1 else 'numbers'} of {done['source']}." if count else _NONE
+    return Redirect("/sources", said)
+
+
+_NUMBERS: Final = ("first_sequence", "last_sequence")
+_ABOUT: Final = ("source", *_NUMBERS)
+_NONE: Final = "None of these is missing: nothing was changed."
+_TITLE: Final = "Give missing numbers up"
+_GIVE_UP: Final = Page("/sources/give-up", _TITLE, _ask, scopes=ADMINS, for_all=True, asks=frozenset(_ABOUT))
+
 PAGE = Page(
     "/sources",
     "Sources and their holes",
@@ -45,3 +74,5 @@ PAGE = Page(
     for_all=True,
     asks=frozenset({"holes", "cursor"}),
 )
+
+PAGES: Final = (PAGE, _GIVE_UP, Action("/sources/give-up", _TITLE, _give_up, scopes=ADMINS, for_all=True))

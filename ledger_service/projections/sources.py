@@ -9,7 +9,7 @@ PROJECTION: Final = Projection(
     name="sources",
     rebuild_sql=load(__name__)["rebuild"],
     by_account=False,
-    sums=("recorded",),
+    sums=("recorded", "given_up"),
     untold=("updated_at", "holes_since"),
     trusted={
         "holes_since": "when numbers came out of their order is in no event",

@@ -31,9 +31,22 @@ letters as (
     cross join lateral letter_sequence(body) as l
     where l.source_sequence is not null
     group by l.source
+),
+given as (
+    select data ->> 'source' as source,
+           range_agg(int8range((part ->> 0)::bigint, (part ->> 1)::bigint, '[]')) as numbers
+    from (
+        select body -> 'data' as data
+        from events
+        where operation_id is null and type = 'ledger.source.numbers_given_up.v1'
+    ) e
+    cross join lateral json_array_elements(data -> 'numbers') as part
+    group by 1
 )
-select source, coalesce(g.recorded, '{}') + coalesce(l.recorded * s.recorded, l.recorded, '{}') as recorded
+select source, coalesce(g.recorded, '{}') + coalesce(l.recorded * s.recorded, l.recorded, '{}') as recorded,
+       coalesce(v.numbers, '{}') as given_up
 from logged g
 full join letters l using (source)
 left join live_sources s using (source)
+left join given v using (source)
 where g.source is not null or s.source is null or not isempty(l.recorded * s.recorded)

@@ -4,9 +4,8 @@ select pg_snapshot_xmin(s)::text as horizon, pg_snapshot_xmax(s)::text as next_t
        (select count(*) from (select from decisions where state = 'held' limit $1) d) as holds_open,
        (select coalesce(extract(epoch from greatest(clock_timestamp() - min(expires_at), interval '0')), 0)::float8
         from decisions where state = 'held') as holds_overdue_seconds,
-       (select coalesce(sum(upper(r.recorded) - lower(r.recorded)
-                            - (select sum(upper(p) - lower(p)) from unnest(r.recorded) p)), 0)::bigint
-        from sources r where not isempty(r.recorded)) as missing_events
+       (select coalesce(sum(upper(hole) - lower(hole)), 0)::bigint
+        from sources r cross join lateral unnest(missing_numbers(r, lower(r.recorded))) as hole) as missing_events
 from pg_current_snapshot() s
 
 -- name: unsealed

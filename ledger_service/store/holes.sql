@@ -1,13 +1,12 @@
 -- name: gaps
--- Numbers that did not come though later ones did, and that were not found before; the first $1 of them.
+-- Numbers that did not come though later ones did, that nobody gave up, and that were not found before; the first $1 of them.
 select s.source, lower(g.gap) as first, upper(g.gap) - 1 as last
 from sources s
 cross join lateral unnest(
-    int8multirange(int8range(lower(s.recorded), upper(s.recorded))) - s.recorded
+    missing_numbers(s, lower(s.recorded))
     - coalesce((select range_agg(int8range(h.first_sequence, h.last_sequence, '[]'))
                 from source_holes h where h.source = s.source), '{}')
 ) as g (gap)
-where not isempty(s.recorded)
 order by s.source, lower(g.gap)
 limit $1
 

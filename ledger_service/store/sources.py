@@ -51,10 +51,24 @@ async def active_sources(connection: "Connection", within_seconds: float) -> lis
 
 
 async def list_sources(
-    connection: "Connection", after: str | None, with_holes: bool, rows_max: int, ranges_max: int
+    connection: "Connection", after: str | None, with_holes: bool, rows_max: int, holes_max: int
 ) -> "list[asyncpg.Record]":
-    """By name, after that one; each with the first ``ranges_max`` ranges of what is committed of it."""
-    return await connection.fetch(SQL["page"], after, with_holes, rows_max, ranges_max)
+    """By name, after that one; each with the first ``holes_max`` ranges of what is missing of it."""
+    return await connection.fetch(SQL["page"], after, with_holes, rows_max, holes_max)
+
+
+async def find_source(connection: "Connection", source: str, holes_max: int) -> "asyncpg.Record | None":
+    """One of them."""
+    return await connection.fetchrow(SQL["one"], source, holes_max)
+
+
+async def give_up_numbers(
+    connection: "Connection", source: str, first: int, last: int, ranges_max: int
+) -> list[tuple[int, int]]:
+    """Those of a source's numbers (inclusive) that are missing are so no more: answers which these were, as ranges with
+    both ends. More than ``ranges_max`` of them: nothing is changed. The source must be there, and its row is locked."""
+    ranges = await connection.fetchval(SQL["give_up"], source, first, last, ranges_max)
+    return [(part.lower, part.upper - 1) for part in ranges]
 
 
 def _ranges(sequences: Iterable[tuple[str, int]]) -> Iterable[tuple[str, int, int]]:

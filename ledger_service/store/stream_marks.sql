@@ -43,10 +43,10 @@ group by k.account_id
 order by k.account_id
 
 -- name: holes
--- Sequence numbers that were never recorded, below the highest of their source.
-select source, int8multirange(int8range(1, upper(recorded))) - recorded as missing, upper(recorded) - 1 as last_sequence
-from sources
-where int8multirange(int8range(1, upper(recorded))) - recorded <> '{}'
+-- Sequence numbers that were never recorded, nor given up, below the highest of their source.
+select source, missing_numbers(s, 1) as missing, upper(recorded) - 1 as last_sequence
+from sources s
+where missing_numbers(s, 1) <> '{}'
 order by source
 
 -- name: add_gap

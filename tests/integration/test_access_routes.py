@@ -204,6 +204,13 @@ LEDGER = {
     ("GET", "/v1/operations:recent"): Route(READ, "own", at("/v1/operations:recent?account_id={id}")),
     ("GET", "/v1/operations:stream"): Route(READ, "own", at("/v1/operations:stream?account_id={id}&seconds=0.01")),
     ("GET", "/v1/sources"): Route("usage:read-all admin", "all", at("/v1/sources")),
+    ("POST", "/v1/sources:give-up"): Route(
+        "admin",
+        "all",
+        at(
+            "/v1/sources:give-up", json={"source": "image-1", "first_sequence": 1, "last_sequence": 1, "reason": "lost"}
+        ),
+    ),
     **{
         (method, f"{prefix}/webhooks{path}"): Route("admin", kind, at(f"{called}/webhooks{address}", **body))
         for prefix, called, kind in (

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import asyncpg
 import httpx
@@ -265,6 +266,19 @@ async def test_holes_of_a_source_are_shown_since_when_until_they_close(
     await fresh.send(events[6], events[7])
     [closed, _] = (await fresh.http.get("/v1/sources")).json()["items"]
     assert (closed["missing"], closed["holes_since"], closed["contiguous_until"]) == (0, None, 8)
+    assert "No source has holes" in (await newcomer.get("/sources?holes=true")).text
+
+
+async def test_numbers_of_a_lost_journal_are_given_up_with_a_form(newcomer: httpx.AsyncClient, fresh: Ledger) -> None:
+    await fresh.send(*(completed(source="a&b", sourcesequence=number) for number in (1, 4, 7)))
+    asked = {"source": "a&b", "first_sequence": "2", "last_sequence": "6"}
+    assert escape(f"/sources/give-up?{urlencode(asked)}") in (await newcomer.get("/sources")).text
+    form = (await newcomer.get("/sources/give-up", params=asked)).text
+    assert ('value="a&amp;b"' in form, 'value="6"' in form) == (True, True)
+    wrong = await newcomer.post("/sources/give-up", data={**asked, "last_sequence": "9", "reason": "lost"})
+    assert (wrong.status_code, "may still come" in wrong.text, 'value="lost"' in wrong.text) == (422, True, True)
+    done = await newcomer.post("/sources/give-up", data={**asked, "reason": "lost"})
+    assert (done.status_code, done.headers["location"]) == (303, "/sources?said=Given+up%3A+4+numbers+of+a%26b.")
     assert "No source has holes" in (await newcomer.get("/sources?holes=true")).text
 
 
