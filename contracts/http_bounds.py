@@ -93,6 +93,8 @@ class _BoundedProtocol(HttpToolsProtocol):
     _body_bytes = 0
     _dropped_bytes = 0
     _refused = False
+    #: Being answered; uvicorn's own `cycle` is the one that came last, which may wait behind it.
+    _served: RequestResponseCycle | None = None
     _timer: Any = None  # asyncio's handle, of which only cancel() is called
     _reader_timer: Any = None  # as above
 
@@ -116,7 +118,12 @@ class _BoundedProtocol(HttpToolsProtocol):
             left = self._open.pop(self._address) - 1
             if left:
                 self._open[self._address] = left
+        self._end_served()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # Any: an ASGI app, as uvicorn has it
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -140,6 +147,9 @@ class _BoundedProtocol(HttpToolsProtocol):
                 self._wait(self._bounds.head_seconds_max, self._on_head_timeout)
         elif self._in_body and self._timer is None:
             self._watch_body()
+        elif self._timer is None and self._is_idle():
+            # Line breaks before a request begin none, and yet end uvicorn's wait for one.
+            self._wait(self._bounds.head_seconds_max, self.transport.close)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -178,8 +188,9 @@ class _BoundedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """What uvicorn calls for each connection once the server stops: it waits for answers that have begun."""
         super().shutdown()
-        cycle: RequestResponseCycle | None = self.cycle  # there is none before the first request
+        cycle = self._served
         if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
             state = cycle.scope["state"]
             state[_STOPS] = True
             end: Callable[[], None] | None = state.get(_AT_SHUTDOWN)
@@ -192,6 +203,21 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._refuse_head()
         else:
             self._refuse(MALFORMED_REQUEST, msg)
+
+    def _is_idle(self) -> bool:
+        return (
+            not (self._in_head or self._in_body or self._refused)
+            and self.cycle.response_complete
+            and self.timeout_keep_alive_task is None
+            and not self.transport.is_closing()
+        )
+
+    def _end_served(self) -> None:
+        """Tells whoever answers that nobody listens any more; what waits behind it is nobody's."""
+        self.pipeline.clear()
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True
+            self._served.message_event.set()
 
     def _watch_body(self) -> None:
         before = self._body_bytes
@@ -243,6 +269,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
+        self._end_served()
         self._unset_keepalive_if_required()
         self._stop_waiting()
         if kind is OVERLOADED:

@@ -326,3 +326,48 @@ async def test_a_stream_that_begins_as_the_server_stops_ends_at_once() -> None:
             begin = time.monotonic()
         assert (await asking).text == "over"
     assert time.monotonic() - begin < 10
+
+
+async def _bare(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def test_line_breaks_between_requests_keep_no_connection_for_ever() -> None:
+    bounds = Bounds(head_seconds_max=SLOW_SECONDS)
+    async with serving(_bare, http=bounded_protocol(bounds), lifespan="off", timeout_keep_alive=2) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        for number in range(2):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 5)).startswith(b"HTTP/1.1 200"), number
+            writer.write(b"\r\n")
+            await asyncio.sleep(0.1)
+        assert await asyncio.wait_for(reader.read(), 6) == b""
+        writer.close()
+
+
+async def test_a_stream_with_a_request_behind_it_ends_when_its_client_goes() -> None:
+    ended = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/stream":
+            await _bare(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        gone = asyncio.create_task(_gone(receive))
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+            await asyncio.wait([gone], timeout=0.1)
+        ended.set()
+
+    async with serving(app, http=bounded_protocol(Bounds()), lifespan="off") as url:
+        _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        writer.write(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n" + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.3)
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 5)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
