@@ -25,7 +25,7 @@ from contracts.events import OperationCompleted, OperationFailed, OperationReque
 from contracts.identifiers import uuid7
 from contracts.limits import Decision
 from contracts.money import COST_NANOS_MAX, parse_bounded, parse_nanos
-from contracts.problems import RESERVATION_CLOSED, problem
+from contracts.problems import RESERVATION_CLOSED, broken_rule, problem
 from contracts.provider_calls import ProviderCall
 from contracts.reservations import ReservationMove
 
@@ -145,6 +145,10 @@ class Operation:
         place of any earlier note: ``recover`` is given it. Durable when it returns; without a journal, for as long as
         this process lives. Raises RecordingUnavailable: then the call goes on, and is harder to find.
         """
+        try:
+            note.encode()
+        except UnicodeEncodeError as error:  # half a surrogate pair, out of a provider's JSON
+            raise broken_rule("note", "unicode", "not valid Unicode: half a surrogate pair") from error
         self.noted = note
         await self._recorder.note(self.operation_id, note)
 
