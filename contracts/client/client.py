@@ -102,12 +102,18 @@ class LedgerClient:
             self._running.append(asyncio.create_task(self._deliver_over_http(self.journal, self._http)))
 
     async def close(self) -> None:
-        """Wait for what runs, and for the ledger to have the journal's events, each for its bounded time."""
-        await self._background.drain(self._settings.drain_seconds)
-        if self.journal is not None and self._settings.flush_seconds:
-            await self._flush(self.journal)
-        await self._return_leases()
-        for task in self._running:
+        """Wait for what runs, and for the ledger to have the journal's events, each for its bounded time. Cancelled
+        meanwhile, it ends at once, and the journal is free for another process all the same."""
+        try:
+            await self._background.drain(self._settings.drain_seconds)
+            if self.journal is not None and self._settings.flush_seconds:
+                await self._flush(self.journal)
+            await self._return_leases()
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        for task in filter(None, (self._returning, *self._running)):
             await stop(task)
         await self._checks.close()
         if self._http is not None:

@@ -39,6 +39,7 @@ from tests.integration.image_harness import ScriptedLedger, allowed
 from tests.integration.image_harness import serving as serving_app
 from tests.servers import Ledger, LedgerProcess, eventually, remove_stream, renew_stream, serving
 from tests.tokens import TOKEN
+from tests.unit.test_journal import requested_by
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -219,6 +220,23 @@ class TestNobodyThere:
             await use(client)
         assert away.value.reason == "the ledger answered 503 store_unavailable (3 times)"
         await client.close()
+
+    async def test_who_is_cancelled_while_it_closes_leaves_the_journal_to_others(self, tmp_path: Path) -> None:
+        path = tmp_path / "journal.db"
+        settings = settings_of(f"http://127.0.0.1:{free_port()}", None, journal_path=path, flush_seconds=60)
+        client = LedgerClient(settings)
+        await client.start()
+        assert client.journal is not None
+        await client.journal.begin(requested_by(client.journal))
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0.2)
+        assert not closing.done()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        other = Journal(path, 1_000_000)
+        assert await other.outbox_ends() == (1, 1)
+        other.close()
 
     async def test_nats_says_so_in_time(self) -> None:
         client = LedgerClient(settings_of(None, f"nats://127.0.0.1:{free_port()}", check_transport="nats"))
