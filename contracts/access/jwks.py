@@ -128,10 +128,13 @@ def url_in(document: dict[str, object], name: str) -> str:
 
 async def fetch(http: httpx.AsyncClient, url: str) -> dict[str, object]:
     """A JSON object of the issuer's. Raises FetchError, httpx.HTTPError."""
-    async with http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
-        if answer.status_code != httpx.codes.OK:
-            raise FetchError(f"answered {answer.status_code}")
-        return await read_document(answer)
+    try:
+        async with http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+            if answer.status_code != httpx.codes.OK:
+                raise FetchError(f"answered {answer.status_code}")
+            return await read_document(answer)
+    except httpx.InvalidURL as error:  # no HTTPError
+        raise FetchError(f"{url} is no address: {error}") from error
 
 
 async def read_document(answer: httpx.Response) -> dict[str, object]:

@@ -41,7 +41,9 @@ class KeySet:
         """The key with this id; without one, the only key there is. None also where it is not for the algorithm."""
         for index, key in enumerate(self._keys):
             if key.get("kid") == key_id if key_id is not None else len(self._keys) == 1:
-                return self._make(index, algorithm)
+                made = self._make(index, algorithm)
+                if made is not None:  # else another one, of another kind, may have the same id
+                    return made
         return None
 
     def _make(self, index: int, algorithm: str) -> jwt.PyJWK | None:
@@ -59,12 +61,15 @@ class KeySet:
 
 def _is_for_verifying(key: object) -> bool:
     """Public, asymmetric, and not for encryption."""
+    if not isinstance(key, dict):
+        return False
+    allowed = key.get("key_ops", ["verify"])
     return (
-        isinstance(key, dict)
-        and key.get("kty") in ("RSA", "EC", "OKP")
+        key.get("kty") in ("RSA", "EC", "OKP")
         and _PRIVATE.isdisjoint(key)
         and key.get("use", "sig") == "sig"
-        and "verify" in key.get("key_ops", ["verify"])
+        and isinstance(allowed, list)
+        and "verify" in allowed
     )
 
 

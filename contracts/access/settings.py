@@ -24,7 +24,10 @@ def secrets_folder() -> Path | None:
 
 def is_safe_url(url: str) -> bool:
     """https, or http on this machine: keys that somebody else can replace on their way verify nothing."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # https://[bad
+        return False
     return bool(parts.hostname) and (
         parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
     )

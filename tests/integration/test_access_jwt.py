@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from contracts.access.authenticator import Authenticator, Memory
 from contracts.access.errors import AccessUnavailable, Unauthenticated
-from contracts.access.jwks import IssuerKeys
+from contracts.access.jwks import FetchError, IssuerKeys, fetch, url_in
 from contracts.access.jwt_rules import JwtRules
 from contracts.access.principal import Principal, Scope
 from contracts.access.settings import AccessSettings
@@ -216,6 +216,8 @@ def test_settings_that_would_open_a_door_are_refused(wrong: dict[str, Any]) -> N
         {"kty": "oct", "kid": "rsa", "k": encode(b"secret" * 8)},
         jwk(RSA_KEY, kid="rsa", use="enc"),
         jwk(RSA_KEY, kid="rsa", key_ops=["encrypt"]),  # type: ignore[arg-type]  # a member that is a list
+        jwk(RSA_KEY, kid="rsa", key_ops=None),  # type: ignore[arg-type]  # as above, and it is none
+        jwk(RSA_KEY, kid="rsa", key_ops=7),  # type: ignore[arg-type]  # as above
         jwk(RSA_KEY, kid="rsa", alg="PS256"),
         {**RSAAlgorithm.to_jwk(RSA_KEY, as_dict=True), "kid": "rsa", "key_ops": ["sign", "verify"]},
         jwk(RSA_KEY, kid="other"),
@@ -388,3 +390,16 @@ async def test_every_operation_of_the_image_service_wants_a_token(tmp_path: Path
         document = (await client.get("/openapi.json", headers={"Authorization": ""})).json()
         assert document["paths"]["/v1/images/edit"]["post"]["security"] == [{"bearer": []}]
     assert ledger.checks == []
+
+
+async def test_of_two_keys_with_one_id_the_one_of_the_right_kind_is_taken(issuer: Issuer) -> None:
+    issuer.keys = [jwk(EC_KEY, kid="rsa"), jwk(RSA_KEY, kid="rsa")]
+    async with trusting(issuer) as access:
+        assert await verdict(access, issuer.token()) is not None
+
+
+@pytest.mark.parametrize("address", ["https://[bad", "https://a.example:port/keys", "https://\x00/"])
+async def test_what_is_no_address_has_no_keys(address: str) -> None:
+    async with httpx.AsyncClient() as http:
+        with pytest.raises(FetchError):
+            await fetch(http, url_in({"jwks_uri": address}, "jwks_uri"))
