@@ -233,7 +233,11 @@ def _timeline(
         cuts.update((grant.valid_from, grant.ends_at), moments)
     starts = sorted({BEGINNING, *cuts} - {END_OF_TIME})
     return _Timeline(
-        tuple(cutting), _pool(pooled), tuple(_stretches(starts, cutting, renewals)), tuple(starts), starts[0] < first
+        tuple(cutting),
+        _pool(pooled),
+        tuple(_stretches(starts, cutting, renewals, calendar)),
+        tuple(starts),
+        starts[0] < first,
     )
 
 
@@ -275,7 +279,10 @@ def _renewals(grant: Grant, calendar: Calendar, horizon: datetime) -> list[datet
 
 
 def _stretches(
-    starts: Sequence[datetime], grants: Sequence[Grant], renewals: Sequence[Sequence[datetime]]
+    starts: Sequence[datetime],
+    grants: Sequence[Grant],
+    renewals: Sequence[Sequence[datetime]],
+    calendar: Calendar,
 ) -> Iterator[_Stretch]:
     ending, renewing, beginning = _by_moment(), _by_moment(), _by_moment()
     for index, (grant, moments) in enumerate(zip(grants, renewals, strict=True)):
@@ -285,9 +292,11 @@ def _stretches(
             renewing[moment].append(index)
 
     def place(index: int, start: datetime) -> tuple[int, datetime, datetime, str]:
-        grant, moments = grants[index], renewals[index]
-        after = bisect_right(moments, start)
-        lapses_at = moments[after] if after < len(moments) else grant.expires_at
+        grant = grants[index]
+        # Of one that was ended early, too: else what was used before would have been burnt in another order.
+        lapses_at = grant.expires_at
+        if grant.renews is not None:
+            lapses_at = min(lapses_at, period_of(grant.renews, start, calendar).end)
         return grant.priority, lapses_at, grant.valid_from, grant.grant_id
 
     active: list[tuple[tuple[int, datetime, datetime, str], int]] = []  # in the order in which they are burnt

@@ -126,6 +126,16 @@ def test_ending_a_grant_early_does_not_change_what_was_burnt_before() -> None:
     assert states(line_of(january, ended), used) == {"january": (10, 10, 0, 0), "february": (10, 2, 0, 8)}
 
 
+def test_ending_a_grant_that_renews_does_not_change_what_was_burnt_before() -> None:
+    monthly = grant("monthly", "2026-06-01", renews=Window.MONTH)
+    bought = grant("bought", "2026-06-01", expires_at=at("2026-07-15"))
+    used = {"2026-06-05": 6}
+    assert states(line_of(monthly, bought), used) == {"monthly": (10, 6, 4, 0), "bought": (10, 0, 10, 0)}
+    line = line_of(replace(monthly, ends_at=at("2026-06-10")), bought)
+    assert states(line, used) == {"monthly": (10, 6, 0, 4), "bought": (10, 0, 10, 0)}
+    assert available(line, used) == 10
+
+
 # --- what lapses, what rolls over
 
 
