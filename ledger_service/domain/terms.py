@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from contracts.limits import FailMode, FailRule, LeaseOffer, Limit, LimitCheck, Plan, Scope
+from contracts.limits import FailMode, FailRule, LeaseOffer, Limit, LimitCheck, Meter, Plan, Scope
 from ledger_service.domain.counters import Counted, counted_by, scope_id
 from ledger_service.domain.credits import Grant
 from ledger_service.domain.periods import Calendar
@@ -72,8 +72,8 @@ class Terms:
 def limits_for(check: LimitCheck, terms: Terms, now: datetime) -> Sequence[Applied]:
     """The limits that select a check, in the plan's order, then those that overrides add.
 
-    Of several overrides with one limit_id and scope, one for the caller's own user, project or key goes before one for
-    all.
+    Of several overrides with one limit_id, scope and meter, one for the caller's own user, project or key goes before
+    one for all.
     """
     if terms.overrides:
         return _with_overrides(check, terms, now)
@@ -97,18 +97,27 @@ def _of_plan(limit: Limit) -> Applied:
     return Applied(limit, counted_by(limit))
 
 
+#: What an override and the limit that it replaces share.
+_Named = tuple[str, Scope, Meter]
+
+
+def _named(limit: Limit) -> _Named:
+    # A user's own limit does not lift one of the same name that a project or all of the account share; nor does one on
+    # calls lift one on cost, of a plan that the account came to be on later.
+    return limit.limit_id, limit.scope, limit.meter
+
+
 def _with_overrides(check: LimitCheck, terms: Terms, now: datetime) -> list[Applied]:
-    # By scope too: a user's own limit does not lift one of the same name that a project or all of the account share.
-    holding: dict[tuple[str, Scope], Override] = {}
+    holding: dict[_Named, Override] = {}
     for override in terms.overrides:
         if override.holds_for(check, now):
-            key = (override.limit.limit_id, override.limit.scope)
+            key = _named(override.limit)
             before = holding.get(key)
             if before is None or before.scope_id is None:
                 holding[key] = override
     chosen = []
     for limit in terms.plan.limits if terms.plan else ():
-        own = holding.pop((limit.limit_id, limit.scope), None)
+        own = holding.pop(_named(limit), None)
         chosen.append(_of_plan(limit) if own is None else _of_override(own))
     chosen += [_of_override(override) for override in holding.values()]
     return [applied for applied in chosen if applied.counted.selects(check)]
@@ -126,15 +135,15 @@ def limits_of_account(terms: Terms, now: datetime) -> list[Applied]:
 def limits_on(scope: Scope, caller: str | None, terms: Terms, now: datetime) -> list[Applied]:
     """All limits of a scope that hold now for a user, project or key, or (None) for the account, whatever they select:
     the plan's in its order, then those that overrides add."""
-    holding: dict[str, Override] = {}
+    holding: dict[_Named, Override] = {}
     for override in terms.overrides:
         is_theirs = override.limit.scope is scope and override.scope_id in (None, caller)
         if is_theirs and override.valid_from <= now < override.valid_until:
-            before = holding.get(override.limit.limit_id)
+            before = holding.get(_named(override.limit))
             if before is None or before.scope_id is None:
-                holding[override.limit.limit_id] = override
+                holding[_named(override.limit)] = override
     chosen = [
-        _of_override(holding.pop(limit.limit_id)) if limit.limit_id in holding else _of_plan(limit)
+        _of_override(holding.pop(_named(limit))) if _named(limit) in holding else _of_plan(limit)
         for limit in (terms.plan.limits if terms.plan else ())
         if limit.scope is scope
     ]

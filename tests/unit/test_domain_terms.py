@@ -125,6 +125,12 @@ def test_limits_of_the_same_name_for_a_user_and_a_project_both_hold() -> None:
     assert maxima(given, project_id="p2") == [("images", 9)]
 
 
+def test_an_override_of_another_meter_does_not_lift_the_limit_of_the_plan_that_came_later() -> None:
+    given = terms(an_override(maximum=5), limits=(a_limit(meter="cost", maximum="2"),))
+    assert maxima(given) == [("images", "2.000000000"), ("images", 5)]
+    assert [applied.limit.meter.value for applied in limits_of_account(given, NOW)] == ["cost", "calls"]
+
+
 def test_an_override_with_a_selector_of_its_own_leaves_other_operations_without_the_plans_limit() -> None:
     given = terms(an_override(maximum=1, selector={"operation": ["edit"]}), limits=(a_limit(),))
     assert maxima(given, operation="edit") == [("images", 1)]
