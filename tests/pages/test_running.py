@@ -269,9 +269,15 @@ async def test_holes_of_a_source_are_shown_since_when_until_they_close(
     assert "No source has holes" in (await newcomer.get("/sources?holes=true")).text
 
 
-async def test_numbers_of_a_lost_journal_are_given_up_with_a_form(newcomer: httpx.AsyncClient, fresh: Ledger) -> None:
+async def test_numbers_of_a_lost_journal_are_given_up_with_a_form(
+    newcomer: httpx.AsyncClient, fresh: Ledger, fresh_database_url: str
+) -> None:
     await fresh.send(*(completed(source="a&b", sourcesequence=number) for number in (1, 4, 7)))
     asked = {"source": "a&b", "first_sequence": "2", "last_sequence": "6"}
+    assert "Give up" not in (await newcomer.get("/sources")).text, "they may be on their way"
+    database = await asyncpg.connect(fresh_database_url)
+    await database.execute("update sources set holes_since = now() - interval '16 minutes'")
+    await database.close()
     assert escape(f"/sources/give-up?{urlencode(asked)}") in (await newcomer.get("/sources")).text
     form = (await newcomer.get("/sources/give-up", params=asked)).text
     assert ('value="a&amp;b"' in form, 'value="6"' in form) == (True, True)
