@@ -65,6 +65,7 @@ Metadata = Annotated[dict[str, JsonValue], AfterValidator(_within_metadata_size)
 #: As CloudEvents has it: a URI reference, of printable ASCII.
 SOURCE_PATTERN: Final = r"^[\x21-\x7e]+$"
 SOURCE_CHARACTERS_MAX: Final = 256
+Source = Annotated[str, StringConstraints(min_length=1, max_length=SOURCE_CHARACTERS_MAX, pattern=SOURCE_PATTERN)]
 #: Strict wherever it stands: the bodies of requests are checked leniently otherwise.
 Quantity = Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)]
 ByteCount = Annotated[int, Field(ge=0, le=INT8_MAX)]
@@ -129,7 +130,7 @@ class _Event(BaseModel):
 
     specversion: Literal["1.0"]
     id: Id
-    source: Annotated[str, StringConstraints(min_length=1, max_length=SOURCE_CHARACTERS_MAX, pattern=SOURCE_PATTERN)]
+    source: Source
     subject: Name
     time: Moment
     datacontenttype: Literal["application/json"] = "application/json"

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from contracts.events import INT8_MAX
+from contracts.events import INT8_MAX, FreeText, Source
 
 
 class SourceState(BaseModel):
@@ -42,10 +42,10 @@ class GiveUp(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
+    source: Source
     first_sequence: Annotated[int, Field(strict=True, ge=1, lt=INT8_MAX)]
     last_sequence: Annotated[int, Field(strict=True, ge=1, lt=INT8_MAX)]
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
+    reason: Annotated[FreeText, StringConstraints(min_length=1)]
 
     @model_validator(mode="after")
     def _has_numbers(self) -> "GiveUp":
