@@ -41,6 +41,7 @@ OWN: Final[Own] = {
     ("POST", "/v1/events"): (UNSUPPORTED_MEDIA_TYPE, CONFLICT, OPERATION_CONFLICT, IN_FUTURE, OVERLOADED),
     ("GET", "/v1/decisions/{operation_id}"): (NOT_FOUND,),
     ("GET", "/v1/plans/{plan_id}"): (NOT_FOUND,),
+    ("POST", "/v1/sources:give-up"): (NOT_FOUND,),
     ("PUT", "/v1/plans/{plan_id}"): (VERSION_CHANGED,),
     ("GET", _ACCOUNT): (NOT_FOUND,),
     ("GET", f"{_ACCOUNT}/usage"): (NOT_FOUND,),
