@@ -94,7 +94,8 @@ PREPARED: Final[Mapping[str, Prepared]] = {
     f"{GUIDES}/emulators.md": Prepared(instead={"localhost:8100/_emulator": "$EMULATORS"}),
     f"{GUIDES}/reconciliation.md": Prepared(BILLED, expected=("both agree, to the nano-dollar",)),
     TUTORIAL: Prepared(
-        codes={"# the third of the day": HTTP_ERROR}, expected=('"code":"limit_exceeded"', '"limit_id":"images"')
+        codes={"# the third of the day": HTTP_ERROR},
+        expected=('"code":"limit_exceeded"', '"limit_id":"images"', '"is_lease":false'),
     ),
     "CONTRIBUTING.md": Prepared(codes={"# now every limit": 1}, expected=("1 failed", "Lay an image in tiles")),
     # Warnings are other pages' dead letters, and no archive of WAL.
