@@ -7,7 +7,7 @@ from contracts.sources import GiveUp, NumbersGivenUp
 from ledger_service.administration import log_change
 from ledger_service.domain.ledger_events import NO_ACCOUNT, SOURCE_NUMBERS_GIVEN_UP
 from ledger_service.store.pool import Connection
-from ledger_service.store.sources import find_source, give_up_numbers
+from ledger_service.store.sources import give_up_numbers
 
 #: Of one event.
 RANGES_MAX: Final = 1_000
@@ -21,15 +21,15 @@ async def give_up(connection: Connection, wanted: GiveUp) -> NumbersGivenUp:
     other. Raises ProblemError: not_found, and where the numbers go beyond the last that came, or are in too many holes.
     """
     async with connection.transaction():
-        found = await find_source(connection, wanted.source, 0)
-        if found is None:
-            raise ProblemError(NOT_FOUND, f"nothing with a number of the source {wanted.source} has come")
-        if wanted.last_sequence > found["last"]:
-            message = f"the last number that came of it is {found['last']}: what is behind that may still come"
-            raise broken_rule("last_sequence", "not_missing", message)
-        numbers = await give_up_numbers(
+        found = await give_up_numbers(
             connection, wanted.source, wanted.first_sequence, wanted.last_sequence, RANGES_MAX
         )
+        if found is None:
+            raise ProblemError(NOT_FOUND, f"nothing with a number of the source {wanted.source} has come")
+        last, numbers = found
+        if wanted.last_sequence > last:
+            message = f"the last number that came of it is {last}: what is behind that may still come"
+            raise broken_rule("last_sequence", "not_missing", message)
         if len(numbers) > RANGES_MAX:
             message = f"there are more than {RANGES_MAX:,} holes between these numbers: give them up in portions"
             raise broken_rule("last_sequence", "too_many", message)

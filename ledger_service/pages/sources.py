@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from contracts.problems import Problem
 from contracts.web.own_api import ApiProblem, Document
 from contracts.web.pages import Action, Page, Redirect, Shown, View, Visit
 from ledger_service.pages.groups import ADMINS, RUNNING
@@ -39,11 +40,11 @@ def _ago(time: str, now: datetime) -> float:
 
 
 async def _ask(visit: Visit) -> Shown:
-    return _form({"reason": "", **{name: visit.asked(name) for name in _ABOUT}}, {})
+    return _form({"reason": "", **{name: visit.asked(name) for name in _ABOUT}})
 
 
-def _form(asked: Mapping[str, str], told: Mapping[str, object], status: int = 200) -> Shown:
-    return View("give_up.html", {"asked": asked, "problem": None, **told}, status)
+def _form(asked: Mapping[str, str], problem: Problem | None = None) -> Shown:
+    return View("give_up.html", {"asked": asked, "problem": problem}, problem.status if problem else 200)
 
 
 async def _give_up(visit: Visit) -> Shown:
@@ -52,7 +53,7 @@ async def _give_up(visit: Visit) -> Shown:
     try:
         done = (await visit.api.send("POST", "/v1/sources:give-up", {**asked, **numbers})).json
     except ApiProblem as error:
-        return _form(asked, {"problem": error.problem}, error.problem.status)
+        return _form(asked, error.problem)
     count = sum(last - first + 1 for first, last in done["numbers"])
     said = f"Given up: {count:,} {'number' if count == 1 else 'numbers'} of {done['source']}." if count else _NONE
     return Redirect("/sources", said)

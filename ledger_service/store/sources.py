@@ -57,18 +57,14 @@ async def list_sources(
     return await connection.fetch(SQL["page"], after, with_holes, rows_max, holes_max)
 
 
-async def find_source(connection: "Connection", source: str, holes_max: int) -> "asyncpg.Record | None":
-    """One of them."""
-    return await connection.fetchrow(SQL["one"], source, holes_max)
-
-
 async def give_up_numbers(
     connection: "Connection", source: str, first: int, last: int, ranges_max: int
-) -> list[tuple[int, int]]:
-    """Those of a source's numbers (inclusive) that are missing are so no more: answers which these were, as ranges with
-    both ends. More than ``ranges_max`` of them: nothing is changed. The source must be there, and its row is locked."""
-    ranges = await connection.fetchval(SQL["give_up"], source, first, last, ranges_max)
-    return [(part.lower, part.upper - 1) for part in ranges]
+) -> tuple[int, list[tuple[int, int]]] | None:
+    """Those of a source's numbers (inclusive) that are missing are so no more: answers the last number that came, and
+    which these were, as ranges with both ends. Nothing is changed where ``last`` is behind that one, or there are more
+    than ``ranges_max`` of them. None: no such source. Its row is locked."""
+    found = await connection.fetchrow(SQL["give_up"], source, first, last, ranges_max)
+    return None if found is None else (found["last"], [(part.lower, part.upper - 1) for part in found["ranges"]])
 
 
 def _ranges(sequences: Iterable[tuple[str, int]]) -> Iterable[tuple[str, int, int]]:

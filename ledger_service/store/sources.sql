@@ -31,9 +31,10 @@ returning source, recorded
 -- name: active
 select source, recorded from sources where updated_at > now() - make_interval(secs => $1) order by source
 
--- part: state
+-- name: page
+-- After the source $1 where one is given; $2: only those with holes. Of each the first $4 holes.
 select source, lower(recorded) as first, upper(recorded) - 1 as last, updated_at, holes_since,
-       array (select hole from unnest(m.missing) as hole limit k.holes_max) as holes,
+       array (select hole from unnest(m.missing) as hole limit $4) as holes,
        (select count(*) from unnest(m.missing)) as holes_count,
        (select coalesce(sum(upper(hole) - lower(hole)), 0) from unnest(m.missing) as hole) as missing,
        (select coalesce(sum(upper(range) - lower(range)), 0) from unnest(given_up - recorded) as range) as given_up,
@@ -41,37 +42,27 @@ select source, lower(recorded) as first, upper(recorded) - 1 as last, updated_at
 from sources s
 cross join lateral missing_numbers(s, lower(recorded)) m (missing)
 left join source_accounts a using (source)
-
--- name: page
--- After the source $1 where one is given; $2: only those with holes. Of each the first $4 holes.
--- take: state
-cross join (select $4::integer as holes_max) k
 where not isempty(recorded) and ($1::text is null or source > $1) and (not $2::boolean or holes_since is not null)
 order by source
 limit $3
 
--- name: one
--- The source $1 with the first $2 of its holes.
--- take: state
-cross join (select $2::integer as holes_max) k
-where not isempty(recorded) and source = $1
-
 -- name: give_up
--- Of the numbers $2 … $3 those that are missing, none where there are more than $4 ranges of them. Locks the source's row.
+-- Of the numbers $2 … $3 of the source $1 those that are missing; none of them where the last that came is before $3, or
+-- there are more than $4 ranges. Locks the source's row.
 with wanted as (
-    select source, missing_numbers(s, $2) * int8multirange(int8range($2, $3, '[]')) as numbers,
+    select source, upper(recorded) - 1 as last, missing_numbers(s, 1) * int8multirange(int8range($2, $3, '[]')) as numbers,
            missing_numbers(s, lower(recorded)) - int8multirange(int8range($2, $3, '[]')) as left_over
     from sources s
-    where source = $1
+    where source = $1 and not isempty(recorded)
     for update
 ),
 given as (
     update sources s
     set given_up = s.given_up + w.numbers, holes_since = case when w.left_over <> '{}' then s.holes_since end
     from wanted w
-    where s.source = w.source and (select count(*) from unnest(w.numbers)) <= $4
+    where s.source = w.source and $3 <= w.last and (select count(*) from unnest(w.numbers)) <= $4
 )
-select array (select range from unnest(numbers) as range limit $4 + 1) as ranges from wanted
+select last, array (select range from unnest(numbers) as range limit $4 + 1) as ranges from wanted
 
 -- name: accounts
 select source, account_id from source_accounts where source = any ($1::text[])

@@ -77,6 +77,7 @@ async def test_what_arrives_after_all_is_recorded_and_its_producer_told_of_that_
     ("changed", "status", "field"),
     [
         ({"last_sequence": 10}, 422, "last_sequence"),
+        ({"first_sequence": 20, "last_sequence": 30}, 422, "last_sequence"),
         ({"first_sequence": 5, "last_sequence": 4}, 422, ""),
         ({"first_sequence": 0}, 422, "first_sequence"),
         ({"first_sequence": "3"}, 422, "first_sequence"),
