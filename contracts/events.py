@@ -63,9 +63,7 @@ def _within_metadata_size(metadata: dict[str, JsonValue]) -> dict[str, JsonValue
 FreeText = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_within_metadata_size)]
 #: As CloudEvents has it: a URI reference, of printable ASCII.
-SOURCE_PATTERN: Final = r"^[\x21-\x7e]+$"
-SOURCE_CHARACTERS_MAX: Final = 256
-Source = Annotated[str, StringConstraints(min_length=1, max_length=SOURCE_CHARACTERS_MAX, pattern=SOURCE_PATTERN)]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[\x21-\x7e]+$")]
 #: Strict wherever it stands: the bodies of requests are checked leniently otherwise.
 Quantity = Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)]
 ByteCount = Annotated[int, Field(ge=0, le=INT8_MAX)]

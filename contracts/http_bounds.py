@@ -266,9 +266,6 @@ class _BoundedProtocol(HttpToolsProtocol):
                 b"%bcontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
                 % (STATUS_LINE[kind.status], CONTENT_TYPE.encode(), len(body), body)
             )
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
-            cycle.message_event.set()
         self._end_served()
         self._unset_keepalive_if_required()
         self._stop_waiting()

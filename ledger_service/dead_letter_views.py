@@ -1,22 +1,22 @@
 """How dead letters are shown: rows → the bodies of the API and what the command prints."""
 
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from contracts.dead_letters import DeadLetter, DeadLetterItem, DeadLetterPage, LetterAction, LetterState, RecordedEvent
-from contracts.events import SOURCE_CHARACTERS_MAX, SOURCE_PATTERN
+from contracts.events import Source
 from contracts.problems import FieldError
 from ledger_service.domain.ledger_events import DEAD_LETTER_DISCARDED
 
 if TYPE_CHECKING:
     import asyncpg
 
-_SOURCE: Final = re.compile(SOURCE_PATTERN)
+_SOURCE: Final = TypeAdapter[str](Source)
 
 
 def item_view(row: "asyncpg.Record") -> DeadLetterItem:
@@ -51,9 +51,10 @@ def _source_in(body: bytes | None) -> str | None:
         event = orjson.loads(body or b"")
     except orjson.JSONDecodeError:
         return None
-    source = event.get("source") if isinstance(event, dict) else None
-    could_be = isinstance(source, str) and len(source) <= SOURCE_CHARACTERS_MAX and _SOURCE.fullmatch(source)
-    return source if could_be else None
+    try:
+        return _SOURCE.validate_python(event.get("source") if isinstance(event, dict) else None)
+    except ValidationError:
+        return None
 
 
 def page_view(rows: "Sequence[asyncpg.Record]", rows_max: int) -> DeadLetterPage:
