@@ -192,8 +192,15 @@ def _price(check: LimitCheck, catalogue: Catalogue, terms: Terms, now: datetime)
     ceiling = terms.plan.unpriced_unit_ceiling if terms.plan else None
     if ceiling is None:
         return _Priced(check)
-    cost = min(ceiling * check.quantity, COST_NANOS_MAX)  # no operation may cost more
-    return _Priced(check.model_copy(update={"estimated_cost": cost}))
+    cost = ceiling * check.quantity
+    if cost > COST_NANOS_MAX and isinstance(check, LeaseCheck):
+        # Its operations may cost that together: held at less, they could go beyond their limit.
+        message = (
+            f"at the plan's ceiling, {check.quantity} units cost more than a lease may: ${COST_NANOS_MAX // 10**9}"
+        )
+        return _Priced(check, problem=broken_rule("quantity", "cost_range", message))
+    # No operation may cost more.
+    return _Priced(check.model_copy(update={"estimated_cost": min(cost, COST_NANOS_MAX)}))
 
 
 def _beside(priced: _Priced, billed_nanos: int) -> _Priced:

@@ -166,6 +166,18 @@ async def test_what_goes_beyond_the_rule_is_refused_and_nothing_is_held(
     assert await amounts(ledger) == (0, 0)
 
 
+async def test_a_lease_dearer_than_an_operation_may_be_is_not_held_at_less(ledger: Ledger) -> None:
+    spend = limit("spend", meter="cost", maximum="10000000")
+    plan = {**lease_plan(spend, calls=1000), "unpriced_unit_ceiling": "1001"}
+    assert (await ledger.http.put(f"/v1/plans/{usual.plan_id}", json=plan)).status_code == 200
+    await ledger.put_account()
+    answer = await ledger.http.post("/v1/leases", json=builders.lease(model="new-1", calls=1000, quantity=1000))
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "quantity")
+    assert (await ledger.limit("spend"))["held"] == "0.000000000"
+    assert (await place(ledger, builders.lease(model="new-1", calls=999, quantity=999)))["allowed"]
+    assert (await ledger.limit("spend"))["held"] == "999999.000000000"
+
+
 async def test_the_same_request_gets_the_same_answer_and_another_is_a_conflict(ledger: Ledger) -> None:
     await set_up(ledger)
     asked = builders.lease(estimated_cost="0.3")
