@@ -25,6 +25,7 @@ from contracts.http_bounds import bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
 from contracts.http_tracing import NO_TELEMETRY, TracedRequests
+from contracts.settings_reading import WrongSettingsError, read_settings
 from contracts.spans import export_spans
 from contracts.web.pages import page_routes
 from contracts.web.problem_pages import shown_by
@@ -112,8 +113,12 @@ def create_app(settings: Settings, providers: Providers | None = None) -> FastAP
 
 def run(make_providers: Callable[[Settings], Providers] = build) -> int:
     """Serve until SIGTERM or SIGINT, then stop cleanly; the process's exit code."""
-    settings = Settings()
     configure_logs()
+    try:
+        settings = read_settings(Settings)
+    except WrongSettingsError as error:
+        _log.critical("cannot_start", reason=str(error))
+        return 1
     # Pictures are made in threads of this process; the event loop gets its turn that much sooner.
     sys.setswitchinterval(SWITCH_SECONDS)
     try:

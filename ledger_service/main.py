@@ -3,11 +3,11 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, TypeVar
+from typing import Final
 
-import nats.errors
 import structlog
 import uvicorn
 from fastapi import FastAPI
@@ -21,6 +21,7 @@ from contracts.http_documents import document_headers, document_problems
 from contracts.http_problems import install_problems
 from contracts.http_tracing import NO_TELEMETRY, TracedRequests
 from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_UNKNOWN
+from contracts.settings_reading import WrongSettingsError, read_settings
 from contracts.spans import export_spans
 from contracts.version import VERSION
 from contracts.web.pages import page_routes
@@ -85,12 +86,13 @@ from ledger_service.seal_publishing import CheckpointFile, CheckpointStream
 from ledger_service.sealing import SealChain, Sealing
 from ledger_service.service_tokens import ServiceTokens, hashing_key
 from ledger_service.services import Services
+from ledger_service.starting import await_server, hide_what_was_said, say_cannot_start, saying_why
 from ledger_service.store import connections
 from ledger_service.store import exports as export_store
 from ledger_service.store import seals as seal_store
 from ledger_service.store.analytics import open_analytics_pool
 from ledger_service.store.migrations import check_schema
-from ledger_service.store.pool import CHECK_TIMEOUT_SECONDS, UNAVAILABLE, Pool, open_hot_pool, open_pool
+from ledger_service.store.pool import CHECK_TIMEOUT_SECONDS, Pool, open_hot_pool, open_pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.privileges import may_rewrite
 from ledger_service.store.terms import TermsCache
@@ -109,11 +111,8 @@ log = structlog.get_logger()
 
 #: Longer than clients keep idle connections (httpx: 5 s), else the two ends race: a request meets a closed one.
 KEEP_ALIVE_SECONDS: Final = 75
-STARTUP_ATTEMPTS_MAX: Final = 60
-STARTUP_RETRY_SECONDS: Final = 0.5
 CANCEL_AGAIN_SECONDS: Final = 0.5
 STOP_SECONDS_MAX: Final = 10
-_NOT_THERE_YET: Final[tuple[type[Exception], ...]] = (*UNAVAILABLE, nats.errors.Error)
 
 _ROUTES: Final = (
     checks,
@@ -148,8 +147,6 @@ _ROUTES: Final = (
     metrics,
 )
 
-Opened = TypeVar("Opened")
-
 
 def create_app(settings: Settings) -> FastAPI:
     """The HTTP application; its parts start and stop with it."""
@@ -157,7 +154,8 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.services = await _start(settings, stack)
+            with saying_why():
+                app.state.services = await _start(settings, stack)
             app.state.access = app.state.services.access
             yield
 
@@ -208,12 +206,12 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     pages = connections.EXPORTS_MAX * connections.PAGES_AHEAD
     exporting = await _open(stack, "database", lambda: export_store.open_pool(url, pages, settings.billing_account_id))
 
-    connection_to_nats = await _retrying("nats", lambda: connect_nats(settings.nats_access, "ledger"))
+    connection_to_nats = await await_server("nats", lambda: connect_nats(settings.nats_access, "ledger"))
     stack.push_async_callback(connection_to_nats.close)
     await check_stream(connection_to_nats)
     # Before anything is decided: totals of a database that was put back lack what the stream still has.
     stream_gaps = StreamGaps(background, connection_to_nats)
-    await _retrying("stream", stream_gaps.close_found)
+    await await_server("stream", stream_gaps.close_found)
 
     told = Metrics(reads)
     limit_checks = LimitChecks(
@@ -319,7 +317,7 @@ async def _start_sealing(
 
 
 async def _open(stack: AsyncExitStack, what: str, opening: Callable[[], Awaitable[Pool]]) -> Pool:
-    pool = await _retrying(what, opening)
+    pool = await await_server(what, opening)
 
     async def close() -> None:
         # A graceful close waits for work in flight; the database may be gone, so not for ever.
@@ -330,18 +328,6 @@ async def _open(stack: AsyncExitStack, what: str, opening: Callable[[], Awaitabl
 
     stack.push_async_callback(close)
     return pool
-
-
-async def _retrying(what: str, opening: Callable[[], Awaitable[Opened]]) -> Opened:
-    for attempt in range(1, STARTUP_ATTEMPTS_MAX + 1):
-        try:
-            return await opening()
-        except _NOT_THERE_YET as error:
-            if attempt == STARTUP_ATTEMPTS_MAX:
-                raise
-            log.warning("startup_waits", for_what=what, error=str(error) or type(error).__name__)
-            await asyncio.sleep(STARTUP_RETRY_SECONDS)
-    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _run(stack: AsyncExitStack, *workers: Coroutine[object, None, None]) -> None:
@@ -370,7 +356,12 @@ def _run(stack: AsyncExitStack, *workers: Coroutine[object, None, None]) -> None
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
     configure_logs()
-    settings = Settings()
+    hide_what_was_said()
+    try:
+        settings = read_settings(Settings)
+    except WrongSettingsError as error:
+        say_cannot_start(str(error))
+        sys.exit(1)
     app = create_app(settings)
     spare_what_lasts()
     uvicorn.run(

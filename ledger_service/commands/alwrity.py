@@ -21,12 +21,11 @@ from ledger_service.alwrity.files import FileRefusedError
 from ledger_service.alwrity.importing import Options, import_files
 from ledger_service.alwrity.reading import Broken, ImportRefusedError
 from ledger_service.alwrity.report import Report
-from ledger_service.commands.database import OUT_OF_REACH, messages, output, reason_of, stop
+from ledger_service.commands.database import messages, output, own_settings, stop
 from ledger_service.commands.json_output import AsJson, write_json
-from ledger_service.config import Settings
 from ledger_service.domain.alwrity.standing import Period
 from ledger_service.store.migrations import MigrationError, check_schema
-from ledger_service.store.pool import open_hot_pool
+from ledger_service.store.pool import OUT_OF_REACH, open_hot_pool, reason_of
 
 #: Of periods, broken rows and notices that are shown; --json and --report have all.
 SHOWN_MAX: Final = 60
@@ -92,7 +91,7 @@ def import_alwrity(
 
 
 async def _import(paths: Sequence[Path], options: Options) -> Report:
-    pool = await open_hot_pool(Settings().database_url, 2, "import")
+    pool = await open_hot_pool(own_settings().database_url, 2, "import")
     try:
         async with pool.acquire() as connection:
             await check_schema(connection)

@@ -16,9 +16,8 @@ from contracts.periods import first_day
 from ledger_service import archiving, rebuilding
 from ledger_service.archive_files import ArchiveFileError
 from ledger_service.archiving import ArchiveRefusedError
-from ledger_service.commands.database import messages, output, stop, with_database
+from ledger_service.commands.database import messages, output, own_settings, stop, with_database
 from ledger_service.commands.json_output import AsJson, write_json
-from ledger_service.config import Settings
 from ledger_service.rebuilding import RebuildRefusedError, RebuildUnfinishedError
 from ledger_service.store import archives
 from ledger_service.store.archives import Archive
@@ -114,7 +113,7 @@ def _recover(begin: date) -> dict[str, object]:
 
     async def work(connection: Connection) -> None:
         months = [one.month for one in await archives.list_archives(connection) if one.month >= begin]
-        settings = Settings()
+        settings = own_settings()
         url = settings.owner_database_url or settings.database_url
         rows = await archiving.recover(url, months, rebuilding.Progress(), JOBS_DEFAULT)
         messages().print(f"{rows:,} rows were put back from the log, {len(months)} months are in the table again")
@@ -172,7 +171,7 @@ def _as_json(one: Archive, wrong: str | None) -> dict[str, object]:
 
 def _run(work: Callable[[Connection], Awaitable[None]]) -> None:
     async def checked(_: Connection) -> None:
-        settings = Settings()
+        settings = own_settings()
         async with archiving.alone(settings.owner_database_url or settings.database_url) as connection:
             await work(connection)
 
@@ -189,14 +188,14 @@ def _refusing(work: Callable[[Connection], Awaitable[None]]) -> None:
 
 
 def _folder(folder: Path | None) -> Path:
-    chosen = folder or Settings().archive_folder
+    chosen = folder or own_settings().archive_folder
     if chosen is None:
         raise typer.BadParameter("say --dir, or set LEDGER_ARCHIVE_FOLDER: where the files are")
     return chosen
 
 
 def _before(before: str | None, keep_months: int | None) -> date:
-    keep = keep_months or Settings().archive_keep_months
+    keep = keep_months or own_settings().archive_keep_months
     if before is not None and keep_months is not None:
         raise typer.BadParameter("say either --before or --keep-months")
     if before is not None:

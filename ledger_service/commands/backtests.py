@@ -13,10 +13,9 @@ from contracts.limits import Plan
 from contracts.money import format_nanos
 from contracts.problems import FieldError, ProblemError, field_errors
 from ledger_service.backtesting import run_backtest
-from ledger_service.commands.database import messages, moment, output, shown, stop, stop_at, with_database
+from ledger_service.commands.database import messages, moment, output, own_settings, shown, stop, stop_at, with_database
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.commands.progress import watched
-from ledger_service.config import Settings
 
 BAR_WIDTH: Final = 24
 USERS_SHOWN: Final = 20
@@ -53,7 +52,7 @@ def backtest(
         }
     )
     try:
-        result = with_database(lambda _: watched(run_backtest(Settings().database_url, wanted)))
+        result = with_database(lambda _: watched(run_backtest(own_settings().database_url, wanted)))
     except ProblemError as error:
         raise stop(error.problem.detail) from None
     if as_json:

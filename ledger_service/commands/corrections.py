@@ -12,10 +12,9 @@ from contracts.identifiers import uuid7
 from contracts.money import format_nanos
 from contracts.repricings import Difference, Repricing, RepricingResult
 from ledger_service.adjusting import adjust as record_adjustment
-from ledger_service.commands.database import answer_or_stop, messages, moment, output, read_options, shown
+from ledger_service.commands.database import answer_or_stop, messages, moment, output, own_settings, read_options, shown
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.commands.progress import watched
-from ledger_service.config import Settings
 from ledger_service.repricing import run_repricing
 from ledger_service.store import event_log
 from ledger_service.store.pool import Connection
@@ -131,7 +130,7 @@ def reprice(
     wanted, who = read_options(Repricing, given), read_options(_Author, {"author": author}).author
     if apply:
         messages().print(f"repricing {wanted.repricing_id}; should it break off, `--id {wanted.repricing_id}` goes on")
-    result = answer_or_stop(lambda _: watched(run_repricing(Settings().database_url, wanted, who)))
+    result = answer_or_stop(lambda _: watched(run_repricing(own_settings().database_url, wanted, who)))
     if as_json:
         write_json({"result": result})
         return

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-import asyncpg
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
@@ -14,20 +13,15 @@ from rich.console import Console
 from contracts.exit_codes import ExitCode
 from contracts.moments import UtcMoment
 from contracts.problems import FieldError, ProblemError, field_errors
+from contracts.settings_reading import WrongSettingsError, read_settings
 from contracts.version import VERSION
 from ledger_service.config import Settings
 from ledger_service.store.migrations import MigrationError, check_schema
-from ledger_service.store.pool import UNAVAILABLE, Connection, open_pool
+from ledger_service.store.pool import OUT_OF_REACH, Connection, open_pool, reason_of
 
 #: For tables that are piped, where there is no screen whose width counts.
 _PIPED_WIDTH: Final = 200
 _MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(UtcMoment)
-
-OUT_OF_REACH: Final[tuple[type[Exception], ...]] = (
-    *UNAVAILABLE,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
 
 Result = TypeVar("Result")
 Wanted = TypeVar("Wanted", bound=BaseModel)
@@ -44,9 +38,12 @@ def messages() -> Console:
     return Console(stderr=True, width=width, highlight=False, markup=False, emoji=False)
 
 
-def reason_of(error: Exception) -> str:
-    """Why a server is out of reach, in words."""
-    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+def own_settings() -> Settings:
+    """The settings as the environment has them. Where they break rules, says which, and exits with 1."""
+    try:
+        return read_settings(Settings)
+    except WrongSettingsError as error:
+        raise stop("these settings cannot be used:", *(f"  {one}" for one in error.problems)) from None
 
 
 def with_database(work: Callable[[Connection], Awaitable[Result]], *, whole_tables: bool = False) -> Result:
@@ -59,7 +56,7 @@ def with_database(work: Callable[[Connection], Awaitable[Result]], *, whole_tabl
 
 async def _with_database(work: Callable[[Connection], Awaitable[Result]], whole_tables: bool) -> Result:
     try:
-        pool = await open_pool(Settings().database_url, 1)
+        pool = await open_pool(own_settings().database_url, 1)
         try:
             async with pool.acquire() as connection:
                 newer = await check_schema(connection)

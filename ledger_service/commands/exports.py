@@ -13,9 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from contracts.exports import ExportFormat
 from contracts.problems import ProblemError
-from ledger_service.commands.database import messages, moment, stop, with_database
+from ledger_service.commands.database import messages, moment, own_settings, stop, with_database
 from ledger_service.commands.json_output import AsJson, write_json
-from ledger_service.config import Settings
 from ledger_service.export_files import (
     Done,
     Job,
@@ -184,7 +183,10 @@ class _Task:
 
     def _job(self, as_of: datetime) -> Job:
         return Job(
-            self._data_set, self._format, Selection(as_of, self._account_id, self._chosen), Settings().export_page_rows
+            self._data_set,
+            self._format,
+            Selection(as_of, self._account_id, self._chosen),
+            own_settings().export_page_rows,
         )
 
     async def _settled(self, connection: Connection) -> datetime:
@@ -206,7 +208,7 @@ class _Task:
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
             TextColumn("{task.completed:,.0f} " + unit), TimeRemainingColumn(),
         )  # fmt: skip
-        settings = Settings()
+        settings = own_settings()
         pool = await open_pool(settings.database_url, PAGES_AHEAD, settings.billing_account_id)
         try:
             shown = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal or self._quiet)

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from contracts.exit_codes import ExitCode
 from contracts.subjects import STREAM
-from ledger_service.commands.database import OUT_OF_REACH, messages, moment, output, reason_of, shown, stop
+from ledger_service.commands.database import messages, moment, output, own_settings, shown, stop
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import SignedCheckpoint
@@ -29,7 +29,7 @@ from ledger_service.sealing import SealChain, SealsDivergedError
 from ledger_service.store import seals as seal_store
 from ledger_service.store import stream_marks as store
 from ledger_service.store.migrations import MigrationError, check_schema
-from ledger_service.store.pool import Connection, Pool, open_hot_pool
+from ledger_service.store.pool import OUT_OF_REACH, Connection, Pool, open_hot_pool, reason_of
 from ledger_service.stream import StreamConfigError, check_stream, connect_nats
 from ledger_service.stream_gaps import Gap, StreamGaps, first_since
 
@@ -117,7 +117,7 @@ def close_gap(since: Since = None, from_sequence: From = None, as_json: AsJson =
 
 
 async def _close(since: datetime | None, from_sequence: int | None) -> State:
-    settings = Settings()
+    settings = own_settings()
     connection = await connect_nats(settings.nats_access, "ledger-close-gap")
     try:
         await check_stream(connection)

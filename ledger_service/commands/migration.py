@@ -11,13 +11,14 @@ from rich.console import Console
 
 from contracts.exit_codes import ExitCode
 from contracts.version import VERSION
-from ledger_service.commands.database import reason_of
+from ledger_service.commands.database import own_settings
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.price_loading import count, follow_shipped
 from ledger_service.service_tokens import hashing_key, know_tokens
 from ledger_service.store.migrations import MigrationError, check_schema, known_to_sessions
 from ledger_service.store.migrations import migrate as migrate_database
+from ledger_service.store.pool import reason_of
 from ledger_service.store.privileges import let_read, let_serve
 from ledger_service.stream import StreamConfigError, connect_nats, create_stream
 
@@ -32,7 +33,7 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Brings the database's schema and the NATS stream to this version. Safe to run again."""
-    settings = Settings()
+    settings = own_settings()
     try:
         done = asyncio.run(_migrate(settings, database_only, shipped_prices))
     except (MigrationError, StreamConfigError) as error:

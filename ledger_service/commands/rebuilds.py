@@ -14,11 +14,10 @@ from rich.table import Table
 
 from contracts.exit_codes import ExitCode
 from ledger_service import rebuilding
-from ledger_service.commands.database import messages, output, stop, with_database
+from ledger_service.commands.database import messages, output, own_settings, stop, with_database
 from ledger_service.commands.differences import describe, difference_table
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.commands.seals import seals_as_json, verify_and_show
-from ledger_service.config import Settings
 from ledger_service.disk_space import TooLittleSpaceError, check_space
 from ledger_service.projections import PROJECTIONS
 from ledger_service.seal_verification import SealReport
@@ -93,7 +92,7 @@ async def _verify(
     first: list[Difference] = []
     tables = await read_tables(connection, (one.name for one in PROJECTIONS))
     with _screen(size) as screen:
-        verification = Verification(Settings().database_url, jobs, screen.at)
+        verification = Verification(own_settings().database_url, jobs, screen.at)
         if as_json:
             await _write_json(connection, scope, _counted(verification, scope, counts), counts, seals)
             return counts
@@ -177,7 +176,7 @@ def rebuild(
 async def _rebuild(connection: Connection, scope: Scope, jobs: int) -> rebuilding.Rebuilt:
     size = await _look_around(connection, scope)
     with _screen(size) as screen:
-        verification = Verification(Settings().database_url, jobs, screen.at)
+        verification = Verification(own_settings().database_url, jobs, screen.at)
         return await rebuilding.rebuild(verification, scope, screen)
 
 

@@ -13,16 +13,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from contracts.exit_codes import ExitCode
 from contracts.identifiers import Name
 from contracts.problems import ProblemError
-from ledger_service.commands.database import OUT_OF_REACH, messages, moment, output, reason_of, stop, stop_at
+from ledger_service.commands.database import messages, moment, output, own_settings, stop, stop_at
 from ledger_service.commands.json_output import AsJsonLines, write_json
 from ledger_service.commands.reconciliation_screen import show, show_next
-from ledger_service.config import Settings
 from ledger_service.domain.reconciliation import Item, Status
 from ledger_service.invoice_files import InvoiceError
 from ledger_service.invoice_mappings import InvoiceMapping, MappingError, read_mapping, shipped
 from ledger_service.reconciliation_files import Export, both, finding, summary, write_adjustments
 from ledger_service.reconciling import TOLERANCE_SECONDS_MAX, Asked, Reconciliation, run_reconciliation
 from ledger_service.store.migrations import MigrationError
+from ledger_service.store.pool import OUT_OF_REACH, reason_of
 
 TOLERANCE_SECONDS: Final = 300
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
@@ -114,7 +114,7 @@ def _run(asked: Asked, writer: Export | None, json_names: list[str] | None) -> R
             progress.update(bar, description=what, completed=done, total=of)
 
         async def run() -> Reconciliation:
-            database_url = Settings().database_url
+            database_url = own_settings().database_url
             return await run_reconciliation(database_url, asked, tell, sink)
 
         return asyncio.run(run())

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from contracts.access.nats_access import NatsAccess
 from contracts.exit_codes import ExitCode
-from ledger_service.commands.database import OUT_OF_REACH, messages, output, reason_of, stop
+from ledger_service.commands.database import messages, output, own_settings, stop
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.config import Settings
 from ledger_service.domain.checkpoints import VerifierKey, VerifierKeyError
@@ -23,6 +23,7 @@ from ledger_service.published_checkpoints import PublishedCheckpoints, notes_of
 from ledger_service.seal_keys import SealKeyError, find_signing_key, trusted_keys
 from ledger_service.seal_publishing import read_stream
 from ledger_service.seal_verification import SealReport, hashing_processes, verify_seals
+from ledger_service.store.pool import OUT_OF_REACH, reason_of
 from ledger_service.stream import connect_nats
 
 app = typer.Typer(no_args_is_help=True, help="Signed checkpoints over the log.")
@@ -37,7 +38,7 @@ File = Annotated[Path | None, typer.Option("--file", help="Published checkpoints
 def key(as_json: AsJson = False) -> None:
     """The public key that checkpoints are signed with, for those who verify them."""
     try:
-        found = find_signing_key(Settings())
+        found = find_signing_key(own_settings())
     except SealKeyError as error:
         raise stop(str(error)) from None
     if found is None:
@@ -71,7 +72,7 @@ def verify_and_show(
     keys: list[str] | None, file: Path | None, stream: bool, processes: int, *, quiet: bool = False
 ) -> SealReport:
     """Verifies with a progress bar, and, unless ``quiet``, prints what was found."""
-    settings = Settings()
+    settings = own_settings()
     believed = _believed(settings, keys)
     published, unread = _published(settings, file, stream, believed)
     columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))

@@ -13,10 +13,9 @@ from rich.table import Table
 from contracts.access.principal import Scope
 from contracts.access.service_tokens import TokenMade, TokenRequest, TokenStored
 from contracts.problems import ProblemError, describe, field_errors
-from ledger_service.commands.database import messages, output, shown, stop, with_database
+from ledger_service.commands.database import messages, output, own_settings, shown, stop, with_database
 from ledger_service.commands.database import moment as read_moment
 from ledger_service.commands.json_output import AsJson, AsJsonLines, write_json, write_json_lines
-from ledger_service.config import Settings
 from ledger_service.service_tokens import hashing_key, make_service_token, revoke_service_token
 from ledger_service.store.pool import Connection
 from ledger_service.store.service_tokens import find_token_id, list_tokens
@@ -50,7 +49,7 @@ def create(
         _refuse_existing(file)
 
     async def work(connection: Connection) -> TokenMade:
-        key = await hashing_key(connection, Settings().token_hash_key)
+        key = await hashing_key(connection, own_settings().token_hash_key)
         return await make_service_token(connection, key, request)
 
     try:

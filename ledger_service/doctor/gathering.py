@@ -12,9 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pydantic import ValidationError
-
-from contracts.problems import field_errors
+from contracts.settings_reading import WrongSettingsError, read_settings
 from ledger_service.config import Settings, unknown_variables
 from ledger_service.database_url import is_safe
 from ledger_service.doctor import database, nats
@@ -47,10 +45,9 @@ async def gather(asked: Asked) -> Facts:
     """Within SECONDS_MAX."""
     machine = Machine(sys.version_info[:3], {name: _version(name) for name in PACKAGES_MIN})
     try:
-        settings = Settings()
-    except ValidationError as error:
-        problems = tuple(f"LEDGER_{one.field.upper()}: {one.message}" for one in field_errors(error))
-        return _without_settings(machine, problems)
+        settings = read_settings(Settings)
+    except WrongSettingsError as error:
+        return _without_settings(machine, error.problems)
     chain, files = _chain(settings), _files(settings)
     wanted = chain if isinstance(chain, SealChain) else None
     turns = Turns()

@@ -33,6 +33,12 @@ UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
     asyncpg.InsufficientResourcesError,
     asyncpg.InternalClientError,
 )
+#: Nobody gets in at all: it is away, or knows neither the role, its password nor the database.
+OUT_OF_REACH: Final[tuple[type[Exception], ...]] = (
+    *UNAVAILABLE,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
 #: The transaction lost against another; the same one again will do. Keys come from their makers, so one that stands
 #: already was written meanwhile.
 RETRYABLE: Final[tuple[type[Exception], ...]] = (
@@ -77,6 +83,11 @@ _PLANNED_ONCE: Final = {"plan_cache_mode": "force_generic_plan"}
 
 class StoreUnavailableError(Exception):
     """The database cannot be reached or cannot take more now; nothing of the request was kept for certain."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why a server is out of reach, in words."""
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 async def nothing_to_reset(_: object) -> None:

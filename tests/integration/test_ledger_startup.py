@@ -1,6 +1,7 @@
 """Start and end: migrations, the stream's settings, readiness, a graceful stop."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import nats
 import pytest
 from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
 
+from contracts.exit_codes import ExitCode
 from contracts.subjects import INGEST_CONSUMER, STREAM
 from deploy.local.ports import free_port
 from ledger_service.store.migrations import MigrationError, check_schema, migrate, migrations
@@ -131,8 +133,7 @@ async def test_the_ledger_refuses_to_start_on_an_unmigrated_or_newer_database(
         await connection.close()
     settings = {"LEDGER_DATABASE_URL": url, "LEDGER_NATS_URL": nats_url, "LEDGER_PORT": str(free_port())}
     run = await asyncio.to_thread(run_ledger, ["ledger_service"], **settings)
-    assert run.returncode != 0
-    assert {"empty": "ledger migrate", "newer": "9999_future.sql"}[database_state] in run.stderr + run.stdout
+    assert {"empty": "ledger migrate", "newer": "9999_future.sql"}[database_state] in why_not_started(run)
 
 
 # --- the stream ---
@@ -209,8 +210,55 @@ async def test_a_missing_stream_or_consumer_is_refused_with_what_to_do(bare_nats
 async def test_the_ledger_refuses_to_start_without_its_stream(database_url: str, bare_nats_url: str) -> None:
     settings = {"LEDGER_DATABASE_URL": database_url, "LEDGER_NATS_URL": bare_nats_url, "LEDGER_PORT": str(free_port())}
     run = await asyncio.to_thread(run_ledger, ["ledger_service"], **settings)
-    assert run.returncode != 0
-    assert "ledger migrate" in run.stderr + run.stdout
+    assert "ledger migrate" in why_not_started(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("DATABASE_URL", "postgresql://127.0.0.1:{port}/none", "database is out of reach"),
+        ("DATABASE_URL", "{url}_none", "does not exist"),
+        ("NATS_URL", "nats://127.0.0.1:{port}", "nats is out of reach"),
+        ("SEALS_KEY", "secret-1", "LEDGER_SEALS_KEY is no private key"),
+        ("PORT", "eight", "LEDGER_PORT: "),
+        ("OIDC_ISSUER", "http://secret-1", "LEDGER_OIDC_ISSUER: https is needed"),
+        ("BOOTSTRAP_TOKENS", '[{{"name": "secret-1"}}]', "LEDGER_BOOTSTRAP_TOKENS[0].token: "),
+        ("METADATA_DIMENSIONS", "secret-1", "LEDGER_METADATA_DIMENSIONS: no JSON"),
+    ],
+)
+async def test_what_keeps_it_from_starting_is_said_in_one_line(
+    database_url: str, nats_url: str, name: str, value: str, named: str
+) -> None:
+    """Without a traceback, and without what may be a secret."""
+    settings = {"LEDGER_DATABASE_URL": database_url, "LEDGER_NATS_URL": nats_url, "LEDGER_PORT": str(free_port())}
+    settings[f"LEDGER_{name}"] = value.format(url=database_url, port=free_port())
+    run = await asyncio.to_thread(run_ledger, ["tests.impatient_ledger"], **settings)
+    assert named in why_not_started(run)
+    assert "secret-1" not in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("command", [["webhooks", "list"], ["migrate"], ["periods", "list"], ["seals", "key"]])
+def test_a_command_names_the_settings_that_it_cannot_use(command: list[str]) -> None:
+    run = run_ledger(["ledger_service.cli", *command], LEDGER_PORT="eight", LEDGER_TOKEN_SECONDS="0")
+    assert run.returncode == ExitCode.FAILED
+    assert "Traceback" not in run.stderr
+    assert "  LEDGER_PORT: Input should be a valid integer" in run.stderr
+    assert "  LEDGER_TOKEN_SECONDS: Input should be greater than 0" in run.stderr
+
+
+def test_the_image_service_names_the_settings_that_it_cannot_use() -> None:
+    run = run_ledger(["image_service"], IMAGE_PORT="eight", IMAGE_LEDGER_URL="secret-1")
+    assert "IMAGE_PORT: Input should be a valid integer" in why_not_started(run)
+    assert "IMAGE_LEDGER_URL: " in why_not_started(run)
+    assert "secret-1" not in run.stdout + run.stderr
+
+
+def why_not_started(run: "subprocess.CompletedProcess[str]") -> str:
+    assert run.returncode not in (0, -signal.SIGTERM)
+    assert "Traceback" not in run.stdout + run.stderr
+    [said] = [line for line in (run.stdout + run.stderr).splitlines() if '"cannot_start"' in line]
+    reason: str = json.loads(said)["reason"]
+    return reason
 
 
 # --- the end ---
