@@ -1,5 +1,6 @@
 """Settings from the environment; what is wrong with them is said by the names of the variables."""
 
+import os
 import re
 from typing import Final, TypeVar
 
@@ -9,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsError
 from contracts.problems import field_errors
 
 _Settings = TypeVar("_Settings", bound=BaseSettings)
+#: What it sets for a Service that has the prefix for its name.
+_OF_KUBERNETES: Final = re.compile(r"_(SERVICE_(HOST|PORT)|PORT_\d)")
 _NAMED: Final = re.compile(r'field "(\w+)"')
 
 
@@ -34,6 +37,18 @@ def read_settings(kind: type[_Settings]) -> _Settings:
         raise WrongSettingsError(
             (_problem(prefix, named[1] if named else "", f"no JSON: {error.__cause__}"),)
         ) from None
+
+
+def unknown_variables(kind: type[BaseSettings]) -> list[str]:
+    """Variables of the environment by the prefix of these settings that none of them reads: typing errors, mostly."""
+    prefix = str(kind.model_config["env_prefix"])
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(prefix)
+        and name.removeprefix(prefix).lower() not in kind.model_fields
+        and not _OF_KUBERNETES.search(name)
+    )
 
 
 def _problem(prefix: str, path: str, message: str) -> str:

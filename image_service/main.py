@@ -25,7 +25,7 @@ from contracts.http_bounds import bounded_protocol, bounds_for
 from contracts.http_documents import document_problems
 from contracts.http_problems import install_problems
 from contracts.http_tracing import NO_TELEMETRY, TracedRequests
-from contracts.settings_reading import WrongSettingsError, read_settings
+from contracts.settings_reading import WrongSettingsError, read_settings, unknown_variables
 from contracts.spans import export_spans
 from contracts.web.pages import page_routes
 from contracts.web.problem_pages import shown_by
@@ -119,6 +119,8 @@ def run(make_providers: Callable[[Settings], Providers] = build) -> int:
     except WrongSettingsError as error:
         _log.critical("cannot_start", reason=str(error))
         return 1
+    if unknown := unknown_variables(Settings):
+        _log.warning("settings_are_unknown", names=unknown, reason="no setting reads these variables")
     # Pictures are made in threads of this process; the event loop gets its turn that much sooner.
     sys.setswitchinterval(SWITCH_SECONDS)
     try:

@@ -1,7 +1,5 @@
 """Settings of the ledger service, read once from LEDGER_* in the environment."""
 
-import os
-import re
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -143,19 +141,3 @@ class Settings(AccessSettings, TracingSettings, BaseSettings):
     @property
     def nats_access(self) -> NatsAccess:
         return NatsAccess(self.nats_url, self.nats_nkey_file, self.nats_ca_file, self.nats_inbox_prefix)
-
-
-#: What Kubernetes sets for a Service by the name `ledger`.
-_NOT_OURS: Final = re.compile(r"^LEDGER_(SERVICE_(HOST|PORT)|PORT_\d)")
-
-
-def unknown_variables() -> list[str]:
-    """Variables of the environment by our prefix that no setting reads: typing errors, mostly."""
-    prefix = str(Settings.model_config["env_prefix"])
-    return sorted(
-        name
-        for name in os.environ
-        if name.startswith(prefix)
-        and name.removeprefix(prefix).lower() not in Settings.model_fields
-        and not _NOT_OURS.match(name)
-    )

@@ -21,7 +21,7 @@ from contracts.http_documents import document_headers, document_problems
 from contracts.http_problems import install_problems
 from contracts.http_tracing import NO_TELEMETRY, TracedRequests
 from contracts.problems import MOMENT_UNSETTLED, POSITION_NOT_REACHED, POSITION_UNKNOWN
-from contracts.settings_reading import WrongSettingsError, read_settings
+from contracts.settings_reading import WrongSettingsError, read_settings, unknown_variables
 from contracts.spans import export_spans
 from contracts.version import VERSION
 from contracts.web.pages import page_routes
@@ -362,6 +362,8 @@ def main() -> None:
     except WrongSettingsError as error:
         say_cannot_start(str(error))
         sys.exit(1)
+    if unknown := unknown_variables(Settings):
+        log.warning("settings_are_unknown", names=unknown, reason="no setting reads these variables")
     app = create_app(settings)
     spare_what_lasts()
     uvicorn.run(

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from contracts.settings_reading import WrongSettingsError, read_settings
-from ledger_service.config import Settings, unknown_variables
+from contracts.settings_reading import WrongSettingsError, read_settings, unknown_variables
+from ledger_service.config import Settings
 from ledger_service.database_url import is_safe
 from ledger_service.doctor import database, nats
 from ledger_service.doctor.seals import head_in, seals_of
@@ -73,7 +73,7 @@ def _without_settings(machine: Machine, problems: tuple[str, ...]) -> Facts:
     nothing = Unknown("the settings cannot be read")
     return Facts(
         machine=machine,
-        settings=SettingsAre(problems, tuple(unknown_variables())),
+        settings=SettingsAre(problems, tuple(unknown_variables(Settings))),
         database=database.nothing_known(nothing),
         nats=nats.nothing_known(nothing),
         seals=nothing,
@@ -85,7 +85,7 @@ def _without_settings(machine: Machine, problems: tuple[str, ...]) -> Facts:
 def _settings(settings: Settings, files: Mapping[str, str]) -> SettingsAre:
     owner = settings.owner_database_url
     return SettingsAre(
-        unknown_names=tuple(unknown_variables()),
+        unknown_names=tuple(unknown_variables(Settings)),
         requires_tokens=settings.auth == "required",
         database_is_verified=is_safe(settings.database_url),
         nats_is_private=all(one.startswith("tls://") or is_safe(one) for one in settings.nats_url.split(",")),
