@@ -6,7 +6,7 @@ that says nothing.
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, get_type_hints
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
@@ -78,13 +78,22 @@ def guarded(
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # Any: as FastAPI has it
             self.strict_content_type = strict_content_type
-            handler = super().get_route_handler()
+            handler = _direct(self) or super().get_route_handler()
             if strict_query and self.methods == {"GET"}:
                 handler = _strict(handler, _query_names(self.dependant))
             rule = rule_of(rules, self.path_format, self.methods or ())
             return handler if rule is OPEN else _guard(rule, handler, partial(on_error, self.path_format))
 
     return GuardedRoute
+
+
+def _direct(route: APIRoute) -> Callable[[Request], Coroutine[Any, Any, Response]] | None:
+    """The endpoint itself, where the request is all that it takes, and its response all that it gives: FastAPI would
+    find out at each call that there is nothing to solve, which takes it as long as the rest of the routing."""
+    hints = get_type_hints(route.endpoint)
+    answer = hints.pop("return", None)
+    is_plain = list(hints.values()) == [Request] and isinstance(answer, type) and issubclass(answer, Response)
+    return route.endpoint if is_plain and not route.dependant.dependencies else None
 
 
 def _query_names(dependant: Dependant) -> frozenset[str]:
