@@ -14,12 +14,14 @@ from typing import Annotated, NamedTuple
 import asyncpg
 import typer
 
+from tests.bench.machine import peak_mib
 from tests.bench.report import Figure, Report
 
 COPY = (
     "select * from usage_log where ($1::timestamptz is null or occurred_at >= $1) "
     "and ($2::timestamptz is null or occurred_at < $2)"
 )
+POLL_SECONDS = 0.02
 SPEED_AIM, MEMORY_AIM_MIB = 0.5, 150.0
 
 
@@ -73,15 +75,19 @@ def _export(
         command = [sys.executable, "-m", "ledger_service.cli", "export", str(Path(folder) / f"rows.{wanted}"), "--json"]
         for option, moment in (("--from", start), ("--to", end)):
             command += [option, moment.isoformat()] if moment else []
-        process = subprocess.Popen(
-            [*command, *options], env={**os.environ, "LEDGER_DATABASE_URL": database_url}, stdout=subprocess.PIPE
-        )
-        assert process.stdout is not None
-        told = json.loads(process.stdout.read())
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        answer, peak = Path(folder) / "answer.json", 0.0
+        with (
+            answer.open("wb") as out,
+            subprocess.Popen(
+                [*command, *options], env={**os.environ, "LEDGER_DATABASE_URL": database_url}, stdout=out
+            ) as process,
+        ):
+            while process.poll() is None:
+                peak = max(peak, peak_mib(process.pid))
+                time.sleep(POLL_SECONDS)
         assert process.returncode == 0
-    return Exported(told["rows"], told["rows"] / told["elapsed_seconds"], usage.ru_maxrss / 1024)
+        told = json.loads(answer.read_bytes())
+    return Exported(told["rows"], told["rows"] / told["elapsed_seconds"], peak)
 
 
 def main(

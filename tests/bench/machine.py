@@ -70,8 +70,14 @@ class Service:
     @property
     def memory_mib(self) -> float:
         """The most resident memory it had so far."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+        return peak_mib(self.pid)
+
+
+def peak_mib(pid: int) -> float:
+    """The most resident memory that a process had so far, 0 once it has ended. What its parent is told then has the
+    memory of the parent in it (`ru_maxrss`), from before the process became another program."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024 if "VmHWM:" in status else 0.0
 
 
 @contextmanager
