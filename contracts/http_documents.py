@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from contracts.problems import (
     CONTENT_TYPE,
@@ -22,6 +23,7 @@ Document = dict[str, Any]  # an OpenAPI document, or a piece of one, as FastAPI 
 #: Of one route: its method and path, and the problems that are its own.
 Own = Mapping[tuple[str, str], Iterable[ProblemType]]
 
+EVENT_STREAM: Final = "text/event-stream"
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "patch"})
 #: See http_bounds.
@@ -49,6 +51,28 @@ def document_problems(app: FastAPI, everywhere: Iterable[ProblemType] = (), own:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def event_stream(**data: Document) -> Document:
+    """The ``content`` of a response that is server-sent events: by their names, the schemas of their data as JSON."""
+    kinds = [
+        {
+            "type": "object",
+            "required": ["event", "data"],
+            "properties": {
+                "id": {"type": "string"},
+                "event": {"const": name},
+                "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": schema},
+            },
+        }
+        for name, schema in data.items()
+    ]
+    return {EVENT_STREAM: {"itemSchema": {"oneOf": kinds}}}
+
+
+def component(model: type[BaseModel]) -> Document:
+    """The schema of a model that some route of the app answers or takes."""
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
 def document_headers(app: FastAPI, parameter: str, headers: Headers, problems: Iterable[ProblemType]) -> None:

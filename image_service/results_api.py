@@ -16,13 +16,13 @@ from contracts.access.guard import principal_of_request
 from contracts.client import JournalUnavailableError
 from contracts.client.journal import Journal
 from contracts.http_bounds import at_shutdown
+from contracts.http_documents import EVENT_STREAM, component, event_stream
 from contracts.problems import NOT_FOUND, RECORDING_UNAVAILABLE, Problem, ProblemError
 from image_service.access import account_of
 from image_service.outcomes import Completed, Outcome, OutcomeStore
-from image_service.replies import LatestReplies, LatestReply, StatusReply, alone, described, progress_of
+from image_service.replies import LatestReplies, LatestReply, ProgressReply, StatusReply, alone, described, progress_of
 from image_service.watching import State, Watch, Watches
 
-EVENT_STREAM: Final = "text/event-stream"
 #: Clients and proxies give up connections on which nothing comes.
 HEARTBEAT_SECONDS: Final = 15.0
 #: A client whose connection broke asks again after so long.
@@ -272,7 +272,12 @@ def add_result_routes(app: FastAPI, api: ResultsApi) -> None:
         summary="Follow an operation",
         description="Server-sent events: `progress`, and at last `completed` or `failed` with the operation's status.",
         responses={
-            200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}, "description": "A stream"},
+            200: {
+                "content": event_stream(
+                    progress=component(ProgressReply), completed=component(StatusReply), failed=component(StatusReply)
+                ),
+                "description": "A stream",
+            },
             **_NOT_THERE,
         },
         response_model=None,

@@ -11,9 +11,10 @@ from starlette.types import Receive, Scope, Send
 from contracts.access.guard import principal_of_request
 from contracts.access.principal import ANYBODY
 from contracts.http_bounds import at_shutdown
+from contracts.http_documents import EVENT_STREAM, component, event_stream
 from contracts.identifiers import Name, OperationType
 from contracts.in_doubt import Doubt, DoubtfulOperation, DoubtfulOperations
-from contracts.live import Happening, RecentOperations
+from contracts.live import Happening, LiveOperation, RecentOperations
 from contracts.money import format_nanos
 from contracts.problems import broken_rule
 from contracts.provider_calls import read_calls
@@ -26,7 +27,6 @@ from ledger_service.store.live import BEGINNING, Place, newest_place, read_recen
 
 router = APIRouter(route_class=LedgerRoute, prefix="/v1", tags=["operations"])
 
-EVENT_STREAM: Final = "text/event-stream"
 #: So many rows of the log are looked at: what is older stands in the usage log.
 LOOKED_AT_MAX: Final = 1_000
 #: Without a filter fewer: between two rows about operations there are hardly more others.
@@ -36,6 +36,8 @@ DOUBT_SECONDS: Final = 900.0
 _AS_STORED: Final = ("account_id", "user_id", "operation", "provider", "model", "began_at", "ended_at", "message")
 _PLACE: Final = r"^[0-9]{1,19}-[0-9]{1,18}$"
 _INT8_MAX: Final = 2**63 - 1
+
+_SKIPPED: Final = {"type": "object", "properties": {"reason": {"type": "string"}}, "required": ["reason"]}
 
 Wired = Annotated[Services, Depends(services)]
 Several = Query(max_length=100, description="several times: any of them")
@@ -75,7 +77,7 @@ async def read_recent_operations(
     "/operations:stream",
     response_model=None,
     response_class=Response,
-    responses={200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+    responses={200: {"content": event_stream(operation=component(LiveOperation), skipped=_SKIPPED)}},
 )
 async def stream_operations(
     request: Request,
