@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from itertools import islice
 from json import JSONDecoder
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import orjson
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from contracts.access.guard import bound_account
@@ -53,7 +53,7 @@ def _event_bodies() -> dict[str, Any]:  # Any: a piece of an OpenAPI document
 
 
 @router.post("/events", response_model=EventsRecorded, openapi_extra=_event_bodies())
-async def record_events(request: Request, wired: Annotated[Services, Depends(services)]) -> Response:
+async def record_events(request: Request) -> Response:
     """Records one CloudEvent or a batch of them; answered once committed.
 
     Idempotent: an event that is in the log already counts as a duplicate. A single event that breaks a rule is
@@ -69,7 +69,7 @@ async def record_events(request: Request, wired: Annotated[Services, Depends(ser
     only = bound_account(request)
     if only is not None:
         reads = [_own(read, only) for read in reads]
-    results, position = await _record(wired, reads, only)
+    results, position = await _record(await services(request), reads, only)
     problems = [(index, result) for index, result in enumerate(results) if isinstance(result, Problem)]
     if problems and not is_batch:
         return problem_response(problems[0][1])
