@@ -87,7 +87,9 @@ def guarded(
     return GuardedRoute
 
 
-def _direct(route: APIRoute) -> Callable[[Request], Coroutine[Any, Any, Response]] | None:
+def _direct(
+    route: APIRoute,
+) -> Callable[[Request], Coroutine[Any, Any, Response]] | None:  # Any: as FastAPI has it
     """The endpoint itself, where the request is all that it takes, and its response all that it gives: FastAPI would
     find out at each call that there is nothing to solve, which takes it as long as the rest of the routing."""
     hints = get_type_hints(route.endpoint)
