@@ -96,6 +96,7 @@ from ledger_service.store.pool import CHECK_TIMEOUT_SECONDS, Pool, open_hot_pool
 from ledger_service.store.prices import CatalogueCache
 from ledger_service.store.privileges import may_rewrite
 from ledger_service.store.terms import TermsCache
+from ledger_service.store.timeline import Timeline
 from ledger_service.stream import check_seals_stream, check_stream, connect_nats
 from ledger_service.stream_gaps import StreamGaps
 from ledger_service.webhook_targets import Sender, Targets
@@ -195,13 +196,20 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Services:
     access = make_access(settings, service_tokens.find, Memory(settings.token_seconds))
     stack.push_async_callback(access.close)
     long_reads = await _open(stack, "database", lambda: open_analytics_pool(url, settings.analytics_seconds_max))
+    timeline = Timeline(_start_anew)
     checking = await _open(
         stack,
         "database",
-        lambda: open_hot_pool(url, settings.check_writers, "checks", CHECK_TIMEOUT_SECONDS, takes_events=False),
+        lambda: open_hot_pool(
+            url, settings.check_writers, "checks", CHECK_TIMEOUT_SECONDS, takes_events=False, timeline=timeline
+        ),
     )
-    writing = await _open(stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest"))
-    background = await _open(stack, "database", lambda: open_hot_pool(url, connections.BACKGROUND, "background"))
+    writing = await _open(
+        stack, "database", lambda: open_hot_pool(url, settings.ingest_writers, "ingest", timeline=timeline)
+    )
+    background = await _open(
+        stack, "database", lambda: open_hot_pool(url, connections.BACKGROUND, "background", timeline=timeline)
+    )
 
     pages = connections.EXPORTS_MAX * connections.PAGES_AHEAD
     exporting = await _open(stack, "database", lambda: export_store.open_pool(url, pages, settings.billing_account_id))
@@ -351,6 +359,11 @@ def _run(stack: AsyncExitStack, *workers: Coroutine[object, None, None]) -> None
             _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
 
     stack.push_async_callback(stop)
+
+
+def _start_anew() -> None:
+    log.error("database_is_another", reason="a standby took over, or a backup: the supervisor is to start this anew")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import asyncpg
 from ledger_service.store import event_log
 from ledger_service.store.forgotten_connections import make_pool
 from ledger_service.store.migrations import known_to_sessions
+from ledger_service.store.timeline import Timeline
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -131,11 +132,19 @@ async def open_hot_pool(
     command_timeout_seconds: int = COMMAND_TIMEOUT_SECONDS,
     *,
     takes_events: bool = True,
+    timeline: Timeline | None = None,
 ) -> Pool:
     """For ingest, limit checks and expiry: few long-lived connections that run the same statements for ever.
 
-    Where it ``takes_events``, each has the staging table of event_log.
+    Where it ``takes_events``, each has the staging table of event_log. With a ``timeline``, all are of that one.
     """
+
+    async def prepare(connection: Connection) -> None:
+        if timeline is not None:
+            await timeline.look(connection)
+        if takes_events:
+            await event_log.prepare_connection(connection)
+
     return await make_pool(
         database_url,
         min_size=connections_max,
@@ -143,7 +152,7 @@ async def open_hot_pool(
         max_inactive_connection_lifetime=0,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=command_timeout_seconds,
-        init=event_log.prepare_connection if takes_events else None,
+        init=prepare,
         reset=nothing_to_reset,
         server_settings={
             "application_name": f"ledger-{role}",
