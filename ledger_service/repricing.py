@@ -79,14 +79,16 @@ async def _begin(connection: Connection, wanted: Repricing, author: str, catalog
     """Writes down what the repricing is, once; one that goes on must be the same, and by the same prices."""
     # Not whether it is a dry run: that changes nothing, and is not remembered.
     request = wanted.model_dump(mode="json", by_alias=True, exclude={"dry_run"}, exclude_none=True)
-    key = (NO_ACCOUNT, wanted.repricing_id)
+    # An account's own are its own matter: whether another one's has this id is not to be told.
+    owner = wanted.account_id or NO_ACCOUNT
+    key = (owner, wanted.repricing_id)
     body = (await find_events(connection, [key])).get(key)
     if body is None:
         now = datetime.now(UTC)
         data = {"repricing": request, "author": author, "catalogue_version": catalogue_version}
         made_by = await author_now(connection)
-        event = ledger_event(wanted.repricing_id, REPRICING_STARTED, NO_ACCOUNT, now, data, made_by)
-        await append_one(connection, NO_ACCOUNT, wanted.repricing_id, REPRICING_STARTED, None, now, event)
+        event = ledger_event(wanted.repricing_id, REPRICING_STARTED, owner, now, data, made_by)
+        await append_one(connection, owner, wanted.repricing_id, REPRICING_STARTED, None, now, event)
         return
     known = orjson.loads(body)
     if known["type"] != REPRICING_STARTED or known["data"]["repricing"] != request:
