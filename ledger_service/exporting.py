@@ -91,7 +91,7 @@ USAGE_LOG: Final = DataSet(
 class Wanted:
     """A request for an export. ``cursor``: goes on in the snapshot of an earlier one, after the row ``after`` where
     that is given. ``as_of``: the snapshot of a new one, by default now. ``rows_max``: a part, of so many rows at
-    most."""
+    most. ``with_estimate``: not for whoever may see one account alone, as it is made of figures over all of them."""
 
     data_set: DataSet
     format: ExportFormat
@@ -101,6 +101,7 @@ class Wanted:
     cursor: str | None = None
     after: Key | None = None
     rows_max: int | None = None
+    with_estimate: bool = True
 
 
 #: Of formats, those that finance tools read.
@@ -183,12 +184,13 @@ class Exports:
             span = Span(wanted.after or (cursor.after if cursor else None))
             if wanted.rows_max is not None:
                 span = Span(span.after, await find_window_end(connection, selection, span, wanted.rows_max))
-            estimate = await estimate_rows(connection, selection, span)
+            estimate = await estimate_rows(connection, selection, span) if wanted.with_estimate else None
         headers = {
             EXPORT_AS_OF: as_of.isoformat().replace("+00:00", "Z"),
             EXPORT_CURSOR: encode(digest, selection, span.after),
-            ROWS_ESTIMATE: str(estimate),
         }
+        if estimate is not None:
+            headers[ROWS_ESTIMATE] = str(estimate)
         if span.until is not None:
             headers[NEXT_CURSOR] = encode(digest, selection, span.until)
         data_set = wanted.data_set

@@ -5,10 +5,11 @@ from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 import structlog
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from contracts.access.guard import bound_account
 from contracts.exports import EXPORT_AS_OF, EXPORT_CURSOR, MEDIA_TYPES, NEXT_CURSOR, ROWS_ESTIMATE, ExportFormat
 from contracts.focus import VERSION
 from contracts.identifiers import Name
@@ -75,7 +76,7 @@ _HEADERS: Final = {
     EXPORT_CURSOR: "goes on with this download: the same request, with it as cursor, and after",
     NEXT_CURSOR: "goes on with the next part: the same request, with it as cursor",
     EXPORT_AS_OF: "the snapshot: only what was recorded by then is in it",
-    ROWS_ESTIMATE: "about how many rows follow",
+    ROWS_ESTIMATE: "about how many rows follow; not for tokens that are bound to an account",
 }
 
 
@@ -90,6 +91,7 @@ _RESPONSES: Final[dict[int | str, dict[str, object]]] = {
 
 @router.get("/usage-log", response_class=StreamingResponse, responses=_RESPONSES)
 async def export_usage_log(
+    request: Request,
     wired: Wired,
     demand: Demanded,
     chosen: Chosen,
@@ -106,7 +108,7 @@ async def export_usage_log(
     Parquet file is whole or worthless: ask for parts by ``rows_max``. A part has fewer rows where the filter leaves
     out some.
     """
-    return await _respond(wired, demand, USAGE_LOG, wanted, chosen, account_id, cursor, after, rows_max)
+    return await _respond(request, wired, demand, USAGE_LOG, wanted, chosen, account_id, cursor, after, rows_max)
 
 
 class FocusFormat(StrEnum):
@@ -116,6 +118,7 @@ class FocusFormat(StrEnum):
 
 @router.get("/focus", response_class=StreamingResponse, responses=_RESPONSES)
 async def export_focus(
+    request: Request,
     wired: Wired,
     demand: Demanded,
     chosen: Chosen,
@@ -132,10 +135,11 @@ async def export_focus(
     ``after`` is ``SubAccountId``, ``x_OccurredAt`` and ``x_EntryId``.
     """
     format_ = ExportFormat(wanted)
-    return await _respond(wired, demand, FOCUS, format_, chosen, account_id, cursor, after, rows_max)
+    return await _respond(request, wired, demand, FOCUS, format_, chosen, account_id, cursor, after, rows_max)
 
 
 async def _respond(
+    request: Request,
     wired: Services,
     demand: Demand,
     data_set: DataSet,
@@ -153,7 +157,7 @@ async def _respond(
     key = last_row(after) if after is not None else None
     async with reading(wired, demand._replace(as_of=None)) as read:  # an export waits for its own as_of
         told = read.headers
-    export = await wired.exports.start(
-        Wanted(data_set, wanted, account_id, chosen, demand.as_of, cursor, key, rows_max),
-    )
+    may_estimate = bound_account(request) is None
+    chosen_export = Wanted(data_set, wanted, account_id, chosen, demand.as_of, cursor, key, rows_max, may_estimate)
+    export = await wired.exports.start(chosen_export)
     return ExportResponse(export, told, MEDIA_TYPES[wanted], f"{data_set.name}.{wanted}")

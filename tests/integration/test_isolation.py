@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from contracts.access.principal import Scope
-from contracts.exports import NEXT_CURSOR
+from contracts.exports import NEXT_CURSOR, ROWS_ESTIMATE
 from ledger_service.config import Settings
 from ledger_service.main import create_app
 from tests.builders import adjustment, check, completed, failed, lease, lease_plan, limit, new_id
@@ -216,6 +216,25 @@ async def _leaks(http: httpx.AsyncClient, ours: Attack, nobody: Known, other: At
 def _around(told: str) -> str:
     place = min(one for one in (told.find(SECRET), told.find(NUMBER)) if one >= 0)
     return told[max(0, place - 80) : place + 80]
+
+
+async def test_how_many_rows_an_export_has_is_not_told_by_what_all_accounts_have(
+    busy: Ledger, mine: Known, attacker: httpx.AsyncClient, database: "Database[asyncpg.Record]"
+) -> None:
+    """The estimate is the planner's, whose figures are of whole tables: which users, keys and models others have."""
+    await busy.put_account(THEIRS)
+    for account_id, count in ((MINE, 200), (THEIRS, 600)):
+        ids = names(account_id)
+        await busy.send(*(completed(**whose(ids)) for _ in range(count)))
+    await database.execute("analyze usage_log")
+    for path in ("/v1/exports/usage-log", "/v1/exports/focus"):
+        for user_id in ("user-zebra", "user-okapi"):
+            answer = await attacker.get(path, params={"format": "csv", "user_id": user_id})
+            assert (answer.status_code, len(answer.text.splitlines()), answer.headers.get(ROWS_ESTIMATE)) == (
+                200,
+                1,
+                None,
+            )
 
 
 async def test_a_stream_tells_of_the_tokens_own_account_alone(busy: Ledger, attacker: httpx.AsyncClient) -> None:
