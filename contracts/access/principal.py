@@ -1,5 +1,6 @@
 """Who a verified token speaks for, and what it may do."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -101,6 +102,8 @@ def principal_of(claims: Mapping[str, object], names: ClaimNames) -> Principal:
 
 
 _ABSENT: Final = object()
+#: JSON has halves of surrogate pairs and NUL, which no UTF-8 and no database has.
+_NAMING: Final = re.compile("[^\\0\ud800-\udfff]*")
 
 
 def _first(claims: Mapping[str, object], names: Sequence[str]) -> object:
@@ -120,7 +123,7 @@ def _scopes(claim: object) -> frozenset[Scope]:
 def _text(claim: object) -> str | None:
     if claim is _ABSENT or claim is None:
         return None
-    if not isinstance(claim, str):
+    if not isinstance(claim, str) or not _NAMING.fullmatch(claim):
         raise Unauthenticated("a claim that names somebody is no text")
     return claim
 
