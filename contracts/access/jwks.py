@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import zlib
 from collections.abc import Callable
 from typing import Final
 
@@ -16,12 +17,17 @@ from contracts.access.settings import is_safe_url
 
 FETCH_SECONDS_MAX: Final = 5.0
 DOCUMENT_BYTES_MAX: Final = 512 * 1024
+_TOO_LARGE: Final = f"more than {DOCUMENT_BYTES_MAX} bytes"
 #: Tokens with unknown keys make us ask this often, at most: anybody can make one up.
 PAUSE_SECONDS: Final = 10.0
 #: The same while we have none at all.
 FIRST_PAUSE_SECONDS: Final = 1.0
 #: A key that the issuer took back is believed for so long, at most, while the issuer answers.
 AGE_SECONDS_MAX: Final = 300.0
+#: Issuers' documents are small. What is compressed may unfold into a thousand times its size, and is not asked for.
+AS_JSON: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
+_PLAIN: Final = ("", "identity")
+_GZIP: Final = ("gzip", "x-gzip")
 _DISCOVERY: Final = "/.well-known/openid-configuration"
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -45,6 +51,8 @@ class IssuerKeys:
     ) -> None:
         self._issuer = issuer
         self._jwks_url = jwks_url
+        #: Where they were found last.
+        self._discovered_url: str | None = None
         self._pause_seconds, self._age_seconds_max, self._clock = pause_seconds, age_seconds_max, clock
         self._http = httpx.AsyncClient(timeout=FETCH_SECONDS_MAX, follow_redirects=False)
         self._fetching: asyncio.Task[None] | None = None
@@ -106,8 +114,13 @@ class IssuerKeys:
     async def _find_url(self) -> str:
         if self._jwks_url is not None:
             return self._jwks_url
-        self._jwks_url = url_in(await discover(self._http, self._issuer), "jwks_uri")
-        return self._jwks_url
+        try:
+            async with asyncio.timeout(FETCH_SECONDS_MAX / 2):
+                self._discovered_url = url_in(await discover(self._http, self._issuer), "jwks_uri")
+        except (FetchError, httpx.HTTPError, TimeoutError, AttributeError):
+            if self._discovered_url is None:
+                raise
+        return self._discovered_url
 
 
 async def discover(http: httpx.AsyncClient, issuer: str) -> dict[str, object]:
@@ -129,7 +142,7 @@ def url_in(document: dict[str, object], name: str) -> str:
 async def fetch(http: httpx.AsyncClient, url: str) -> dict[str, object]:
     """A JSON object of the issuer's. Raises FetchError, httpx.HTTPError."""
     try:
-        async with http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+        async with http.stream("GET", url, headers=AS_JSON) as answer:
             if answer.status_code != httpx.codes.OK:
                 raise FetchError(f"answered {answer.status_code}")
             return await read_document(answer)
@@ -139,17 +152,35 @@ async def fetch(http: httpx.AsyncClient, url: str) -> dict[str, object]:
 
 async def read_document(answer: httpx.Response) -> dict[str, object]:
     """The JSON object in a streamed answer, of a bounded size. Raises FetchError, httpx.HTTPError."""
+    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in (*_PLAIN, *_GZIP):
+        raise FetchError("compressed, which was not asked for")
     body = b""
-    async for chunk in answer.aiter_bytes():
+    async for chunk in answer.aiter_raw():
         body += chunk
         if len(body) > DOCUMENT_BYTES_MAX:
-            raise FetchError(f"more than {DOCUMENT_BYTES_MAX} bytes")
+            raise FetchError(_TOO_LARGE)
+    if encoding in _GZIP:  # files are kept like that, and sent whatever was asked for
+        body = _unfolded(body)
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise FetchError("no JSON") from None
     if not isinstance(found, dict):
         raise FetchError("no JSON object")
+    return found
+
+
+def _unfolded(body: bytes) -> bytes:
+    unfold = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        found = unfold.decompress(body, DOCUMENT_BYTES_MAX + 1)
+    except zlib.error:
+        raise FetchError("no gzip") from None
+    if len(found) > DOCUMENT_BYTES_MAX:
+        raise FetchError(_TOO_LARGE)
+    if not unfold.eof:
+        raise FetchError("cut off")
     return found
 
 

@@ -71,6 +71,10 @@ class Attempt:
         """Whether this is the attempt that an answer of the issuer's is about."""
         return hmac.compare_digest(self.state.encode(), state.encode())
 
+    def nonce_is(self, nonce: str) -> bool:
+        """Whether an ID token, of which this is the nonce, is this attempt's."""
+        return hmac.compare_digest(self.nonce.encode(), nonce.encode("utf-8", "replace"))  # half surrogates, in JSON
+
     def _made(self, purpose: str) -> str:
         about = f"{purpose}\n{self.began_at}\n{self.next}"
         return _text_of(hmac.digest(self.secret.encode(), about.encode(), sha256))

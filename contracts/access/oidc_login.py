@@ -8,7 +8,7 @@ the client that asked for it: it serves instead only where that client is among 
 import asyncio
 import hmac
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote_plus, urlencode, urlsplit
@@ -19,7 +19,7 @@ import structlog
 
 from contracts.access.errors import AccessUnavailable, Unauthenticated
 from contracts.access.http_connections import Connections
-from contracts.access.jwks import FETCH_SECONDS_MAX, FetchError, IssuerKeys, discover, read_document, url_in
+from contracts.access.jwks import AS_JSON, FETCH_SECONDS_MAX, FetchError, IssuerKeys, discover, read_document, url_in
 from contracts.access.jwt_rules import JwtRules
 from contracts.access.jwt_tokens import key_wanted, verified_claims
 from contracts.access.oidc_attempts import Attempt
@@ -27,6 +27,8 @@ from contracts.access.rates import Rates
 
 #: What the issuer says of itself is asked for again after so long.
 DISCOVERY_SECONDS: Final = 300.0
+#: Where it is known from before, whoever signs in waits no longer for that, and it is not asked for more often.
+AGAIN_SECONDS_MAX: Final = 1.0
 #: Codes that are being exchanged at the same time.
 EXCHANGES_MAX: Final = 8
 _REASON_MAX: Final = 200
@@ -51,12 +53,23 @@ class OidcClient:
 class OidcLogin:
     """Use it on one event loop; `close` it. ``keys``: the issuer's, which others may use as well."""
 
-    def __init__(self, rules: JwtRules, client: OidcClient, keys: IssuerKeys, rates: Rates) -> None:
-        self._rules, self._client, self._keys, self._rates = rules, client, keys, rates
+    def __init__(
+        self,
+        rules: JwtRules,
+        client: OidcClient,
+        keys: IssuerKeys,
+        rates: Rates,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rules, self._client, self._keys, self._rates, self._clock = rules, client, keys, rates, clock
         self._http = httpx.AsyncClient(transport=Connections(), timeout=FETCH_SECONDS_MAX, follow_redirects=False)
         self._places = asyncio.Semaphore(EXCHANGES_MAX)
         self._found: dict[str, object] = {}
-        self._found_at = float("-inf")
+        self._found_at = self._asked_at = float("-inf")
+        self._asking: asyncio.Task[None] | None = None
+        #: Why it was not to be had the last time.
+        self._why = ""
 
     @property
     def name(self) -> str:
@@ -103,6 +116,9 @@ class OidcLogin:
         return _with_query(url, {"client_id": self._client.client_id, "post_logout_redirect_uri": return_to})
 
     async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
         await self._http.aclose()
 
     def _check(self, attempt: Attempt, answer: Mapping[str, str]) -> None:
@@ -126,7 +142,7 @@ class OidcLogin:
             "code_verifier": attempt.verifier,
         }
         url = await self._address("token_endpoint")
-        headers, proof = {"Accept": "application/json"}, None
+        proof = None
         if self._client.secret is not None:
             if self._takes_basic():
                 # RFC 6749, 2.3.1: each is form-encoded first.
@@ -137,7 +153,7 @@ class OidcLogin:
             async with (
                 asyncio.timeout(FETCH_SECONDS_MAX),
                 self._places,
-                self._http.stream("POST", url, data=form, headers=headers, auth=proof) as given,
+                self._http.stream("POST", url, data=form, headers=AS_JSON, auth=proof) as given,
             ):
                 made = await read_document(given)
         except (FetchError, httpx.HTTPError, TimeoutError) as error:
@@ -166,7 +182,7 @@ class OidcLogin:
         except Unauthenticated as error:
             raise LoginRefusedError(f"The issuer's ID token is not valid: {error.reason}.") from None
         nonce = claims.get("nonce")
-        if not isinstance(nonce, str) or not hmac.compare_digest(nonce.encode(), attempt.nonce.encode()):
+        if not isinstance(nonce, str) or not attempt.nonce_is(nonce):
             raise LoginRefusedError("The ID token is of another sign-in.")
         # Core 1.0, 3.1.3.7: one for several audiences says whose it is.
         if claims.get("azp", self._client.client_id) != self._client.client_id:
@@ -185,16 +201,34 @@ class OidcLogin:
             raise _away(error) from None
 
     async def _discovered(self) -> dict[str, object]:
-        """What was found before is used while the issuer cannot be reached."""
-        if time.monotonic() - self._found_at > DISCOVERY_SECONDS:
-            try:
-                async with asyncio.timeout(FETCH_SECONDS_MAX):
-                    self._found = await discover(self._http, self._rules.issuer)
-                self._found_at = time.monotonic()
-            except (FetchError, httpx.HTTPError, TimeoutError) as error:
-                if not self._found:
-                    raise _away(error) from None
+        """What was found before is used while the issuer cannot be reached, or is slow: anybody can make us ask."""
+        if self._clock() - self._found_at > DISCOVERY_SECONDS:
+            asking = self._ask_unless_lately()
+            if asking is not None:
+                await asyncio.wait((asking,), timeout=AGAIN_SECONDS_MAX if self._found else None)
+        if not self._found:
+            raise AccessUnavailable(f"the issuer: {self._why}")
         return self._found
+
+    def _ask_unless_lately(self) -> "asyncio.Task[None] | None":
+        """All wait for the same. None where the last try was a moment ago, and there is what was found before."""
+        if self._asking is not None and not self._asking.done():
+            return self._asking
+        now = self._clock()
+        if self._found and now - self._asked_at < AGAIN_SECONDS_MAX:
+            return None
+        self._asked_at = now
+        self._asking = asyncio.create_task(self._ask())
+        return self._asking
+
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS_MAX):
+                self._found = await discover(self._http, self._rules.issuer)
+        except (FetchError, httpx.HTTPError, TimeoutError) as error:
+            self._why = _reason_of(error)
+            return
+        self._found_at = self._clock()
 
     def _takes_basic(self) -> bool:
         """The default, where the issuer does not say (Discovery 1.0, 3)."""
@@ -217,9 +251,13 @@ def _with_query(url: str, asked: Mapping[str, str]) -> str:
 
 
 def _away(error: Exception) -> AccessUnavailable:
+    return AccessUnavailable(f"the issuer: {_reason_of(error)}")
+
+
+def _reason_of(error: Exception) -> str:
     reason = str(error) or type(error).__name__
     _log.warning("issuer_not_reached", reason=reason)
-    return AccessUnavailable(f"the issuer: {reason}")
+    return reason
 
 
 def _short(text: str) -> str:
