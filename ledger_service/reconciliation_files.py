@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
 from contracts.adjustments import Adjustment
 from contracts.money import format_nanos
 from ledger_service.domain.reconciliation import Charge, Item, Line
+from ledger_service.domain.reconciliation_proposals import TooLarge
 from ledger_service.domain.reconciliation_report import Tally
 from ledger_service.reconciling import Reconciliation, Sink
 
@@ -78,7 +79,8 @@ def _charge(charge: Charge) -> dict[str, object]:
 
 
 def summary(done: Reconciliation) -> dict[str, object]:
-    """Totals by status and model, of which each adds up to the whole."""
+    """Totals by status and model, of which each adds up to the whole. ``archived_before``: operations that began before
+    that month could not be looked at."""
     report = done.report
     return {
         "provider": done.provider,
@@ -89,6 +91,7 @@ def summary(done: Reconciliation) -> dict[str, object]:
              "rounded": file.rounded}
             for file in done.files
         ],
+        "archived_before": None if done.archived_before is None else f"{done.archived_before:%Y-%m}",
         "agrees": report.agrees,
         "total": _tally(report.total),
         "by_status": {status.value: _tally(one) for status, one in report.by_status.items() if one.findings},
@@ -168,17 +171,35 @@ def both(*sinks: Sink | None) -> Sink:
     return every
 
 
-def write_adjustments(path: Path, adjustments: Iterator[Adjustment]) -> int:
-    """One a line, as POST /v1/adjustments and `ledger adjust-all` take them. Answers how many."""
-    count, written = 0, _Unfinished(path)
+class Proposed(NamedTuple):
+    """``adjustments``: how many were written."""
+
+    adjustments: int
+    too_large: Sequence[TooLarge]
+
+
+def write_adjustments(path: Path, proposals: Iterator[Adjustment | TooLarge]) -> Proposed:
+    """One a line, as POST /v1/adjustments and `ledger adjust-all` take them, without those that are too large."""
+    count, too_large, written = 0, list[TooLarge](), _Unfinished(path)
     try:
-        for one in adjustments:
+        for one in proposals:
+            if isinstance(one, TooLarge):
+                too_large.append(one)
+                continue
             written.file.write(one.model_dump_json(exclude_none=True) + "\n")
             count += 1
         written.keep()
     finally:
         written.drop()
-    return count
+    return Proposed(count, too_large)
+
+
+def proposed_view(proposed: Proposed) -> dict[str, object]:
+    """As JSON has it."""
+    return {
+        "adjustments": proposed.adjustments,
+        "too_large": [{**one._asdict(), "cost": format_nanos(one.cost)} for one in proposed.too_large],
+    }
 
 
 def _row(item: Item, names: Sequence[str]) -> list[str | int]:

@@ -10,12 +10,13 @@ from typing import Final
 from contracts.adjustments import Adjustment
 from contracts.problems import broken_rule
 from ledger_service.domain.reconciliation import Item, Line, Terms, line_ids, reconcile
-from ledger_service.domain.reconciliation_proposals import Wanted, needs_ids, propose
+from ledger_service.domain.reconciliation_proposals import TooLarge, Wanted, needs_ids, propose
 from ledger_service.domain.reconciliation_report import Report
 from ledger_service.domain.reconciliation_sums import Bucket, Sums
 from ledger_service.invoice_files import ANY_MODEL, InvoiceFile, open_files, read_lines
 from ledger_service.invoice_mappings import InvoiceMapping
 from ledger_service.invoice_values import bucket_reader
+from ledger_service.store.archives import refuse_archived
 from ledger_service.store.migrations import check_schema
 from ledger_service.store.reconciliations import open_snapshot, read_charges
 
@@ -45,7 +46,8 @@ class Asked:
 
 @dataclass
 class Reconciliation:
-    """What was compared, and what came of it."""
+    """What was compared, and what came of it. ``archived_before``: of the day before, for jobs that were billed late,
+    only what is not in archives was read."""
 
     provider: str
     files: list[InvoiceFile]
@@ -53,8 +55,9 @@ class Reconciliation:
     end: datetime
     report: Report
     lines: list[Line]
+    archived_before: datetime | None = None
 
-    def proposals(self, missing_to: str | None, *, not_billed: bool) -> Iterator[Adjustment]:
+    def proposals(self, missing_to: str | None, *, not_billed: bool) -> Iterator[Adjustment | TooLarge]:
         """See reconciliation_proposals."""
         items = self.report.differences
         named = {line.content for item in items if needs_ids(item) for line in item.lines}
@@ -100,9 +103,8 @@ async def _each(
     charges, by_end = [], asked.mapping.time_of == "end"
     async with open_snapshot(database_url) as connection:
         await check_schema(connection)
-        async for charge in read_charges(
-            connection, asked.provider, start - MARGIN, end + MARGIN, by_end=by_end
-        ):  # fmt: skip
+        archived_before = await refuse_archived(connection, start, "the reconciliation")
+        async for charge in read_charges(connection, asked.provider, start - MARGIN, end + MARGIN, by_end=by_end):
             charges.append(charge)
             if len(charges) % _CHARGES_PER_STEP == 0:
                 progress("reading the ledger", len(charges), None)
@@ -112,7 +114,8 @@ async def _each(
         sink(item)
         if number % _CHARGES_PER_STEP == 0:
             progress("matching", number, max(len(lines), len(charges)))
-    return Reconciliation(asked.provider, files, start, end, report, lines)
+    lacks = archived_before is not None and start - MARGIN < archived_before
+    return Reconciliation(asked.provider, files, start, end, report, lines, archived_before if lacks else None)
 
 
 async def _sums(
@@ -132,6 +135,7 @@ async def _sums(
     by_end = asked.mapping.time_of == "end"
     async with open_snapshot(database_url) as connection:
         await check_schema(connection)
+        await refuse_archived(connection, start, "the reconciliation")
         count = 0
         async for charge in read_charges(connection, asked.provider, start, end, by_end=by_end):
             model = ANY_MODEL if whole else charge.model

@@ -19,7 +19,7 @@ from ledger_service.commands.reconciliation_screen import show, show_next
 from ledger_service.domain.reconciliation import Item, Status
 from ledger_service.invoice_files import InvoiceError
 from ledger_service.invoice_mappings import InvoiceMapping, MappingError, read_mapping, shipped
-from ledger_service.reconciliation_files import Export, both, finding, summary, write_adjustments
+from ledger_service.reconciliation_files import Export, both, finding, proposed_view, summary, write_adjustments
 from ledger_service.reconciling import TOLERANCE_SECONDS_MAX, Asked, Reconciliation, run_reconciliation
 from ledger_service.store.migrations import MigrationError
 from ledger_service.store.pool import OUT_OF_REACH, reason_of
@@ -91,7 +91,8 @@ def reconcile(
         if writer is not None:
             writer.give_up()
     if as_json:
-        write_json({"result": summary(done)})
+        told = {} if proposed is None else {"proposals": proposed_view(proposed)}
+        write_json({"result": {**summary(done), **told}})
     else:
         show(output(), done)
     show_next(messages(), done, export, propose_adjustments, proposed)

@@ -1,16 +1,18 @@
 """What `ledger reconcile` shows people: totals, the largest differences, and what to do next."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from contracts.money import format_nanos
+from contracts.money import COST_NANOS_MAX, NANOS_PER_DOLLAR, format_nanos
 from ledger_service.commands.database import shown
 from ledger_service.domain.reconciliation import Item, Status
+from ledger_service.domain.reconciliation_proposals import TooLarge
 from ledger_service.domain.reconciliation_report import Report, Tally
-from ledger_service.reconciliation_files import moment_of
+from ledger_service.reconciliation_files import Proposed, moment_of
 from ledger_service.reconciling import Reconciliation
 
 ROWS_SHOWN: Final = 20
@@ -50,7 +52,7 @@ def show(screen: Console, done: Reconciliation) -> None:
 
 
 def show_next(
-    screen: Console, done: Reconciliation, export: Path | None, proposals: Path | None, proposed: int | None
+    screen: Console, done: Reconciliation, export: Path | None, proposals: Path | None, proposed: Proposed | None
 ) -> None:
     report = done.report
     for file in done.files:
@@ -58,6 +60,11 @@ def show_next(
         told += [f"{file.rounded} amounts rounded to nano-dollars"] if file.rounded else []
         if told:
             screen.print(f"{file.name}: {', '.join(told)}, as the mapping says", markup=False)
+    if done.archived_before is not None:
+        screen.print(
+            f"operations before {done.archived_before:%Y-%m} are in archives: a job that began before and was billed "
+            "later is shown as missing with us. `ledger unarchive` brings them back."
+        )
     if report.agrees:
         screen.print("both agree, to the nano-dollar", style="green")
     for status, tally in report.by_status.items():
@@ -69,12 +76,28 @@ def show_next(
         screen.print(f"every finding: {export}", markup=False)
     if proposals is not None and proposed is not None:
         screen.print(
-            f"{proposed} adjustments proposed in {proposals}. Read them; `ledger adjust-all {proposals} --author YOU` "
-            "records them, and the same reconciliation then shows what is left.",
+            f"{proposed.adjustments} adjustments proposed in {proposals}. Read them; "
+            f"`ledger adjust-all {proposals} --author YOU` records them, and the same reconciliation then shows "
+            "what is left.",
             markup=False,
         )
+        _show_too_large(screen, proposed.too_large)
     elif not report.agrees:
         screen.print("--propose-adjustments FILE writes the adjustments that would settle it")
+
+
+def _show_too_large(screen: Console, left_out: Sequence[TooLarge]) -> None:
+    if not left_out:
+        return
+    most, number = COST_NANOS_MAX // NANOS_PER_DOLLAR, len(left_out)
+    are = "1 finding is" if number == 1 else f"{number} findings are"
+    screen.print(
+        f"{are} not among them: an adjustment is ${most} at most. In parts, `ledger adjust` records:", style="red"
+    )
+    for one in left_out[:ROWS_SHOWN]:
+        screen.print(f"  {one.finding}: ${format_nanos(one.cost)} of {one.account_id}", markup=False)
+    if number > ROWS_SHOWN:
+        screen.print(f"  and {number - ROWS_SHOWN} more: --json names all of them")
 
 
 def _totals(report: Report) -> Table:

@@ -15,6 +15,7 @@ from contracts.adjustments import Adjustment, AdjustmentKind, Reference
 from contracts.identifiers import MODEL_PATTERN, hashed_uuid7
 from contracts.money import COST_NANOS_MAX
 from ledger_service.domain.reconciliation import Charge, How, Item, Line, Status
+from ledger_service.domain.reconciliation_shares import proposal_id
 
 _REASON_MAX: Final = 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,12 +32,30 @@ class Wanted(NamedTuple):
     not_billed: bool = False
 
 
-def propose(wanted: Wanted, items: Sequence[Item], ids: Mapping[Line, UUID]) -> Iterator[Adjustment]:
+class TooLarge(NamedTuple):
+    """What would settle a finding, and is more than an adjustment may be. ``finding``: the line that says it, or what
+    it is about; ``cost``: what it would be."""
+
+    finding: str
+    account_id: str
+    cost: int
+
+
+def propose(wanted: Wanted, items: Sequence[Item], ids: Mapping[Line, UUID]) -> Iterator[Adjustment | TooLarge]:
     """``ids``: of the lines that nobody knows, and of those of voided operations (`line_ids`)."""
     for item in items:
         for one in _of_item(wanted, item, ids):
             if one.cost is None or abs(one.cost) <= COST_NANOS_MAX:
                 yield one
+            else:
+                yield TooLarge(_named(wanted, item), one.account_id, one.cost)
+
+
+def _named(wanted: Wanted, item: Item) -> str:
+    if item.lines:
+        return ", ".join(_place(wanted, line) for line in item.lines)
+    day = (_EPOCH + timedelta(microseconds=item.at)).date()
+    return f"{item.model} {day}" if item.charge is None else f"{item.charge.account_id} {item.charge.entry_id}"
 
 
 def needs_ids(item: Item) -> bool:
@@ -108,9 +127,7 @@ def _taken_back(wanted: Wanted, charge: Charge, reason: str) -> Adjustment:
 
 
 def _id(wanted: Wanted, charge: Charge, kind: AdjustmentKind, cost: int) -> UUID:
-    # With how often it was corrected: rated again by somebody else meanwhile, the same cost is another correction.
-    text = repr((wanted.provider, kind.value, str(charge.entry_id), charge.amount, cost, charge.corrections))
-    return hashed_uuid7(charge.at // 1000, text.encode())
+    return proposal_id(charge.at, wanted.provider, kind, charge.entry_id, charge.amount, cost, charge.corrections)
 
 
 def _adjustment(id_: UUID, charge: Charge, kind: AdjustmentKind, reason: str, *, cost: int | None = None) -> Adjustment:

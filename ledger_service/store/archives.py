@@ -72,12 +72,14 @@ async def usage_log_begins(connection: "Connection") -> datetime | None:
     return begins
 
 
-async def refuse_archived(connection: "Connection", since: datetime | None, what: str) -> None:
-    """Raises ProblemError (period_archived) where rows of the usage log since then (None = all) are in archives."""
+async def refuse_archived(connection: "Connection", since: datetime | None, what: str) -> datetime | None:
+    """Raises ProblemError (period_archived) where rows of the usage log since then (None = all) are in archives.
+    Answers as ``usage_log_begins``."""
     begins = await usage_log_begins(connection)
     if begins is not None and (since is None or since < begins):
         message = f"{what} needs rows of the usage log from before {begins:%Y-%m}, which are in archives"
         raise ProblemError(PERIOD_ARCHIVED, f"{message}: begin later, or have `ledger unarchive` bring them back")
+    return begins
 
 
 async def list_archives(connection: "Connection") -> list[Archive]:

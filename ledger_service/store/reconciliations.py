@@ -1,6 +1,7 @@
 """What the ledger has for a provider, as reconciliation compares it with an invoice."""
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -8,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from contracts.events import OUTCOME_UNKNOWN
-from contracts.provider_calls import read_calls
+from contracts.provider_calls import ProviderCall, read_calls
 from ledger_service.domain.reconciliation import Charge
-from ledger_service.store.archives import refuse_archived
+from ledger_service.domain.reconciliation_shares import Correction, corrected_by_provider
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS
 from ledger_service.store.queries import load
 
@@ -36,11 +37,8 @@ async def open_snapshot(database_url: str) -> "AsyncIterator[Connection]":
 async def read_charges(
     connection: "Connection", provider: str, start: datetime, end: datetime, *, by_end: bool
 ) -> AsyncIterator[Charge]:
-    """In no order. ``by_end``: from start until before end are those that ended then, else those that began.
-
-    Raises ProblemError (period_archived).
-    """
-    await refuse_archived(connection, start, "the reconciliation")
+    """In no order. ``by_end``: from start until before end are those that ended then, else those that began. What is in
+    archives is not among them."""
     cursor = connection.cursor(
         SQL["charges"], provider, start, end, by_end, OUTCOME_UNKNOWN, prefetch=_PREFETCH
     )  # fmt: skip
@@ -51,23 +49,20 @@ async def read_charges(
 
 
 def _charge(row: asyncpg.Record, provider: str) -> Charge | None:
-    """None: of what is named elsewhere, this provider was not called. Corrections are of the provider that did the
-    work; a void takes back what any of them billed."""
-    calls, cost, is_own = read_calls(row["provider_calls"]), row["cost_nanos"], row["is_own"]
+    """None: of what is named elsewhere, this provider was not called. A void takes back what any of them billed."""
+    calls, cost, is_own = read_calls(row["provider_calls"]), row["cost_nanos"], row["provider"] == provider
     own = [call for call in calls if call.provider == provider]
     if sum(call.cost for call in calls) == cost and own:
         amount = sum(call.cost for call in own)
+        corrected = _corrected(row, calls)[provider] if row["corrections"] else 0
     elif is_own:  # one call, or calls that do not say all of it
-        amount = cost
+        amount, corrected = cost, row["corrected_nanos"]
     else:
         return None
-    elsewhere = cost - amount
+    elsewhere = cost + row["corrected_nanos"] - amount - corrected
+    amount += corrected
     if row["is_voided"]:
         amount = elsewhere = 0
-    elif is_own:
-        amount += row["corrected_nanos"]
-    else:
-        elsewhere += row["corrected_nanos"]
     return Charge(
         account_id=row["account_id"],
         entry_id=row["operation_id"],
@@ -83,3 +78,11 @@ def _charge(row: asyncpg.Record, provider: str) -> Charge | None:
         is_adjustment=row["is_adjustment"],
         is_voided=row["is_voided"],
     )
+
+
+def _corrected(row: asyncpg.Record, calls: Sequence[ProviderCall]) -> dict[str, int]:
+    billed = Counter[str]()
+    for call in calls:
+        billed[call.provider] += call.cost
+    corrections = map(Correction, row["correction_ids"], row["correction_costs"])
+    return corrected_by_provider(row["operation_id"], row["provider"], billed, list(corrections))

@@ -1,9 +1,9 @@
 -- name: charges
 -- What the ledger has for a provider ($1), from $2 until before $3: operations that it did, or that it was called for
 -- before another one did them, and free adjustments; each with all corrections of it. $4: by when they ended.
-select u.account_id, u.operation_id, u.operation, u.provider = $1 as is_own, u.model, u.quantity, u.cost_nanos,
+select u.account_id, u.operation_id, u.operation, u.provider, u.model, u.quantity, u.cost_nanos,
        coalesce(c.cost_nanos, 0) as corrected_nanos, coalesce(c.corrections, 0) as corrections,
-       coalesce(c.is_voided, false) as is_voided, u.outcome = 'adjustment' as is_adjustment,
+       coalesce(c.is_voided, false) as is_voided, c.ids as correction_ids, c.costs as correction_costs, u.outcome = 'adjustment' as is_adjustment,
        u.error_code is not distinct from $5 as in_doubt,
        (extract(epoch from case when $4 then u.occurred_at else u.requested_at end) * 1000000)::bigint as at_microseconds,
        (without_nul(u.metadata) -> 'provider_calls')::text as provider_calls
@@ -12,7 +12,9 @@ left join (
     select account_id, corrects, sum(cost_nanos)::bigint as cost_nanos, count(*) as corrections,
            bool_or(adjustment ->> 'kind' = 'void'
                    and coalesce(adjustment -> 'reference' ->> 'operation_id',
-                                adjustment -> 'reference' ->> 'adjustment_id')::uuid = corrects) as is_voided
+                                adjustment -> 'reference' ->> 'adjustment_id')::uuid = corrects) as is_voided,
+           array_agg(operation_id order by position, operation_id) as ids,
+           array_agg(cost_nanos order by position, operation_id) as costs
     from usage_log
     where corrects is not null
     group by account_id, corrects

@@ -7,8 +7,11 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.adjustments import Adjustment, AdjustmentKind
 from ledger_service.domain.nearest import nearest
 from ledger_service.domain.reconciliation import Charge, How, Item, Line, Status, Terms, reconcile
+from ledger_service.domain.reconciliation_proposals import Wanted, propose
+from ledger_service.domain.reconciliation_shares import Correction, corrected_by_provider
 
 moments = st.lists(st.integers(0, 30), max_size=4).map(sorted)
 EVERYTHING = Terms("wavespeed", 0, 10**9, 10)
@@ -137,3 +140,57 @@ def test_nothing_that_could_have_been_matched_is_missing_on_both_sides(books: tu
         assert line.job_id not in charge.job_ids
         same = line.model == charge.model and line.amount == charge.amount and line.at == charge.at
         assert not same or (line.job_id is not None and charge.job_ids)
+
+
+# --- bills of several providers for one operation
+
+OPERATION = UUID(int=1)
+amounts = st.integers(0, 50)
+
+
+@settings(max_examples=200)
+@given(
+    billed=st.fixed_dictionaries({"one": amounts, "two": amounts, "last": amounts}),
+    bills=st.fixed_dictionaries({"one": amounts, "two": amounts, "last": amounts}),
+    turns=st.lists(st.tuples(st.sampled_from(["one", "two", "last"]), st.booleans()), max_size=8),
+    by_hand=st.lists(st.integers(-3, 3), max_size=3),
+)
+def test_each_bill_of_an_operation_is_settled_once_in_whatever_order_they_come(
+    billed: dict[str, int], bills: dict[str, int], turns: list[tuple[str, bool]], by_hand: list[int]
+) -> None:
+    corrections: list[Correction] = []
+    waiting: list[Adjustment] = []
+
+    def total() -> int:
+        return sum(billed.values()) + sum(one.cost for one in corrections)
+
+    def apply(one: Adjustment) -> None:
+        if one.adjustment_id not in {correction.entry_id for correction in corrections}:
+            assert one.cost is not None
+            added = one.cost - total() if one.kind is AdjustmentKind.RERATE else one.cost
+            corrections.append(Correction(one.adjustment_id, added))
+
+    def proposed(provider: str) -> list[Adjustment]:
+        share = billed[provider] + corrected_by_provider(OPERATION, "last", billed, corrections)[provider]
+        charge = Charge(
+            "acme", OPERATION, "generate", ("j",), 5, "m", 1, share, total() - share, corrections=len(corrections)
+        )
+        line = Line(0, 2, "j", 5, "m", "1", bills[provider])
+        [item] = reconcile(Terms(provider, 0, 10**9, 10), [line], [charge])
+        return [one for one in propose(Wanted(provider, ["f"]), [item], {}) if isinstance(one, Adjustment)]
+
+    for provider, at_once in turns:
+        found = proposed(provider)
+        for one in found if at_once else ():
+            apply(one)
+        waiting += () if at_once else found
+    for one in waiting:  # made before some of the others were recorded
+        apply(one)
+    for number, amount in enumerate(by_hand):
+        corrections.append(Correction(UUID(int=2 + number), amount))
+    for _ in range(2):
+        for provider in bills:
+            for one in proposed(provider):
+                apply(one)
+    assert all(proposed(provider) == [] for provider in bills)
+    assert total() == sum(bills.values())

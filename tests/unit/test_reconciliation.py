@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from contracts.adjustments import AdjustmentKind
+from contracts.adjustments import Adjustment, AdjustmentKind
 from contracts.money import parse_nanos
 from ledger_service.adjusting import refuse_wrong_fields
 from ledger_service.domain.reconciliation import Charge, How, Item, Line, Status, Terms, line_ids, reconcile
@@ -173,6 +173,7 @@ def test_a_credit_beyond_what_a_job_cost_is_proposed_as_what_the_ledger_takes() 
     """No operation is rated below nothing: the file of proposals with such a line would be refused as a whole."""
     items = findings([line(1, "j1"), line(2, "j1", amount="-0.05")], [charge(1, "j1")])
     [proposed] = propose(Wanted("wavespeed", ["nov.csv"]), items, {})
+    assert isinstance(proposed, Adjustment)
     refuse_wrong_fields(proposed)
     assert (proposed.kind, proposed.cost) == (AdjustmentKind.ADJUSTMENT, parse_nanos("-0.05"))
     assert proposed.reference is not None

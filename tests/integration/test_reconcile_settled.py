@@ -1,0 +1,102 @@
+"""What a reconciliation proposes settles it: after a fallback, of large bills, beside months that are in archives."""
+
+import json
+from pathlib import Path
+
+from tests.builders import completed
+from tests.commands import ledger_command
+from tests.integration.test_reconcile import HEADER, MODEL, at, call, done, invoice, reconciled, row, told
+from tests.servers import Ledger
+
+SIMPLE = """
+provider: PROVIDER
+source: https://example.org
+read_on: 2026-11-23
+currency: USD
+columns: {job_id: id, time: at, model: what, amount: cost}
+"""
+
+
+async def settle(database_url: str, path: Path, proposals: Path, provider: str, mapping: str, *options: str) -> int:
+    """Records what is proposed; how many that were."""
+    asked = ("reconcile", str(path), "--provider", provider, "--mapping", mapping, *options)
+    await ledger_command(database_url, *asked, "--propose-adjustments", str(proposals))
+    count = len(proposals.read_text().splitlines())
+    if count:
+        applied = await ledger_command(database_url, "adjust-all", str(proposals), "--author", "grace")
+        assert applied.exit_code == 0, applied.output
+    return count
+
+
+async def test_after_a_fallback_each_providers_bill_is_settled_once_and_not_by_the_others(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    calls = (call("w1", cost="0.03"), call("s1", cost="0.5", provider="stability"))
+    await ledger.send(done(4, *calls, cost="0.53", provider="wavespeed", actual_provider="stability", retry_count=1))
+    stability = tmp_path / "stability.yaml"
+    stability.write_text(SIMPLE.replace("PROVIDER", "stability"))
+    other = tmp_path / "other.csv"
+    other.write_text(f"id,at,what,cost\ns1,{at(4)},{MODEL},0.6\n")
+    bills = (invoice(tmp_path, row(4, "w1", "-0.04")), "wavespeed", "wavespeed"), (other, "stability", str(stability))
+    counts = [
+        await settle(database_url, path, tmp_path / "proposed.jsonl", provider, mapping)
+        for path, provider, mapping in (*bills, *bills)
+    ]
+    assert counts == [1, 1, 0, 0]
+    usage = await ledger.usage(period="2026-11")
+    assert usage["totals"]["cost"] == "0.640000000"
+    assert [usage["by_provider"][name]["cost"] for name in usage["by_provider"]] == ["0.640000000"]
+
+
+async def test_what_is_more_than_an_adjustment_may_be_is_named_and_not_left_out_in_silence(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    await ledger.send(done(1, call("j1", cost="0.03")))
+    proposals = tmp_path / "proposed.jsonl"
+    path = invoice(tmp_path, row(1, "j1", "-1000000.01"), row(2, "j2", "-1000000"), row(3, "j3", "-2500000.5"))
+    wanted = ("--missing-to", "overhead", "--propose-adjustments", str(proposals))
+    shown = await reconciled(database_url, path, *wanted)
+    said = " ".join(shown.stderr.split())
+    assert "1 adjustments proposed" in said
+    assert "2 findings are not among them: an adjustment is $1000000 at most" in said
+    assert "nov.csv line 2 (job j1): $1000000.010000000 of acme" in said
+    assert "nov.csv line 4 (job j3): $2500000.500000000 of overhead" in said
+    summary, _ = told(await reconciled(database_url, path, *wanted, "--json"))
+    assert summary["proposals"] == {
+        "adjustments": 1,
+        "too_large": [
+            {"finding": f"nov.csv line {line} (job {job})", "account_id": account, "cost": cost}
+            for line, job, account, cost in (
+                (2, "j1", "acme", "1000000.010000000"), (4, "j3", "overhead", "2500000.500000000")
+            )
+        ],
+    }  # fmt: skip
+    assert [json.loads(line)["cost"] for line in proposals.read_text().splitlines()] == ["1000000.000000000"]
+
+
+async def test_the_first_month_that_is_in_no_archive_is_reconciled_and_it_says_what_cannot_be_looked_at(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    def on(day: str, job: str) -> dict[str, object]:
+        return completed(
+            time=f"{day}T12:00:00Z", provider="wavespeed", model=MODEL, cost="0.03",
+            metadata={"provider_calls": [call(job, cost="0.03")]},
+        )  # fmt: skip
+
+    await ledger.send(on("2025-05-31", "j1"), on("2025-06-01", "j2"))
+    closed = await ledger.http.put("/v1/periods/2025-05:close", json={"reason": "books"})
+    assert closed.status_code == 200, closed.text
+    path = tmp_path / "june.csv"
+    path.write_text(f"{HEADER}\ndeduct,-0.03,2025-06-01T13:00:00Z,j2,{MODEL}\n")
+    before = await reconciled(database_url, path, "--json")
+    assert (before.exit_code, told(before)[0]["archived_before"]) == (0, None)
+    done = await ledger_command(database_url, "archive", "--before", "2025-06", "--dir", str(tmp_path / "files"))
+    assert done.exit_code == 0, done.output
+
+    result = await reconciled(database_url, path)
+    assert result.exit_code == 0, result.output
+    assert "operations before 2025-06 are in archives" in " ".join(result.stderr.split())
+    assert told(await reconciled(database_url, path, "--json"))[0]["archived_before"] == "2025-06"
+    early = await reconciled(database_url, path, "--from", "2025-05-31")
+    assert early.exit_code == 1
+    assert "period_archived" in early.stderr or "in archives" in early.stderr
