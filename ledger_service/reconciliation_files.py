@@ -80,7 +80,7 @@ def _charge(charge: Charge) -> dict[str, object]:
 
 def summary(done: Reconciliation) -> dict[str, object]:
     """Totals by status and model, of which each adds up to the whole. ``archived_before``: operations that began before
-    that month could not be looked at."""
+    that month could not be looked at. ``outside``: lines of other times than what was asked for, in no total."""
     report = done.report
     return {
         "provider": done.provider,
@@ -92,6 +92,7 @@ def summary(done: Reconciliation) -> dict[str, object]:
             for file in done.files
         ],
         "archived_before": None if done.archived_before is None else f"{done.archived_before:%Y-%m}",
+        "outside": {"lines": done.outside.lines, "theirs": format_nanos(done.outside.theirs)},
         "agrees": report.agrees,
         "total": _tally(report.total),
         "by_status": {status.value: _tally(one) for status, one in report.by_status.items() if one.findings},
@@ -172,13 +173,14 @@ def both(*sinks: Sink | None) -> Sink:
 
 
 class Proposed(NamedTuple):
-    """``adjustments``: how many were written."""
+    """``adjustments``: how many were written. ``not_kept``: further findings, of which nothing is proposed."""
 
     adjustments: int
     too_large: Sequence[TooLarge]
+    not_kept: int
 
 
-def write_adjustments(path: Path, proposals: Iterator[Adjustment | TooLarge]) -> Proposed:
+def write_adjustments(path: Path, proposals: Iterator[Adjustment | TooLarge], not_kept: int) -> Proposed:
     """One a line, as POST /v1/adjustments and `ledger adjust-all` take them, without those that are too large."""
     count, too_large, written = 0, list[TooLarge](), _Unfinished(path)
     try:
@@ -191,7 +193,7 @@ def write_adjustments(path: Path, proposals: Iterator[Adjustment | TooLarge]) ->
         written.keep()
     finally:
         written.drop()
-    return Proposed(count, too_large)
+    return Proposed(count, too_large, not_kept)
 
 
 def proposed_view(proposed: Proposed) -> dict[str, object]:
@@ -199,6 +201,7 @@ def proposed_view(proposed: Proposed) -> dict[str, object]:
     return {
         "adjustments": proposed.adjustments,
         "too_large": [{**one._asdict(), "cost": format_nanos(one.cost)} for one in proposed.too_large],
+        "not_kept": proposed.not_kept,
     }
 
 

@@ -1,11 +1,11 @@
 """A reconciliation from start to end: files first, then the ledger, then what belongs together. Only reads."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from contracts.adjustments import Adjustment
 from contracts.problems import broken_rule
@@ -44,6 +44,13 @@ class Asked:
     tolerance_seconds: int
 
 
+class Outside(NamedTuple):
+    """Lines of the files that are of other times than what was asked for, and the counterpart of nothing in it."""
+
+    lines: int = 0
+    theirs: int = 0
+
+
 @dataclass
 class Reconciliation:
     """What was compared, and what came of it. ``archived_before``: of the day before, for jobs that were billed late,
@@ -55,6 +62,7 @@ class Reconciliation:
     end: datetime
     report: Report
     lines: list[Line]
+    outside: Outside
     archived_before: datetime | None = None
 
     def proposals(self, missing_to: str | None, *, not_billed: bool) -> Iterator[Adjustment | TooLarge]:
@@ -108,14 +116,25 @@ async def _each(
             charges.append(charge)
             if len(charges) % _CHARGES_PER_STEP == 0:
                 progress("reading the ledger", len(charges), None)
-    report = Report()
+    report, shown = Report(), Outside()
     for number, item in enumerate(reconcile(terms, lines, charges)):
         report.add(item)
+        shown = _add(shown, (line for line in item.lines if not terms.has(line.at)))
         sink(item)
         if number % _CHARGES_PER_STEP == 0:
             progress("matching", number, max(len(lines), len(charges)))
+    every = _add(Outside(), (line for line in lines if not terms.has(line.at)))
+    outside = Outside(every.lines - shown.lines, every.theirs - shown.theirs)
     lacks = archived_before is not None and start - MARGIN < archived_before
-    return Reconciliation(asked.provider, files, start, end, report, lines, archived_before if lacks else None)
+    return Reconciliation(
+        asked.provider, files, start, end, report, lines, outside, archived_before if lacks else None
+    )  # fmt: skip
+
+
+def _add(outside: Outside, lines: Iterable[Line]) -> Outside:
+    for line in lines:
+        outside = Outside(outside.lines + 1, outside.theirs + line.amount)
+    return outside
 
 
 async def _sums(
@@ -143,13 +162,15 @@ async def _sums(
             count += 1
             if count % _CHARGES_PER_STEP == 0:
                 progress("reading the ledger", count, None)
-    report = Report()
+    report, outside = Report(), Outside()
     within = range(bucket_of(_microseconds(start)), _microseconds(end))
     for item in sums.items():
         if item.at in within:
             report.add(item)
             sink(item)
-    return Reconciliation(asked.provider, files, start, end, report, [])
+        else:
+            outside = Outside(outside.lines + item.line_count, outside.theirs + item.theirs)
+    return Reconciliation(asked.provider, files, start, end, report, [], outside)
 
 
 def _read(asked: Asked, files: list[InvoiceFile], progress: Progress) -> Iterator[Line]:

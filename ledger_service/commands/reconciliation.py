@@ -78,7 +78,8 @@ def reconcile(
             writer.finish(done)
         proposed = None
         if propose_adjustments is not None:
-            proposed = write_adjustments(propose_adjustments, done.proposals(account, not_billed=not_billed))
+            proposals = done.proposals(account, not_billed=not_billed)
+            proposed = write_adjustments(propose_adjustments, proposals, done.report.not_kept)
     except InvoiceError as error:
         raise stop_at(error.errors, f"nothing was compared: {error}") from None
     except ProblemError as error:

@@ -60,6 +60,11 @@ def show_next(
         told += [f"{file.rounded} amounts rounded to nano-dollars"] if file.rounded else []
         if told:
             screen.print(f"{file.name}: {', '.join(told)}, as the mapping says", markup=False)
+    if done.outside.lines:
+        screen.print(
+            f"{done.outside.lines} lines of the files, ${format_nanos(done.outside.theirs)}, are of other times than "
+            "--from and --to say: they are compared with nothing, and in no total.", style="yellow",
+        )  # fmt: skip
     if done.archived_before is not None:
         screen.print(
             f"operations before {done.archived_before:%Y-%m} are in archives: a job that began before and was billed "
@@ -82,6 +87,11 @@ def show_next(
             markup=False,
         )
         _show_too_large(screen, proposed.too_large)
+        if proposed.not_kept:
+            screen.print(
+                f"of the last {proposed.not_kept:,} findings nothing is proposed: settle these, then run it again",
+                style="red",
+            )
     elif not report.agrees:
         screen.print("--propose-adjustments FILE writes the adjustments that would settle it")
 

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from ledger_service.domain import reconciliation_report
 from tests.builders import completed
 from tests.commands import ledger_command
-from tests.integration.test_reconcile import HEADER, MODEL, at, call, done, invoice, reconciled, row, told
+from tests.integration.test_reconcile import DAY, HEADER, MODEL, at, call, done, invoice, reconciled, row, told
 from tests.servers import Ledger
 
 SIMPLE = """
@@ -70,8 +73,31 @@ async def test_what_is_more_than_an_adjustment_may_be_is_named_and_not_left_out_
                 (2, "j1", "acme", "1000000.010000000"), (4, "j3", "overhead", "2500000.500000000")
             )
         ],
+        "not_kept": 0,
     }  # fmt: skip
     assert [json.loads(line)["cost"] for line in proposals.read_text().splitlines()] == ["1000000.000000000"]
+
+
+async def test_lines_outside_of_the_range_are_told_so_that_an_invoice_still_adds_up(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    await ledger.send(done(1, call("j1", cost="0.03")), done(2, call("j2", cost="0.04"), cost="0.04"))
+    later = row(0, "j3", "-0.5").replace("2026-11-10T12:00", "2026-11-11T00:00")
+    billed_late = row(2, "j2", "-0.04").replace("2026-11-10T12:02", "2026-11-11T00:30")
+    path = invoice(tmp_path, row(1, "j1"), later, billed_late)
+    result = await reconciled(database_url, path, *DAY)
+    assert result.exit_code == 0, result.output
+    assert "1 lines of the files, $0.500000000, are of other times" in " ".join(result.stderr.split())
+    summary, _ = told(await reconciled(database_url, path, *DAY, "--json"))
+    assert summary["outside"] == {"lines": 1, "theirs": "0.500000000"}
+    assert summary["total"]["theirs"] == "0.070000000"
+    sums = tmp_path / "sums.yaml"
+    sums.write_text(SIMPLE.replace("PROVIDER", "wavespeed").replace("columns: {job_id: id, ", "rows: day\ncolumns: {"))
+    days = tmp_path / "days.csv"
+    days.write_text(f"id,at,what,cost\n,2026-11-10T00:00:00Z,{MODEL},0.07\n,2026-11-11T00:00:00Z,{MODEL},0.5\n")
+    asked = ("reconcile", str(days), "--provider", "wavespeed", "--mapping", str(sums), *DAY, "--json")
+    summary, _ = told(await ledger_command(database_url, *asked))
+    assert (summary["agrees"], summary["outside"]) == (True, {"lines": 1, "theirs": "0.500000000"})
 
 
 async def test_the_first_month_that_is_in_no_archive_is_reconciled_and_it_says_what_cannot_be_looked_at(
@@ -100,3 +126,15 @@ async def test_the_first_month_that_is_in_no_archive_is_reconciled_and_it_says_w
     early = await reconciled(database_url, path, "--from", "2025-05-31")
     assert early.exit_code == 1
     assert "period_archived" in early.stderr or "in archives" in early.stderr
+
+
+async def test_findings_beyond_what_is_kept_are_said_to_be_proposed_nothing_for(
+    ledger: Ledger, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciliation_report, "KEPT_MAX", 1)
+    path, proposals = invoice(tmp_path, *(row(n, f"j{n}") for n in range(3))), tmp_path / "proposed.jsonl"
+    result = await reconciled(
+        database_url, path, "--missing-to", "overhead", "--propose-adjustments", str(proposals), "--json"
+    )
+    assert told(result)[0]["proposals"] == {"adjustments": 1, "too_large": [], "not_kept": 2}
+    assert "of the last 2 findings nothing is proposed" in " ".join(result.stderr.split())
