@@ -23,6 +23,7 @@ from ledger_service.domain.usage_answers import Answer
 from ledger_service.domain.usage_queries import TOP_MAX, Dimension
 from ledger_service.services import Services, services
 from ledger_service.store.accounts import find_account
+from ledger_service.store.moments import Demand
 from ledger_service.usage_questions import (
     ACCOUNTS_OWN,
     Asked,
@@ -109,8 +110,8 @@ async def read_analytics(
     for account in filter(None, (account_id, only)):
         chosen = confined(chosen, account)
     accounts = chosen.get(Dimension.ACCOUNT)
-    zone = read_zone(time_zone, await _zone_of(wired, time_zone, accounts))
-    query = read_question(asked, chosen, zone, analytics.metadata_keys, datetime.now(UTC))
+    zone = read_zone(time_zone, await _zone_of(wired, demand, time_zone, accounts))
+    query = read_question(asked, chosen, zone, analytics.metadata_keys, demand.as_of or datetime.now(UTC))
     planned(query)
     if demand.as_of is not None or demand.min_position is not None:
         async with reading(wired, demand):
@@ -129,12 +130,13 @@ async def list_dimensions(wired: Wired) -> UsageDimensions:
     return UsageDimensions(dimensions=dimensions(wired.analytics.metadata_keys))
 
 
-async def _zone_of(wired: Services, time_zone: str, accounts: Collection[str] | None) -> str | None:
+async def _zone_of(wired: Services, demand: Demand, time_zone: str, accounts: Collection[str] | None) -> str | None:
+    """The account's zone, as of the moment that is asked about."""
     if time_zone != ACCOUNTS_OWN or accounts is None or len(accounts) != 1:
         return None
     [account_id] = accounts
-    async with wired.reads.acquire() as connection:
-        account = await find_account(connection, account_id)
+    async with reading(wired, demand) as read:
+        account = await find_account(read.known, account_id)
     if account is None:
         raise ProblemError(NOT_FOUND, f"nothing is known of account {account_id}")
     zone: str = account["time_zone"]

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import random
+from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
 
@@ -341,3 +342,30 @@ async def test_however_much_accounts_use_together_each_one_s_events_are_taken(
     await rebuilt(database_url)
     assert (await ask(ledger))["totals"]["cost"] == "2.000000000"
     assert await differences(database_url) == []
+
+
+async def test_a_question_as_of_a_moment_means_the_same_for_good_whatever_changes_or_goes_by(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.put_plan()
+    await ledger.put_account(time_zone="Asia/Kolkata")
+    await ledger.send(completed(time="2026-11-01T18:00:00Z", cost="1"), completed(time="2026-11-01T19:00:00Z"))
+    then = (await ledger.http.get("/v1/plans")).headers["ledger-read-at"]
+
+    async def asked() -> bytes:
+        query = {"from": "2026-11-01", "interval": "day", "account_id": "acme", "time_zone": "account", "as_of": then}
+        answer = await ledger.http.get("/v1/usage", params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    before = await asked()
+    await ledger.put_account(time_zone="America/New_York")
+    assert await asked() == before, "the account's days began in its zone of then"
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Later":
+            return cls.fromtimestamp(datetime.now(tz).timestamp(), tz) + timedelta(days=3)
+
+    monkeypatch.setattr("ledger_service.api.analytics.datetime", Later)
+    assert await asked() == before, "what is left out counts from as_of"

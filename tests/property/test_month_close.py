@@ -1,0 +1,84 @@
+"""Whoever closes a month asks the same in every way there is, and gets the same to the nano-dollar.
+
+Months at random (tests.months): MONTH_CLOSE_SEEDS says how many, MONTH_CLOSE_FIRST from which one on.
+"""
+
+import os
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.months.asking import Asking, Known
+from tests.months.book import following
+from tests.months.commands import command, commands, reconciled, views
+from tests.months.history import History
+from tests.rebuilds import differences, rebuilt
+from tests.servers import Ledger
+
+FIRST = int(os.environ.get("MONTH_CLOSE_FIRST", "0"))
+SEEDS = range(FIRST, FIRST + int(os.environ.get("MONTH_CLOSE_SEEDS", "1")))
+QUESTIONS = 25 if len(SEEDS) == 1 else 80
+
+
+async def moment_of(ledger: Ledger) -> str:
+    """As the database has it, when all that was written before is in it."""
+    answer = await ledger.http.get("/v1/plans")
+    return str(answer.headers["ledger-read-at"])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_every_answer_is_the_same_to_the_nano_dollar_then_and_now(
+    ledger: Ledger, database_url: str, tmp_path: Path, seed: int
+) -> None:
+    history = History(ledger, seed)
+    await history.begin()
+    then, known = await moment_of(ledger), Known(list(history.book.entries), dict(history.zones))
+    await history.end()
+
+    now = Asking(history)
+    for asking in (now, Asking(history, known, then)):
+        await asking.summaries()
+        await asking.statements()
+        await asking.usage_log()
+        await asking.exports()
+        sources = Counter([await asking.usage() for _ in range(QUESTIONS)])
+        assert len(sources) == 1 if asking.as_of else len(sources) > 2
+    await now.pages()
+    await views(history, database_url)
+    await commands(now, database_url, tmp_path)
+    for provider in ("local", "far", "north"):
+        await reconciled(history, database_url, tmp_path, provider)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_months_in_archives_leave_every_other_answer_as_it_was(
+    ledger: Ledger, database_url: str, tmp_path: Path, seed: int
+) -> None:
+    history = History(ledger, seed)
+    await history.begin()
+    await history.end()
+    asking = Asking(history)
+    first, account = history.months[0], history.random.choice(history.accounts)
+    earlier = (first - timedelta(days=1)).replace(day=1)
+    begins = history.random.choice((following(first), history.months[2], following(history.months[2])))
+    months = [month for month in history.booked_months() if month >= begins]
+    whole = [(await asking.get(f"/v1/accounts/{account}/statements/{month:%Y-%m}")).content for month in months]
+    await command(database_url, "archive", "--before", f"{begins:%Y-%m}", "--dir", str(tmp_path))
+
+    await asking.summaries()
+    assert whole == [(await asking.get(f"/v1/accounts/{account}/statements/{month:%Y-%m}")).content for month in months]
+    for month in (earlier, first):
+        refused = await ledger.http.get(f"/v1/accounts/{account}/statements/{month:%Y-%m}")
+        booked = [one for one in history.of(account) if one.booked <= month]
+        if month == first or booked:
+            assert refused.json()["code"] == "period_archived", refused.text
+    refused = await ledger.http.get("/v1/exports/usage-log", params={"format": "csv"})
+    assert refused.json()["code"] == "period_archived", refused.text
+    assert await differences(database_url) == []
+    assert (await rebuilt(database_url)).replaced.total() == 0
+    await command(database_url, "unarchive", "--since", "2024-01", "--dir", str(tmp_path))
+    await asking.exports()
+    await asking.statements(("csv",))
+    await asking.usage_log()
