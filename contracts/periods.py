@@ -1,15 +1,28 @@
 """Periods that close: months in UTC, whose totals then never change."""
 
+import re
 from datetime import date, datetime
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from contracts.adjustments import Reason
 
+_MONTH: Final = "^20[0-9]{2}-(0[1-9]|1[0-2])$"
+
+
+def _is_month(text: str) -> str:
+    if not re.fullmatch(_MONTH, text):
+        raise PydanticCustomError("month", "a month in UTC is written as 2026-11, of the years 2000 to 2099")
+    return text
+
+
 #: A month in UTC: ``2026-11``.
-Month = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")]
+Month = Annotated[
+    str, AfterValidator(_is_month), WithJsonSchema({"type": "string", "pattern": _MONTH, "examples": ["2026-11"]})
+]
 
 
 def first_day(month: str) -> date:

@@ -19,6 +19,10 @@ ERRORS_MAX: Final = 20
 #: Where a mapping names no column for models.
 ANY_MODEL: Final = "all models"
 _TEXT_MAX: Final = 500
+#: What other files than the mapping's set columns apart with.
+_DELIMITERS: Final = (";", "\t", "|", ",")
+#: How workbooks begin, which are archives.
+_ARCHIVE: Final = "PK\x03\x04"
 #: Rows between two reports of progress.
 _ROWS_PER_STEP: Final = 5_000
 _OTHER_ENCODINGS: Final = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -116,7 +120,8 @@ class _Reader:
                     line = self._undecodable(name)
                     self._fail(line, None, "encoding", f"is not {encoding}; the mapping can name another one")
                 except csv.Error as error:
-                    self._fail(self._at, None, "csv", f"in the row that begins here: {error}")
+                    delimiter = f"the mapping's delimiter is {self._mapping.delimiter!r}"
+                    self._fail(self._at, None, "csv", f"in the row that begins here: {error} ({delimiter})")
 
     def _rows(self, text: IO[str], raw: IO[bytes], progress: Progress) -> Iterator[Line]:
         skipped = self._mapping.lines_before_header
@@ -147,13 +152,28 @@ class _Reader:
             if header.count(column) != 1:
                 rule, how = ("missing", "is not there") if column not in header else ("twice", "stands twice")
                 there = ", ".join(header[:20]) or "nothing"
-                message = f"the column for {what} {how}; the header has {there}. Is it another provider's file?"
+                message = f"the column for {what} {how}; the header has {there}. {self._guess(header, column)}"
                 self._add(self._at, column, rule, message)
             else:
                 found[what] = header.index(column)
         if len(found) != len(wanted):
             raise InvoiceError(self._errors)
         return found
+
+    def _guess(self, header: list[str], column: str) -> str:
+        """Why a header has no such column, or several."""
+        first, delimiter = header[0] if header else "", self._mapping.delimiter
+        if first.startswith(_ARCHIVE):
+            return "That is no text: save the workbook as CSV"
+        if first.lower().startswith("sep="):
+            return "Excel's line sep= comes before the header: the mapping can skip it (lines_before_header: 1)"
+        alone = header[1:] in ([], [""])
+        other = next((one for one in _DELIMITERS if one != delimiter and one in first), None) if alone else None
+        if other is not None:
+            return f"Are its columns set apart by {other!r}? The mapping says {delimiter!r} (delimiter)"
+        if column.casefold() in (name.casefold() for name in header) and column not in header:
+            return "Capitals count"
+        return "Is it another provider's file, or does its header stand further down (lines_before_header)?"
 
     def _line(self, row: list[str], header: list[str], columns: Mapping[str, int]) -> Line | None:
         if len(row) != len(header):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from contracts.identifiers import Name
 from contracts.moments import Moment
-from contracts.periods import first_day
+from contracts.periods import Month, first_day
 from contracts.problems import NOT_FOUND, ProblemError
 from contracts.usage_answers import UsageLogPage, UsageSummary
 from ledger_service.api.access import LedgerRoute
@@ -36,7 +36,6 @@ from ledger_service.usage_views import Json, json_response, usage_log_view, usag
 router = APIRouter(route_class=LedgerRoute, prefix="/v1/accounts/{account_id}", tags=["usage"])
 
 Wired = Annotated[Services, Depends(services)]
-Month = Annotated[str, Query(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="a month in UTC: 2026-11")]
 
 
 @router.get("/usage", response_model=UsageSummary)
@@ -44,7 +43,7 @@ async def read_usage(
     account_id: Name,
     wired: Wired,
     demand: Demanded,
-    period: Month | None = None,
+    period: Annotated[Month | None, Query(description="a month in UTC: 2026-11")] = None,
     late_after: Annotated[
         Moment | None, Query(description="also how much of it was recorded after that moment")
     ] = None,

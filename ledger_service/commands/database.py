@@ -16,6 +16,7 @@ from contracts.problems import FieldError, ProblemError, field_errors
 from contracts.settings_reading import WrongSettingsError, read_settings
 from contracts.version import VERSION
 from ledger_service.config import Settings
+from ledger_service.store.accounts import find_account
 from ledger_service.store.migrations import MigrationError, check_schema
 from ledger_service.store.pool import OUT_OF_REACH, Connection, open_pool, reason_of
 
@@ -72,6 +73,12 @@ async def _with_database(work: Callable[[Connection], Awaitable[Result]], whole_
         raise stop(str(error)) from None
     except OUT_OF_REACH as error:
         raise stop(f"cannot reach the database: {reason_of(error)}", "Check LEDGER_DATABASE_URL.") from None
+
+
+async def say_if_unknown(connection: Connection, account_id: str | None) -> None:
+    """What an answer about an account that nobody knows leaves open: whether there was nothing, or it was misspelt."""
+    if account_id is not None and await find_account(connection, account_id) is None:
+        messages().print(f"nothing is known of account {account_id}: is that its name?", style="yellow")
 
 
 def answer_or_stop(work: Callable[[Connection], Awaitable[Result]]) -> Result:

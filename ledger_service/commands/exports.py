@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from contracts.exports import ExportFormat
 from contracts.problems import ProblemError
-from ledger_service.commands.database import messages, moment, own_settings, stop, with_database
+from ledger_service.commands.database import messages, moment, own_settings, say_if_unknown, stop, with_database
 from ledger_service.commands.json_output import AsJson, write_json
 from ledger_service.export_files import (
     Done,
@@ -190,6 +190,7 @@ class _Task:
         )
 
     async def _settled(self, connection: Connection) -> datetime:
+        await say_if_unknown(connection, self._account_id)
         try:
             await refuse_archived(connection, self._chosen.start, "the export")
             return (await settled_moment(connection, self._as_of)).astimezone(UTC)

@@ -10,9 +10,10 @@ from contracts.adjustments import Author, Reason
 from contracts.identifiers import Name
 from contracts.periods import Month, PeriodClosing
 from ledger_service.closing import close_period
-from ledger_service.commands.database import answer_or_stop, messages, output, read_options, shown
+from ledger_service.commands.database import answer_or_stop, messages, output, read_options, say_if_unknown, shown
 from ledger_service.commands.json_output import AsJsonLines, write_json_lines
 from ledger_service.store.periods import list_closings
+from ledger_service.store.pool import Connection
 
 app = typer.Typer(no_args_is_help=True, help="Months (UTC) that close: their totals then never change.")
 
@@ -60,7 +61,12 @@ def list_(
 ) -> None:
     """Shows what was closed, by whom and why."""
     wanted = read_options(_Of, {"account": account})
-    found = answer_or_stop(lambda connection: list_closings(connection, wanted.account, ROWS_MAX))
+
+    async def read(connection: Connection) -> list[PeriodClosing]:
+        await say_if_unknown(connection, wanted.account)
+        return await list_closings(connection, wanted.account, ROWS_MAX)
+
+    found = answer_or_stop(read)
     _show(found, as_json)
     if not found:
         messages().print("nothing is closed yet; `ledger periods close 2026-09 …` closes a month that is over")

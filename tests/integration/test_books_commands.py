@@ -95,3 +95,14 @@ async def test_a_statement_is_the_apis_byte_for_byte(ledger: Ledger, database_ur
         refused = await ledger_command(database_url, "statement", *arguments)
         assert (refused.exit_code, refused.stdout) == (code, ""), refused.output
         assert said in refused.stderr
+
+
+async def test_an_account_that_nobody_knows_is_told_beside_an_answer_without_anything(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    await ledger.send(completed(account_id="acme", time="2026-08-15T12:00:00Z"))
+    for account, known in (("acme", True), ("acne", False)):
+        for arguments in (("export", str(tmp_path / f"{account}.csv")), ("periods", "list")):
+            done = await ledger_command(database_url, *arguments, "--account", account)
+            assert done.exit_code == 0, done.output
+            assert ("nothing is known of account acne" in done.stderr) != known

@@ -109,7 +109,11 @@ async def test_what_cannot_be_closed_is_refused(ledger: Ledger, database: "Datab
         assert (said["errors"][0]["field"], said["errors"][0]["rule"]) == ("period", "not_over")
     assert (await close(ledger, "2026-01", "nobody", status=404))["code"] == "not_found"
     for period in ("2026-13", "2026-1", "1999-01", "2026-01-01"):
-        assert (await close(ledger, period, status=422))["code"] == "invalid_request"
+        said = await close(ledger, period, status=422)
+        assert (said["code"], "is written as 2026-11" in said["detail"]) == ("invalid_request", True), said
+    for path in ("usage?period=11/2026", "statements/November"):
+        answer = await ledger.http.get(f"/v1/accounts/acme/{path}")
+        assert "period: a month in UTC is written as 2026-11" in answer.json()["detail"], answer.text
     empty = await ledger.http.put("/v1/periods/2026-01:close", json={"reason": ""})
     assert empty.status_code == 422
     assert await database.fetchval("select count(*) from period_closings") == 0

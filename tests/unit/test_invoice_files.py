@@ -151,6 +151,51 @@ def test_bad_files(tmp_path: Path) -> None:
     assert problems(written(tmp_path, ROW), mapping(encoding="utf-16")) == [("nov.csv:1", "encoding")], "no mark"
 
 
+@pytest.mark.parametrize(
+    ("content", "guess"),
+    [
+        (f"{HEADER}\n{ROW}\n".replace(",", ";"), "set apart by ';'? The mapping says ','"),
+        (f"{HEADER}\n{ROW}\n".replace(",", "\t"), r"set apart by '\t'? The mapping says ','"),
+        (f"sep=,\r\n{HEADER}\r\n{ROW}\r\n", "lines_before_header: 1"),
+        (f"Invoice of November\n\n{HEADER}\n{ROW}\n", "further down (lines_before_header)"),
+        (f"{HEADER.upper()}\n{ROW}\n", "Capitals count"),
+        ("PK\x03\x04\x14\x00\x06\x00", "save the workbook as CSV"),
+        ("<!doctype html><html>Sign in</html>\n", "another provider's file"),
+        ('"job";"when";"what";"units";"price"\n', "delimiter is ','"),
+    ],
+)
+def test_a_header_that_is_none_is_told_why_by_what_people_do_most(tmp_path: Path, content: str, guess: str) -> None:
+    path = tmp_path / "nov.csv"
+    path.write_bytes(content.encode())
+    with pytest.raises(InvoiceError) as caught:
+        lines(path)
+    assert all(one.field.startswith("nov.csv:1") and guess in one.message for one in caught.value.errors)
+
+
+@pytest.mark.parametrize(
+    ("amount", "changes"),
+    [
+        ("1.234,50", {"decimal_separator": ","}),
+        ("1,234.50", {}),
+        ("1\u00a0234,50", {"decimal_separator": ",", "thousands_separator": " "}),
+        ("(1.00)", {}), ("1.00-", {}), ("\u22121.00", {}), ("+1.00", {}), ("1.00 EUR", {}), ("€1.00", {}), ("-", {}),
+    ],
+)  # fmt: skip
+def test_an_amount_that_the_mapping_does_not_announce_is_never_guessed(
+    tmp_path: Path, amount: str, changes: dict[str, Any]
+) -> None:
+    row = f"j1;2026-11-01T10:00:00Z;flux;1;{amount}"
+    path = written(tmp_path, row, header=HEADER.replace(",", ";"))
+    [(place, _)] = problems(path, mapping(delimiter=";", **changes))
+    assert place == "nov.csv:2:price"
+
+
+def test_what_excel_puts_after_the_rows_is_named_or_skipped_by_the_mapping(tmp_path: Path) -> None:
+    path = written(tmp_path, ROW, ",,,,", "Total,,,,0.03")
+    assert problems(path) == [("nov.csv:3:price", "empty"), ("nov.csv:4:when", "time")]
+    assert len(lines(path, mapping(skip=[{"column": "when", "values": [""]}]))) == 1
+
+
 def test_the_same_file_twice_is_refused_under_any_name(tmp_path: Path) -> None:
     paths = [written(tmp_path, ROW), written(tmp_path, ROW, name="copy.csv")]
     with pytest.raises(InvoiceError) as caught:
