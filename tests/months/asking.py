@@ -154,6 +154,30 @@ class Asking:
             wanted = [str(one[name]) for name in FIGURES]
             assert any(texts[at : at + 4] == wanted for at in range(len(texts))), one
 
+    async def pages_of_a_statement(self, account: str, month: date, at_most: int) -> None:
+        """The ledger lists so many entries at most, and sums up the others."""
+        booked = [one for one in self.of(account) if one.booked == month]
+        left = {one.id for one in booked if one.section() != "usage"}
+        query: dict[str, str] = {}
+        while True:
+            said = await self.json(f"/v1/accounts/{account}/statements/{month:%Y-%m}", **query)
+            assert figures(said["total"]) == add_up(booked)
+            assert said["entries_in_all"] == sum(1 for one in booked if one.section() != "usage")
+            assert len(said["entries"]) <= at_most
+            left -= {one["id"] for one in said["entries"]}
+            rest = {
+                (one["kind"], one["operation"], one["provider"], one["model"]): (one["entries"], figures(one))
+                for one in said["rest"]
+            }
+            apart = [one for one in booked if one.id in left]
+            summed = by(apart, lambda one: (one.kind or "late", one.operation, one.provider, one.model))
+            assert {key: sums for key, (_, sums) in rest.items()} == summed
+            assert sum(count for count, _ in rest.values()) == len(left)
+            if not said["next_cursor"]:
+                assert not left
+                return
+            query = {"cursor": said["next_cursor"]}
+
     async def usage_log(self) -> None:
         for account in self.history.accounts:
             of = {one.id: one for one in self.of(account)}
@@ -191,8 +215,9 @@ class Asking:
         end = max(end, start + timedelta(hours=1))
         return start.isoformat(), end.isoformat(), start, end
 
-    async def usage(self) -> str:
-        """One question at random; the table that answered it."""
+    async def usage(self, begins: datetime | None = None) -> str:
+        """One question at random; the table that answered it. ``begins``: rows from before are in archives, and a
+        question for them is refused, or answered from what has all of it."""
         pick = self.random
         of_all = pick.random() < 0.5
         account = None if of_all else pick.choice((None, *self.history.accounts))
@@ -219,7 +244,14 @@ class Asking:
             query["compare"] = "previous"
         if pick.random() < 0.3:
             query["groups"] = "true"
-        report = await self.json("/v1/usage", **query)
+        answer = await self.http.get("/v1/usage", params={**query, **self.as_of})
+        if begins is not None and answer.status_code != 200:
+            assert answer.json()["code"] == "period_archived", answer.text
+            before = timedelta(days=100) if "compare" in query else timedelta()
+            assert start - before < begins, query
+            return "refused"
+        assert answer.status_code == 200, f"{query}: {answer.text}"
+        report: Body = answer.json()
         told = (query, self.as_of)
         of = self.entries if account is None else self.of(account)
         chosen = [one for one in of if all(one.of(name) == value for name, value in filters.items())]
@@ -244,13 +276,20 @@ class Asking:
             [until] = {moment(row["end"]) for row in report["rows"] if row["start"] == begin_text}
             assert total_of(some) == sums(moment(begin_text), until), told
         assert total_of([one for some in added.values() for one in some]) == sums(start, end), told
+        whole = report["groups"] if "groups" in query else report["rows"] if interval == "none" else []
+        for row in whole:
+            if row["kind"] == "group":
+                assert figures(row) == sums(start, end, row["group"]), told
         if "compare" in query:
             before = report["previous"]
             assert moment(before["to"]) == start
-            assert figures(before["totals"]) == sums(moment(before["from"]), start), told
-        for row in report.get("groups") or []:
-            if row["kind"] == "group":
-                assert figures(row) == sums(start, end, row["group"]), told
+            whole_before = sums(moment(before["from"]), start)
+            assert figures(before["totals"]) == whole_before, told
+            for row in whole:
+                if row["kind"] == "group":
+                    assert figures(row["previous"]) == sums(moment(before["from"]), start, row["group"]), told
+            if any(row["kind"] == "others" for row in whole):
+                assert total_of([figures(row["previous"]) for row in whole]) == whole_before, told
         if "groups" not in query:
             await self._same_as_files(query, report)
         return str(report["served_from"])

@@ -99,9 +99,10 @@ async def command(database_url: str, *arguments: str, wanted: int = 0) -> str:
     return done.stdout
 
 
-async def commands(asking: Asking, database_url: str, folder: Path) -> None:
+async def commands(asking: Asking, database_url: str, folder: Path, accounts: int) -> None:
+    """Of so many of them: each command opens the database anew."""
     history, pick = asking.history, asking.random
-    for account in history.accounts:
+    for account in pick.sample(history.accounts, accounts):
         month = f"{pick.choice(history.months):%Y-%m}"
         path = f"/v1/accounts/{account}/statements/{month}"
         assert json.loads(await command(database_url, "statement", account, month, "--json")) == await asking.json(path)
