@@ -1,5 +1,6 @@
 """`ledger adjust-all`: adjustments out of a file, as `ledger reconcile` proposes them."""
 
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -70,7 +71,8 @@ def _read(file: Path) -> list[tuple[int, Adjustment]]:
     errors: list[FieldError] = []
     try:
         with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, written in enumerate(lines, 1):
+                line = written.removeprefix(BOM_UTF8) if number == 1 else written  # editors put it there
                 if not line.strip():
                     continue
                 try:

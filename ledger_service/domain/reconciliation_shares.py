@@ -38,12 +38,12 @@ def proposal_id(
     return hashed_uuid7(at // 1000, text.encode())
 
 
-def corrected_by_provider(
+def corrections_by_provider(
     entry_id: UUID, last: str, billed: Mapping[str, int], corrections: Sequence[Correction]
-) -> dict[str, int]:
-    """What corrections, in their order, add for each provider that ``billed`` the operation; ``last`` did the work, and
-    has all that was not proposed for another one's bill."""
-    found = dict.fromkeys((*billed, last), 0)
+) -> dict[str, list[int]]:
+    """What each of the corrections, in their order, adds for the provider whose bill it was for, of those that
+    ``billed`` the operation; ``last`` did the work, and has all that were not proposed for another one's bill."""
+    found: dict[str, list[int]] = {provider: [] for provider in (*billed, last)}
     total = sum(billed.values())
     stands = {provider: [_Stand(total, amount)] for provider, amount in billed.items()}
     for correction in corrections:
@@ -52,9 +52,9 @@ def corrected_by_provider(
         for provider, before in stands.items():
             if provider != last and _was_proposed(provider, entry_id, correction, total, before):
                 whose = provider
-        found[whose] += correction.cost
+        found[whose].append(correction.cost)
         for provider, before in stands.items():
-            before.append(_Stand(total, billed[provider] + found[provider]))
+            before.append(_Stand(total, billed[provider] + sum(found[provider])))
     return found
 
 

@@ -11,7 +11,7 @@ import asyncpg
 from contracts.events import OUTCOME_UNKNOWN
 from contracts.provider_calls import ProviderCall, read_calls
 from ledger_service.domain.reconciliation import Charge
-from ledger_service.domain.reconciliation_shares import Correction, corrected_by_provider
+from ledger_service.domain.reconciliation_shares import Correction, corrections_by_provider
 from ledger_service.store.pool import CONNECT_TIMEOUT_SECONDS
 from ledger_service.store.queries import load
 
@@ -54,13 +54,13 @@ def _charge(row: asyncpg.Record, provider: str) -> Charge | None:
     own = [call for call in calls if call.provider == provider]
     if sum(call.cost for call in calls) == cost and own:
         amount = sum(call.cost for call in own)
-        corrected = _corrected(row, calls)[provider] if row["corrections"] else 0
+        corrections = _corrections(row, calls)[provider] if row["corrections"] else []
     elif is_own:  # one call, or calls that do not say all of it
-        amount, corrected = cost, row["corrected_nanos"]
+        amount, corrections = cost, row["correction_costs"] or []
     else:
         return None
-    elsewhere = cost + row["corrected_nanos"] - amount - corrected
-    amount += corrected
+    elsewhere = cost + row["corrected_nanos"] - amount - sum(corrections)
+    amount += sum(corrections)
     if row["is_voided"]:
         amount = elsewhere = 0
     return Charge(
@@ -74,15 +74,15 @@ def _charge(row: asyncpg.Record, provider: str) -> Charge | None:
         amount=amount,
         elsewhere=elsewhere,
         corrections=row["corrections"],
-        in_doubt=row["in_doubt"] and is_own and not row["corrections"],
+        in_doubt=row["in_doubt"] and is_own and not corrections,
         is_adjustment=row["is_adjustment"],
         is_voided=row["is_voided"],
     )
 
 
-def _corrected(row: asyncpg.Record, calls: Sequence[ProviderCall]) -> dict[str, int]:
+def _corrections(row: asyncpg.Record, calls: Sequence[ProviderCall]) -> dict[str, list[int]]:
     billed = Counter[str]()
     for call in calls:
         billed[call.provider] += call.cost
     corrections = map(Correction, row["correction_ids"], row["correction_costs"])
-    return corrected_by_provider(row["operation_id"], row["provider"], billed, list(corrections))
+    return corrections_by_provider(row["operation_id"], row["provider"], billed, list(corrections))

@@ -270,7 +270,7 @@ async def test_a_file_of_adjustments_is_taken_as_a_whole_or_not_at_all(
     assert result.exit_code == 1
     assert "a.jsonl:2" in result.stderr
     assert "1 before it are recorded" in result.stderr
-    path.write_text(2 * (json.dumps(good) + "\n"))
+    path.write_text(2 * (json.dumps(good) + "\r\n"), encoding="utf-8-sig", newline="")  # as editors leave it
     result = await ledger_command(database_url, "adjust-all", str(path), "--author", "grace")
     assert result.exit_code == 0
     assert "1 adjustments are in the log; what they add up to: $1.000000000" in result.stdout, "a line twice is one"

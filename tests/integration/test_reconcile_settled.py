@@ -8,7 +8,20 @@ import pytest
 from ledger_service.domain import reconciliation_report
 from tests.builders import completed
 from tests.commands import ledger_command
-from tests.integration.test_reconcile import DAY, HEADER, MODEL, at, call, done, invoice, reconciled, row, told
+from tests.integration.test_reconcile import (
+    DAY,
+    HEADER,
+    MODEL,
+    at,
+    brief,
+    call,
+    done,
+    in_doubt,
+    invoice,
+    reconciled,
+    row,
+    told,
+)
 from tests.servers import Ledger
 
 SIMPLE = """
@@ -49,6 +62,26 @@ async def test_after_a_fallback_each_providers_bill_is_settled_once_and_not_by_t
     usage = await ledger.usage(period="2026-11")
     assert usage["totals"]["cost"] == "0.640000000"
     assert [usage["by_provider"][name]["cost"] for name in usage["by_provider"]] == ["0.640000000"]
+
+
+async def test_a_call_in_doubt_stays_so_while_the_bill_of_one_before_it_is_settled(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    calls = (call("s1", cost="0.5", provider="stability"), call("w1", cost="0.03"))
+    event = in_doubt(4, "0.53")
+    event["data"] |= {"metadata": {"provider_calls": calls}, "retry_count": 1}
+    await ledger.send(event)
+    mapping = tmp_path / "stability.yaml"
+    mapping.write_text(SIMPLE.replace("PROVIDER", "stability"))
+    bill = tmp_path / "bill.csv"
+    bill.write_text(f"id,at,what,cost\ns1,{at(4)},{MODEL},0.6\n")
+    proposals, other = tmp_path / "proposed.jsonl", invoice(tmp_path, row(50, "w9"))
+    assert await settle(database_url, bill, proposals, "stability", str(mapping)) == 1
+    _, findings = told(await reconciled(database_url, other, "--json"))
+    assert brief(findings)[0] == ("in_doubt_not_found", "-0.030000000", [])
+    assert await settle(database_url, other, proposals, "wavespeed", "wavespeed") == 1
+    assert (await ledger.usage(period="2026-11"))["totals"]["cost"] == "0.600000000"
+    assert await settle(database_url, bill, proposals, "stability", str(mapping)) == 0
 
 
 async def test_what_is_more_than_an_adjustment_may_be_is_named_and_not_left_out_in_silence(

@@ -358,6 +358,7 @@ class Asking:
         ).text
         happened = add_up(one for one in self.of(account) if one.at.astimezone(zone).date().replace(day=1) == month)
         assert cards(text) == [money(happened.cost), *map(count, happened[:2]), count(happened.failures)]
+        assert "What came for a month that was closed is in a later" in text, "why a statement may say something else"
         now = datetime.now(UTC)
         text = (await self.page("/", account_id=account)).text
         so_far = add_up(one for one in self.of(account) if first_of(one.at) == first_of(now))

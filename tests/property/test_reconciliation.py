@@ -11,7 +11,7 @@ from contracts.adjustments import Adjustment, AdjustmentKind
 from ledger_service.domain.nearest import nearest
 from ledger_service.domain.reconciliation import Charge, How, Item, Line, Status, Terms, reconcile
 from ledger_service.domain.reconciliation_proposals import Wanted, propose
-from ledger_service.domain.reconciliation_shares import Correction, corrected_by_provider
+from ledger_service.domain.reconciliation_shares import Correction, corrections_by_provider
 
 moments = st.lists(st.integers(0, 30), max_size=4).map(sorted)
 EVERYTHING = Terms("wavespeed", 0, 10**9, 10)
@@ -171,7 +171,7 @@ def test_each_bill_of_an_operation_is_settled_once_in_whatever_order_they_come(
             corrections.append(Correction(one.adjustment_id, added))
 
     def proposed(provider: str) -> list[Adjustment]:
-        share = billed[provider] + corrected_by_provider(OPERATION, "last", billed, corrections)[provider]
+        share = billed[provider] + sum(corrections_by_provider(OPERATION, "last", billed, corrections)[provider])
         charge = Charge(
             "acme", OPERATION, "generate", ("j",), 5, "m", 1, share, total() - share, corrections=len(corrections)
         )
