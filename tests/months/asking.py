@@ -5,7 +5,7 @@ import io
 import json
 import re
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -198,6 +198,44 @@ class Asking:
                 assert (item["outcome"], Decimal(item["cost"])) == (one.outcome, one.sums.cost)
                 booked = f"{one.booked:%Y-%m}" if one.booked != one.own_month else None
                 assert item.get("booked_period") == booked
+
+    async def limits(self) -> None:
+        """What a limit on cost has counted in the account's own month, shown for the end of a month of UTC."""
+        for account, zone_name in self.zones.items():
+            zone = ZoneInfo(zone_name)
+            for month in self.history.months:
+                said = await self.json(f"/v1/accounts/{account}/usage", period=f"{month:%Y-%m}")
+                [spend] = [one for one in said["limits"] if one["limit_id"] == "spend"]
+                last = datetime.combine(following(month), time(), UTC) - MICROSECOND
+                local = last.astimezone(zone).date().replace(day=1)
+                assert spend["period"] == f"{local:%Y-%m}"
+                counted = add_up(
+                    one for one in self.of(account) if one.at.astimezone(zone).date().replace(day=1) == local
+                )
+                assert Decimal(spend["settled"]) == counted.cost, (account, month)
+
+    async def late(self, known: list[Entry], then: str) -> None:
+        """Of summaries, what a report as of then lacked."""
+        for account in self.history.accounts:
+            for month in self.history.booked_months():
+                query = {"period": f"{month:%Y-%m}", "late_after": then}
+                said = await self.json(f"/v1/accounts/{account}/usage", **query)
+                later = self.of(account)[len(self.history.of(account, known)) :]
+                assert figures(said["late"]) == add_up(one for one in later if one.booked == month), (account, month)
+
+    async def corrections(self) -> None:
+        """One by one: those that are listed, and what each operation comes to with its own."""
+        listed = await self.history.corrections(**self.as_of)
+        recorded = [one for one in self.entries if one.outcome == "adjustment"]
+        assert Counter((one["operation_id"], Decimal(one["cost"])) for one in listed) == Counter(
+            (one.id, one.sums.cost) for one in recorded
+        )
+        roots = [one for one in self.entries if one.corrects is None]
+        for root in self.random.sample(roots, 12):
+            said = await self.json(f"/v1/usage-log/{root.id}", account_id=root.account)
+            chain = [one for one in self.entries if one.account == root.account and root.id in (one.id, one.corrects)]
+            assert figures(said["comes_to"]) == add_up(chain)
+            assert [one["operation_id"] for one in said["corrections"]] == [one.id for one in chain[1:]]
 
     # analytics
 

@@ -221,7 +221,7 @@ class History:
         assert answer.status_code == 200, answer.text
         rated = {
             one["adjustment"]["reference"]["operation_id"]: one
-            for one in (await self._corrections("rerate"))
+            for one in await self.corrections(kind="rerate")
             if one["adjustment"].get("repricing_id") == body["repricing_id"]
         }
         for one in list(self.book.entries):
@@ -230,12 +230,13 @@ class History:
                 self.book.correct(rated.pop(one.id)["operation_id"], "rerate", one, Sums(cost=adds))
         assert rated == {}
 
-    async def _corrections(self, kind: str) -> list[Body]:
+    async def corrections(self, **query: str) -> list[Body]:
+        """As they are listed, page by page."""
         found: list[Body] = []
         cursor: str | None = None
         while True:
-            query: dict[str, str] = {"kind": kind, "limit": "200", **({"cursor": cursor} if cursor else {})}
-            answer = await self.ledger.http.get("/v1/adjustments", params=query)
+            page = {"limit": "23", **query, **({"cursor": cursor} if cursor else {})}
+            answer = await self.ledger.http.get("/v1/adjustments", params=page)
             assert answer.status_code == 200, answer.text
             found += answer.json()["items"]
             cursor = answer.json()["next_cursor"]

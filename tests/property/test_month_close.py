@@ -45,9 +45,12 @@ async def test_every_answer_is_the_same_to_the_nano_dollar_then_and_now(
         await asking.summaries()
         await asking.statements(FORMATS[:2] if IS_SHORT and asking.as_of else FORMATS)
         await asking.usage_log()
+        await asking.corrections()
+        await asking.limits()
         await asking.exports()
         sources = Counter([await asking.usage() for _ in range(QUESTIONS)])
         assert len(sources) == 1 if asking.as_of else len(sources) > 1
+    await now.late(known.entries, then)
     await now.pages()
     monkeypatch.setattr(statements, "ENTRIES_MAX", 3)
     for account, month in {(one.account, one.booked) for one in history.book.entries}:
