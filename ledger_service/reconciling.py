@@ -33,13 +33,14 @@ _CHARGES_PER_STEP: Final = 5_000
 
 @dataclass(frozen=True)
 class Asked:
-    """``start`` and ``end``: default is from the first day in the files to the last, in ``zone``."""
+    """``start`` and ``end``: default is from the first day in the files to the last. Days begin in ``zone``; where the
+    files have sums, in that of the mapping."""
 
     provider: str
     mapping: InvoiceMapping
     paths: Sequence[Path]
-    start: datetime | None
-    end: datetime | None
+    start: datetime | date | None
+    end: datetime | date | None
     zone: tzinfo
     tolerance_seconds: int
 
@@ -150,7 +151,10 @@ async def _sums(
     start, end = _range(asked, first, last)
     for field, moment in (("from", start), ("to", end)):
         if bucket_of(_microseconds(moment)) != _microseconds(moment):
-            raise broken_rule(field, "range", f"is within a {asked.mapping.rows}, of which the files say only the sum")
+            zone = asked.mapping.zone() or UTC
+            begins = (_EPOCH + bucket_of(_microseconds(moment)) * _MICROSECOND).astimezone(zone)
+            message = f"is within a {asked.mapping.rows} of {zone}, of which the files say only the sum"
+            raise broken_rule(field, "range", f"{message}; it begins at {begins.isoformat()}")
     by_end = asked.mapping.time_of == "end"
     async with open_snapshot(database_url) as connection:
         await check_schema(connection)
@@ -186,14 +190,17 @@ def _range(asked: Asked, first: int, last: int) -> tuple[datetime, datetime]:
     if asked.mapping.rows == "month":
         first_day = first_day.replace(day=1)
         following = (last_day.replace(day=1) + timedelta(days=32)).replace(day=1)
-    start = asked.start or _midnight(first_day, zone)
-    end = asked.end or _midnight(following, zone)
+    start, end = _begin(asked.start or first_day, zone), _begin(asked.end or following, zone)
     if start >= end:
         raise broken_rule("to", "range", "the range ends before it begins")
     if not (start < _EPOCH + last * _MICROSECOND + _MICROSECOND and _EPOCH + first * _MICROSECOND < end):
-        message = f"no line of the files is in it; they are from {first_day} to {last_day}"
+        message = f"no line of the files is in it; they are from {first_day} to {last_day}, in {zone}"
         raise broken_rule("from", "range", message)
     return start, end
+
+
+def _begin(given: datetime | date, zone: tzinfo) -> datetime:
+    return given if isinstance(given, datetime) else _midnight(given, zone)
 
 
 def _day(at: int, zone: tzinfo) -> date:

@@ -1,7 +1,8 @@
 """`ledger reconcile`: a provider's invoice beside the ledger."""
 
 import asyncio
-from datetime import UTC, tzinfo
+import re
+from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -25,6 +26,7 @@ from ledger_service.store.migrations import MigrationError
 from ledger_service.store.pool import OUT_OF_REACH, reason_of
 
 TOLERANCE_SECONDS: Final = 300
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 
 
@@ -39,7 +41,7 @@ def reconcile(
     ] = None,
     end: Annotated[str | None, typer.Option("--to", help="The same, exclusive; default: after their last day.")] = None,
     time_zone: Annotated[
-        str, typer.Option(help="In which the days of the files begin, without --from and --to.")
+        str, typer.Option(help="In which days begin; of files with sums it is the mapping's.")
     ] = "UTC",
     tolerance_seconds: Annotated[
         int, typer.Option(min=0, max=TOLERANCE_SECONDS_MAX, help="How far apart a line and an operation may be.")
@@ -65,8 +67,8 @@ def reconcile(
     Exit 0 where both agree; 1 where they do not, or a file or the database cannot be read; 2 for wrong options.
     """
     asked = Asked(
-        _name("--provider", provider), _mapping(mapping), files, moment(start), moment(end), _zone(time_zone),
-        tolerance_seconds,
+        _name("--provider", provider), _mapping(mapping), files, _day_or_moment(start), _day_or_moment(end),
+        _zone(time_zone), tolerance_seconds,
     )  # fmt: skip
     account = None if missing_to is None else _name("--missing-to", missing_to)
     names = [path.name for path in files]
@@ -120,6 +122,15 @@ def _run(asked: Asked, writer: Export | None, json_names: list[str] | None) -> R
             return await run_reconciliation(database_url, asked, tell, sink)
 
         return asyncio.run(run())
+
+
+def _day_or_moment(text: str | None) -> datetime | date | None:
+    if text is not None and _DAY.fullmatch(text):
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            pass  # said below
+    return moment(text)
 
 
 def _mapping(named: str) -> InvoiceMapping:

@@ -218,7 +218,8 @@ async def test_sums_of_days_are_compared_and_settled(ledger: Ledger, database_ur
     assert (await ledger_command(database_url, "adjust-all", str(proposals), "--author", "grace")).exit_code == 0
     assert (await reconciled(database_url, path, *wanted, provider="openai")).exit_code == 0
     partly = await reconciled(database_url, path, "--from", "2026-11-09T12:00:00Z", provider="openai")
-    assert (partly.exit_code, "is within a day" in partly.stderr) == (1, True)
+    assert (partly.exit_code, "is within a day of UTC" in partly.stderr) == (1, True)
+    assert "it begins at 2026-11-09T00:00:00+00:00" in " ".join(partly.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -171,3 +171,24 @@ async def test_findings_beyond_what_is_kept_are_said_to_be_proposed_nothing_for(
     )
     assert told(result)[0]["proposals"] == {"adjustments": 1, "too_large": [], "not_kept": 2}
     assert "of the last 2 findings nothing is proposed" in " ".join(result.stderr.split())
+
+
+async def test_days_that_are_asked_for_begin_where_those_of_the_files_do(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    """The first hour of a month in Berlin is of the month before in UTC."""
+    await ledger.send(completed(time="2026-10-31T23:30:00Z", provider="far", model=MODEL, cost="0.03"))
+    path, mapping = tmp_path / "bill.csv", tmp_path / "far.yaml"
+    path.write_text(f"id,at,what,cost\n,2026-11-01T00:30:00,{MODEL},0.03\n")
+    simple = SIMPLE.replace("PROVIDER", "far").replace("job_id: id, ", "") + "time_zone: Europe/Berlin\n"
+    november = ("--from", "2026-11-01", "--to", "2026-12-01", "--json")
+    for rows, zone in (("each", ("--time-zone", "Europe/Berlin")), ("day", ()), ("month", ())):
+        mapping.write_text(f"{simple}rows: {rows}\n")
+        asked = ("reconcile", str(path), "--provider", "far", "--mapping", str(mapping), *november, *zone)
+        summary, findings = told(await ledger_command(database_url, *asked))
+        assert (summary["agrees"], summary["from"], findings) == (True, "2026-10-31T23:00:00Z", []), rows
+    mapping.write_text(f"{simple}rows: each\n")
+    other = await ledger_command(
+        database_url, "reconcile", str(path), "--provider", "far", "--mapping", str(mapping), *november
+    )
+    assert "they are from 2026-10-31 to 2026-10-31, in UTC" in " ".join(other.stderr.split())
