@@ -121,7 +121,10 @@ def read_question(
     start = _moment(asked.start, "from", zone, errors)
     end = _moment(asked.end, "to", zone, errors) if asked.end is not None else _end_of_now(now, asked.interval, zone)
     if start is not None and end is not None and start >= end:
-        errors.add("to", "period", "to is later than from")
+        if asked.end is None:
+            errors.add("from", "period", "that is yet to come: name its end (to) as well")
+        else:
+            errors.add("to", "period", "to is later than from")
     group_by = tuple(_listed(asked.group_by))
     _all_known(
         errors,

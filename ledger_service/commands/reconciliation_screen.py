@@ -70,6 +70,10 @@ def show_next(
             f"operations before {done.archived_before:%Y-%m} are in archives: a job that began before and was billed "
             "later is shown as missing with us. `ledger unarchive` brings them back."
         )
+    if report.total.theirs < 0 < report.total.ours:
+        screen.print(
+            "what they bill is less than nothing: do charges stand as the mapping says (charges)?", style="red"
+        )
     if report.agrees:
         screen.print("both agree, to the nano-dollar", style="green")
     for status, tally in report.by_status.items():

@@ -207,6 +207,7 @@ REFUSED = {
     "from=2026-11-01&filters=provider:x": ("query.filters", "unknown"),
     "from=2000-01-01&to=2199-01-01&interval=hour": ("query.interval", "buckets"),
     "from=2025-01-01&to=2026-01-01&interval=hour&group_by=user&top=100": ("query.top", "cells"),
+    "from=2150-01-01": ("query.from", "period"),
     "from=2026-11-01&interval=second": ("query.interval", "enum"),
     "from=2026-11-01&format=xml": ("query.format", "enum"),
     "to=2026-11-01": ("query.from", "missing"),

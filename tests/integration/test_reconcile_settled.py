@@ -192,3 +192,12 @@ async def test_days_that_are_asked_for_begin_where_those_of_the_files_do(
         database_url, "reconcile", str(path), "--provider", "far", "--mapping", str(mapping), *november
     )
     assert "they are from 2026-10-31 to 2026-10-31, in UTC" in " ".join(other.stderr.split())
+
+
+async def test_an_invoice_that_the_mapping_turns_around_is_asked_about(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    await ledger.send(done(1, call("j1", cost="0.03")))
+    result = await reconciled(database_url, invoice(tmp_path, row(1, "j1", "0.03")))
+    assert result.exit_code == 1
+    assert "do charges stand as the mapping says" in result.stderr
