@@ -6,6 +6,7 @@ What each of them does, its module says; deploy/guides/operations.md says it to 
 
 import asyncio
 import secrets
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,7 +32,7 @@ from image_service.providers.local_colours import general, relight, search_recol
 from image_service.providers.local_control import character, control
 from image_service.providers.local_edit import apply_edit
 from image_service.providers.local_fill import erase, inpaint, outpaint
-from image_service.providers.local_motion import camera_clip, relief_glb
+from image_service.providers.local_motion import CLIP_EDGE_MAX, camera_clip, clip_size, relief_glb
 from image_service.providers.local_render import render
 from image_service.providers.local_subject import remove_background, swap_face
 from image_service.providers.local_upscale import upscale
@@ -98,6 +99,11 @@ class LocalProvider:
             raise RefusedRequestError("search", f"this model looks for a colour: {', '.join(COLOURS)}")
         if isinstance(request, SearchRecolor) and colour_in(request.prompt) is None:
             raise RefusedRequestError("prompt", f"this model needs the name of a colour: {', '.join(COLOURS)}")
+        if isinstance(request, VideoRequest):
+            width, height = clip_size(request.image.width, request.image.height, request.resolution)
+            if max(width, height) > CLIP_EDGE_MAX:
+                message = f"the clip would have {width} x {height} pixels; an edge may have {CLIP_EDGE_MAX}"
+                raise RefusedRequestError("image", message)
         return plain_quote(model, request)
 
     async def recover(self, model: str, job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
@@ -164,14 +170,23 @@ class LocalProvider:
 
     async def image_to_video(self, model: str, request: VideoRequest, attempt: Attempt) -> ProviderResult:
         del model
-        seed, path = _seed(request.seed), attempt.spool()
+        seed, path, gone = _seed(request.seed), attempt.spool(), threading.Event()
         attempt.progress(None, "filming")
 
         def film() -> Artifact:
-            width, height = camera_clip(pixels_of(request.image), request.seconds, request.resolution, seed, path)
-            return Artifact.of(path, "image/webp", width=width, height=height, duration_ms=request.seconds * 1000)
+            source, length = pixels_of(request.image), request.seconds
+            try:
+                width, height = camera_clip(source, length, request.resolution, seed, path, lambda: not gone.is_set())
+            finally:
+                if gone.is_set():  # the attempt may have deleted its files before this one was there
+                    path.unlink(missing_ok=True)
+            return Artifact.of(path, "image/webp", width=width, height=height, duration_ms=length * 1000)
 
-        return await self._one(film, seed)
+        try:
+            return await self._one(film, seed)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
 
     async def _several(
         self, draw: Callable[[int], Artifact], count: int, seed: int, attempt: Attempt

@@ -1,6 +1,7 @@
 """From one image to what has depth or moves: a height field as a GLB, and a slow camera as an animated WebP."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,12 @@ RELIEF: Final = 0.18
 FRAMES_PER_SECOND: Final = 8
 _SHORT_EDGE: Final[dict[VideoResolution, int]] = {"480p": 480, "720p": 720, "1080p": 1080}
 _ZOOM: Final = 1.25
+#: Of a clip: that of a line of pixels would be millions wide.
+CLIP_EDGE_MAX: Final = 4_096
+
+
+class NotWantedError(Exception):
+    """Whoever wanted the clip is gone."""
 
 
 def relief_glb(image: Image.Image, texture_resolution: int) -> bytes:
@@ -51,29 +58,53 @@ def relief_glb(image: Image.Image, texture_resolution: int) -> bytes:
     return exported
 
 
+def clip_size(width: int, height: int, resolution: VideoResolution) -> tuple[int, int]:
+    """Of a clip of an image of this size, in pixels."""
+    scale = _SHORT_EDGE[resolution] / min(width, height)
+    return max(2, round(width * scale)), max(2, round(height * scale))
+
+
 def camera_clip(
-    image: Image.Image, seconds: int, resolution: VideoResolution, seed: int, path: Path
+    image: Image.Image,
+    seconds: int,
+    resolution: VideoResolution,
+    seed: int,
+    path: Path,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> tuple[int, int]:
-    """Write a clip in which the camera moves over the image, beginning with all of it; its size in pixels."""
-    short = _SHORT_EDGE[resolution]
-    scale = short / min(image.size)
-    size = (max(2, round(image.width * scale)), max(2, round(image.height * scale)))
-    ground = image.convert("RGB")
+    """Write a clip in which the camera moves over the image, beginning with all of it; its size in pixels.
+
+    ``is_wanted`` is asked before every frame; raises NotWantedError where it says no.
+    """
+    size = clip_size(image.width, image.height, resolution)
     chance = random.Random(seed)  # noqa: S311  for pictures, not for secrets
     towards = (chance.random(), chance.random())
-    count = seconds * FRAMES_PER_SECOND
-    frames = [_frame(ground, size, index / max(1, count - 1), towards) for index in range(count)]
-    frames[0].save(
-        path,
-        "WEBP",
-        save_all=True,
-        append_images=frames[1:],
-        duration=1000 // FRAMES_PER_SECOND,
-        loop=0,
-        quality=70,
-        method=0,
-    )
+    clip = _Clip(image.convert("RGB"), size, towards, seconds * FRAMES_PER_SECOND, is_wanted)
+    clip.save(path, "WEBP", save_all=True, duration=1000 // FRAMES_PER_SECOND, loop=0, quality=70, method=0)
     return size
+
+
+class _Clip(Image.Image):
+    """All frames, of which one at a time is made and in memory: a clip of many would take a gigabyte."""
+
+    def __init__(
+        self,
+        ground: Image.Image,
+        size: tuple[int, int],
+        towards: tuple[float, float],
+        count: int,
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        super().__init__()
+        self._ground, self._towards, self._is_wanted = ground, towards, is_wanted
+        self._size, self._mode = size, "RGB"
+        self.n_frames = count
+        self.seek(0)
+
+    def seek(self, frame: int) -> None:
+        if not self._is_wanted():
+            raise NotWantedError
+        self.im = _frame(self._ground, self._size, frame / max(1, self.n_frames - 1), self._towards).im
 
 
 def _frame(image: Image.Image, size: tuple[int, int], share: float, towards: tuple[float, float]) -> Image.Image:

@@ -12,7 +12,6 @@ Labels = NDArray[np.int64]
 
 #: Regions are looked for in a small copy: their shape needs no more, and the time stays bounded.
 WORK_EDGE_MAX: Final = 320
-_SWEEPS_MAX: Final = 200
 
 
 def small(image: Image.Image, edge_max: int = WORK_EDGE_MAX) -> Image.Image:
@@ -63,41 +62,58 @@ def _runs(allowed: Flags) -> Labels:
     return np.asarray(starts, dtype=np.int64)
 
 
+def _connected(allowed: Flags) -> Labels:
+    """For each allowed pixel, in their order, the number of its region: pixels are joined by their four neighbours.
+
+    Runs along rows and along columns that share a pixel are in one region: each takes the lowest number beside it, and
+    with it all that had its own, until no two beside each other differ. The rounds are as many as a number has digits,
+    however the regions wind.
+    """
+    across, down = _runs(allowed)[allowed], _runs(allowed.T).T[allowed]
+    if not len(across):
+        return across
+    down += int(across.max()) + 1
+    numbers = np.arange(int(down.max()) + 1)
+    while True:
+        ours, theirs = numbers[across], numbers[down]
+        if bool((ours == theirs).all()):
+            return np.asarray(ours, dtype=np.int64)
+        lower = np.minimum(ours, theirs)
+        np.minimum.at(numbers, ours, lower)
+        np.minimum.at(numbers, theirs, lower)
+        while bool((numbers[numbers] != numbers).any()):
+            numbers = numbers[numbers]
+
+
 def reached_from(seeds: Flags, allowed: Flags) -> Flags:
     """What can be reached from the seeds over allowed pixels, by their four neighbours."""
-    reached: Flags = seeds & allowed
-    rows, columns = _runs(allowed.copy()), _runs(allowed.T.copy())
-    for _ in range(_SWEEPS_MAX):
-        before = int(reached.sum())
-        for numbers, flip in ((rows, False), (columns, True)):
-            seen, way = (reached.T, allowed.T) if flip else (reached, allowed)
-            hit = np.zeros(int(numbers.max()) + 1, dtype=np.bool_)
-            hit[numbers[seen]] = True
-            seen = hit[numbers] & way
-            reached = seen.T if flip else seen
-        if int(reached.sum()) == before:
-            break
+    region = _connected(allowed)
+    is_reached = np.zeros(allowed.size * 2 + 1, dtype=np.bool_)
+    is_reached[region[seeds[allowed]]] = True
+    reached = np.zeros_like(allowed)
+    reached[allowed] = is_reached[region]
     return reached
 
 
 def regions(flags: Flags, at_least: int) -> list[Flags]:
     """The connected regions of so many pixels or more, the largest first."""
-    left, found = flags.copy(), []
-    for _ in range(_SWEEPS_MAX):
-        places = np.argwhere(left)
-        if not len(places):
+    region = _connected(flags)
+    numbers, sizes = np.unique(region, return_counts=True)
+    found = []
+    for place in np.argsort(-sizes, kind="stable"):
+        if sizes[place] < at_least:
             break
-        seed = np.zeros_like(left)
-        seed[tuple(places[0])] = True
-        region = reached_from(seed, left)
-        left &= ~region
-        if int(region.sum()) >= at_least:
-            found.append(region)
-    return sorted(found, key=lambda region: -int(region.sum()))
+        one = np.zeros_like(flags)
+        one[flags] = region == numbers[place]
+        found.append(one)
+    return found
 
 
 def otsu(values: Floats) -> float:
-    """The threshold that divides the values best into two groups (N. Otsu, 1979)."""
+    """The threshold that divides the values best into two groups (N. Otsu, 1979); of values that are all the same,
+    that value."""
+    if float(values.min()) == float(values.max()):
+        return float(values.max())
     counts, edges = np.histogram(values, bins=128)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
