@@ -94,15 +94,18 @@ class Attempts:
                 retries += error.retry_count
                 try:
                     next_nanos = await self._move(call, operation, candidates, calls) if error.elsewhere else None
-                    if next_nanos is not None:
-                        watch.progress(None, f"{candidate.provider} failed: {candidates[0].provider} tries")
-                        await self._note(operation, candidates[0], None, calls, next_nanos)
+                    # What is not noted is not called: a crash meanwhile, and nobody would ever ask it for its bill.
+                    if next_nanos is not None and not await self._note(
+                        operation, candidates[0], None, calls, next_nanos
+                    ):
+                        next_nanos = None
                 except BaseException:  # nothing runs any more, and what this one came to is known
                     _say_failed(operation, candidate, error, calls, retries)
                     raise
                 if next_nanos is None:
                     _say_failed(operation, candidate, error, calls, retries)
                     raise
+                watch.progress(None, f"{candidate.provider} failed: {candidates[0].provider} tries")
                 held_nanos = next_nanos
                 retries += 1
                 continue
@@ -184,7 +187,9 @@ class Attempts:
         job_id: str | None,
         earlier: tuple[ProviderCall, ...],
         held_nanos: int,
-    ) -> None:
+    ) -> bool:
+        """Whether it is noted. Where it is not, what runs already is waited for all the same: only a crash now would
+        leave it in doubt."""
         note = CallNote(
             provider=candidate.provider,
             model=candidate.model.name,
@@ -198,8 +203,9 @@ class Attempts:
         try:
             await operation.note(note.model_dump_json(exclude_none=True))
         except ProblemError as error:
-            # The job runs, and its answer is waited for: only a crash now would leave it in doubt.
             _log.error("call_not_noted", operation_id=str(operation.operation_id), reason=str(error))
+            return False
+        return True
 
     async def _move(
         self, call: Call, operation: Operation, candidates: list[Candidate], earlier: tuple[ProviderCall, ...]

@@ -56,14 +56,14 @@ class Attempt:
         """The provider took the job; once this returns, a restart of the service finds it again. To be called as soon
         as the id is known. ``job_id`` is the provider client's own text, 1 to 2000 characters: what `recover` needs."""
         self._may_be_billed = True
-        self._job_id = job_id
-        await self._keep_job(job_id)
+        self._job_id = _unicode(job_id)
+        await self._keep_job(self._job_id)
 
     def progress(self, fraction: float | None, state: str) -> None:
         """For the caller's eyes: how much is done, from 0 to 1, where that is known, and in which state the job is
         (``queued``, ``processing`` …, the provider's own word). Cheap; never raises."""
         bounded = None if fraction is None else min(1.0, max(0.0, fraction))
-        self._on_progress(bounded, state[:STATE_LENGTH_MAX])
+        self._on_progress(bounded, _unicode(state)[:STATE_LENGTH_MAX])
 
     def used(self, attributes: Mapping[str, str | int] | None = None, *, quantity: int | None = None) -> None:
         """What was really made and is billed, where that is not what was quoted; for costs that the provider does not
@@ -106,3 +106,8 @@ class Attempt:
     def _delete(self) -> None:
         for path in self._spooled:
             path.unlink(missing_ok=True)
+
+
+def _unicode(text: str) -> str:
+    """Halves of surrogate pairs, which a provider's JSON lets through and nothing of ours can write, spelt out."""
+    return text.encode(errors="backslashreplace").decode()

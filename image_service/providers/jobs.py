@@ -29,6 +29,8 @@ RESULT_UNUSABLE: Final = "result_unusable"
 POLL_SECONDS_FIRST: Final = 0.25
 POLL_SECONDS_MAX: Final = 2.0
 POLL_GROWTH: Final = 1.5
+#: Of a job: what there is beyond is not what was ordered, and would fill the disk.
+OUTPUTS_MAX: Final = 10
 
 Gives = Literal["image", "glb", "mp4"]
 
@@ -199,7 +201,7 @@ class Finisher:
         try:
             if not done.outputs:
                 raise BadResultError("the job has no result")
-            sources = [await self._source(output, attempt) for output in done.outputs]
+            sources = [await self._source(output, attempt) for output in done.outputs[:OUTPUTS_MAX]]
             return [await asyncio.to_thread(self._check, source, job) for source in sources]
         except (BadResultError, BadResultUrlError, DownloadError) as error:
             raise ProviderError(

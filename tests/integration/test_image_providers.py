@@ -1,6 +1,7 @@
 """Providers that fail, hang and come back; routes and fallbacks; what is settled: on real sockets."""
 
 import asyncio
+import json
 import sqlite3
 from typing import Any
 
@@ -8,7 +9,9 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse
 
+from contracts.client.journal import Journal, JournalUnavailableError
 from contracts.events import OperationCompleted, OperationFailed, parse_event
+from contracts.provider_calls import KEY, read_calls
 from image_service.config import Settings
 from image_service.main import create_app
 from image_service.providers.attempt import Attempt
@@ -141,6 +144,25 @@ class TestDoubt:
         assert provider.looks == ["job-7"] * 3
         assert (provider.calls, outcome(settings).data.cost) == (1, 33_000_000)
 
+    async def test_words_of_the_provider_that_are_no_unicode_are_in_nobodys_way(self, ledger, settings) -> None:
+        async def go_on(attempt: Attempt) -> ProviderResult:
+            attempt.sending()
+            await attempt.accepted("job-\ud83d")
+            attempt.progress(0.5, "half \ud83d")
+            await going.wait()
+            return delivered(cost_nanos=33_000_000)
+
+        going, provider = asyncio.Event(), ScriptedProvider(otherwise=go_on)
+        async with image_service(settings, Providers((provider,))) as client:
+            taken = await client.post("/v1/images/generate", json=PAID, headers={"Prefer": "respond-async"})
+            await eventually(lambda: provider.calls)
+            status = await client.get(taken.headers["Location"])
+            going.set()
+            assert status.json()["progress"]["state"] == "half \\ud83d"
+            await eventually(lambda: count(settings) == 2)
+        [call] = read_calls(json.dumps((outcome(settings).data.metadata or {})[KEY]))
+        assert (call.job_ids, call.cost, outcome(settings).data.cost) == (("job-\\ud83d",), 33_000_000, 33_000_000)
+
     async def test_what_nobody_can_say_is_costed_at_the_hold(self, ledger, settings) -> None:
         async def look(job_id: str | None, attempt: Attempt) -> ProviderResult | StillRunning:
             raise OutcomeUnknownError("the answer was lost, and there is no job to look at")
@@ -255,6 +277,17 @@ class TestRoutes:
             await client.post("/v1/images/generate", json=ROUTED, headers={"Prefer": "respond-async"})
             await eventually(lambda: len(ledger.checks) == 2)
         assert (error_code(settings), outcome(settings).data.cost, second.calls) == ("overloaded", 7_000_000, 0)
+
+    async def test_a_fallback_that_no_restart_would_know_of_is_not_called(self, ledger, settings, monkeypatch) -> None:
+        async def full(*_: object) -> None:
+            raise JournalUnavailableError("database or disk is full")
+
+        monkeypatch.setattr(Journal, "note", full)
+        half_done = ProviderError("overloaded", "half done", cost_nanos=7_000_000, elsewhere=True)
+        first, second = ScriptedProvider("first", otherwise=raising(half_done)), ScriptedProvider("second")
+        answer = await ask(settings, first, second, routes=to("first", "second"), **ROUTED)
+        assert (answer.status_code, answer.json()["provider"], second.calls) == (502, "first", 0)
+        assert (error_code(settings), outcome(settings).data.cost) == ("overloaded", 7_000_000)
 
     @pytest.mark.parametrize(
         "step", [raising(ProviderError("content_filter", "no")), raising(OutcomeUnknownError("who knows"))]

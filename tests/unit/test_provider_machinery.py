@@ -26,7 +26,7 @@ from image_service.providers.deliverables import (
 )
 from image_service.providers.downloads import BadResultUrlError, Downloads
 from image_service.providers.http import Pace
-from image_service.providers.jobs import Finisher, Job, Seen, at_once
+from image_service.providers.jobs import OUTPUTS_MAX, Done, Finisher, Job, Seen, at_once
 from tests.attempts import attempt_of
 from tests.emulators import picture
 from tests.integration.image_harness import eventually
@@ -266,6 +266,13 @@ async def test_a_provider_that_asks_for_patience_gets_it_while_a_job_is_followed
         await channel.close()
         await finisher.close()
     assert asked == 1
+
+
+async def test_of_what_a_job_gives_no_more_is_fetched_than_could_be_ordered() -> None:
+    finisher = Finisher(Downloads((), bytes_max=1), BOUNDS)
+    found = await finisher.artifacts(Done((picture(32, 32),) * 1_000), Job(ids=("a",)), attempt_of("generate"))
+    assert len(found) == OUTPUTS_MAX
+    await finisher.close()
 
 
 async def test_an_answer_without_end_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
