@@ -37,7 +37,7 @@ class Attempt:
         self._spooled: list[Path] = []
         self._keep_job = keep_job
         self._on_progress = on_progress
-        self._may_be_billed = False
+        self._sent = 0
         self._job_id: str | None = None
         self._used_attributes: dict[str, str | int] | None = None
         self._used_quantity: int | None = None
@@ -45,17 +45,16 @@ class Attempt:
     def sending(self) -> None:
         """To be called right before the request that may be billed goes out: from here on its outcome is in doubt
         until the provider has said it. Not for requests that only look (polling, downloads)."""
-        self._may_be_billed = True
+        self._sent += 1
 
     def not_sent(self) -> None:
-        """It did not go out after all, and that is certain: the connection was refused, say."""
-        if self._job_id is None:
-            self._may_be_billed = False
+        """One of those that were announced did not go out after all, or started nothing, and that is certain: the
+        connection was refused, say."""
+        self._sent -= 1
 
     async def accepted(self, job_id: str) -> None:
         """The provider took the job; once this returns, a restart of the service finds it again. To be called as soon
         as the id is known. ``job_id`` is the provider client's own text, 1 to 2000 characters: what `recover` needs."""
-        self._may_be_billed = True
         self._job_id = _unicode(job_id)
         await self._keep_job(self._job_id)
 
@@ -84,7 +83,7 @@ class Attempt:
 
     @property
     def may_be_billed(self) -> bool:
-        return self._may_be_billed
+        return self._sent > 0 or self._job_id is not None
 
     @property
     def job_id(self) -> str | None:

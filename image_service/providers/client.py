@@ -29,7 +29,11 @@ class RemoteProvider:
     refusals: ClassVar[Refusals]
 
     def __init__(self, url: str, key: SecretStr, finisher: Finisher) -> None:
-        self._channel = Channel(self.name, url, self.authorization(key.get_secret_value()), pace=self.pace)
+        headers = self.authorization(key.get_secret_value())
+        refuses = self.refusals
+        self._channel = Channel(
+            self.name, url, headers, pace=self.pace, is_final=lambda answer: refuses(answer) is not None
+        )
         self._finisher = finisher
 
     @staticmethod
@@ -64,6 +68,8 @@ class RemoteProvider:
             raise self._lost(error) from error
         refused = self._refused(answer, attempt)
         if refused is not None:
+            if refused.cost_nanos == 0:
+                attempt.not_sent()
             raise refused
         if answer.status not in successes:
             raise OutcomeUnknownError(f"{self.name} answered with status {answer.status}; it may have been done")

@@ -132,7 +132,7 @@ class Gemini(RemoteProvider):
     async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
         planned = plan(model, request)
         encoded = await asyncio.to_thread(_encoded, planned.images)
-        order = Order(planned.path, json=planned.body(encoded), alone=planned.wanted == 1)
+        order = Order(planned.path, json=planned.body(encoded))
         async with self._channel.turn():
             made, errors = await at_once(self._ordered(order, attempt, _read) for _ in range(planned.wanted))
         cost = sum(most(model, planned) if one.tokens is None else cost_nanos(model, one.tokens) for one in made)

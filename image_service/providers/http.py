@@ -120,10 +120,7 @@ class _AgainError(Exception):
 
 @dataclass(frozen=True)
 class Order:
-    """A request that may be billed. ``spool``: a success is written to a file, of at most ``bytes_max``.
-
-    ``alone``: no other order of the same attempt is under way.
-    """
+    """A request that may be billed. ``spool``: a success is written to a file, of at most ``bytes_max``."""
 
     path: str
     json: Mapping[str, Any] | None = None  # Any: JSON of the provider's own shape
@@ -134,11 +131,11 @@ class Order:
     headers: Mapping[str, str] = field(default_factory=dict)
     spool: bool = False
     bytes_max: int = ANSWER_BYTES_MAX
-    alone: bool = True
 
 
 class Channel:
-    """All HTTP of one provider. ``not_accepted``: statuses of which it documents that nothing was started.
+    """All HTTP of one provider. ``not_accepted``: statuses of which it documents that nothing was started, which is
+    tried again, unless the answer ``is_final``: that of an account without credit, say.
 
     ``headers`` carry the key; nothing else here, and nothing that is logged or raised, has it.
     """
@@ -151,11 +148,13 @@ class Channel:
         *,
         pace: Pace,
         not_accepted: frozenset[int] = frozenset({429}),
+        is_final: Callable[[Answer], bool] = lambda _: False,
         breaker: Breaker | None = None,
         backoff_seconds: float = BACKOFF_SECONDS_FIRST,
     ) -> None:
         self.name = name
         self._not_accepted = not_accepted
+        self._is_final = is_final
         self._breaker = breaker or Breaker()
         self._calls = asyncio.Semaphore(pace.calls_max)
         self._limiter = pace.limiter()
@@ -189,12 +188,11 @@ class Channel:
                 self._breaker.leave(probe)
 
     async def order(self, order: Order, attempt: Attempt) -> Answer:
-        """Send a request that may be billed. Any status may come back, but none that says that nothing was started.
+        """Send a request that may be billed. Any status may come back, but none that is worth another try.
 
         Raises ProviderError where nothing was started however often it was tried; OutcomeUnknownError where nobody
         knows; AnswerLostError where an answer began.
         """
-        was_sent = attempt.may_be_billed or not order.alone
 
         async def once(retries: int) -> Answer:
             await self._pace()
@@ -202,8 +200,7 @@ class Channel:
             try:
                 answer = await self._send(order, attempt, retries)
             except _NOT_SENT as error:
-                if not was_sent:
-                    attempt.not_sent()
+                attempt.not_sent()
                 self._breaker.failed()
                 raise _AgainError(f"could not be reached ({type(error).__name__})", cause=error) from error
             except httpx.HTTPError as error:
@@ -211,9 +208,8 @@ class Channel:
                 raise OutcomeUnknownError(
                     f"{self.name} gave no answer to a request ({type(error).__name__})"
                 ) from error
-            if answer.status in self._not_accepted:
-                if not was_sent:
-                    attempt.not_sent()
+            if answer.status in self._not_accepted and not self._is_final(answer):
+                attempt.not_sent()
                 if answer.status >= 500:
                     self._breaker.failed()
                 raise _AgainError(f"took no request (status {answer.status})", answer)

@@ -16,6 +16,8 @@ FILTERED: Final = "content_filtered"
 
 #: What every provider answers before it begins to work.
 _STATUSES: Final = {400: INVALID, 401: CREDENTIALS, 402: CREDIT, 403: CREDENTIALS, 404: NO_MODEL, 413: INVALID}
+#: Also what some providers answer where there is no credit left: their word for it says so.
+TOO_MANY: Final = 429
 #: Another provider may do what this one cannot do for such reasons.
 ELSEWHERE: Final = frozenset({CREDENTIALS, CREDIT, NO_MODEL})
 
@@ -38,10 +40,12 @@ class Refusals:
     def __call__(self, answer: Answer) -> ProviderError | None:
         """What the answer means; None where it is not certain that nothing was started, or where it is a success."""
         code = INVALID if answer.status in self.invalid else _STATUSES.get(answer.status)
-        if code is None:
+        if code is None and answer.status != TOO_MANY:
             return None
         named = word_at(answer, *self.word_at)
         code = self.codes.get(named, code)
+        if code is None:  # too many of this moment
+            return None
         said = f" (status {answer.status})" if named is None else f": {named} ({answer.status})"
         return ProviderError(
             code,

@@ -37,7 +37,9 @@ from image_service.providers.jobs import (
 )
 from image_service.providers.refusals import FILTERED, Refusals
 from image_service.providers.remote import Remote, finisher_for
-from image_service.providers.stability_models import MODELS, Plan, plan, quote
+from image_service.providers.requests import UpscaleRequest
+from image_service.providers.stability_models import MODELS, Plan, plan, quote, upscaled_size
+from image_service.providers.upscaling import check_made
 
 NAME: Final = "stability"
 PACE: Final = Pace(calls_max=64, requests_max=150, per_seconds=10.0)
@@ -97,7 +99,10 @@ class Stability(RemoteProvider):
     refusals = refusal
 
     def quote(self, model: Model, request: ProviderRequest) -> Quote:
-        return quote(model, request)
+        quoted = quote(model, request)
+        if isinstance(request, UpscaleRequest):
+            check_made(*upscaled_size(request), self._finisher.bounds)
+        return quoted
 
     async def _run(self, model: str, request: ProviderRequest, attempt: Attempt) -> ProviderResult:
         planned = plan(model, request)
@@ -129,7 +134,6 @@ class Stability(RemoteProvider):
                 headers={"Accept": "image/*" if planned.gives == "image" else "*/*"},
                 spool=True,
                 bytes_max=self._finisher.bytes_max,
-                alone=len(planned.forms) == 1,
             )
             for form in planned.forms
         ]

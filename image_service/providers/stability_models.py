@@ -232,6 +232,13 @@ def _upscale(model: str, request: UpscaleRequest) -> Plan:
     return Plan(path, (form,), {"image": image}, size=size, is_job=kind == "creative")
 
 
+def upscaled_size(request: UpscaleRequest) -> tuple[float, float]:
+    """What the model makes, before that is cut to what was asked for."""
+    width, height = request.image.width, request.image.height
+    factor = _FAST_FACTOR if request.kind == "fast" else max(1.0, math.sqrt(_UPSCALED_PIXELS / (width * height)))
+    return width * factor, height * factor
+
+
 def _control(model: str, request: ControlRequest) -> Plan:
     del model
     _check_image(request.image, proportions=True)

@@ -36,6 +36,9 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"kind": "status", "status": 429, "route": ORDER, "times": 50}, {"provider_overloaded"}),
     "429 for long": (
         {"kind": "status", "status": 429, "route": ORDER, "retry_after": "600"}, {"provider_overloaded"}),
+    "429 for want of credit": (
+        {"kind": "status", "status": 429, "route": ORDER, "code": "insufficient_quota"},
+        {"provider_credit", "delivered"}),
     "400": ({"kind": "status", "status": 400, "route": ORDER}, {"invalid_input"}),
     "401": ({"kind": "status", "status": 401, "route": ORDER}, {"provider_credentials"}),
     "402": ({"kind": "status", "status": 402, "route": ORDER}, {"provider_credit"}),

@@ -14,6 +14,7 @@ from deploy.emulators import glb, mp4
 from image_service.config import Settings
 from image_service.images import Bounds
 from image_service.providers import http
+from image_service.providers.attempt import Attempt
 from image_service.providers.base import OutcomeUnknownError, ProviderError
 from image_service.providers.breaker import Breaker
 from image_service.providers.deliverables import (
@@ -266,6 +267,45 @@ async def test_a_provider_that_asks_for_patience_gets_it_while_a_job_is_followed
         await channel.close()
         await finisher.close()
     assert asked == 1
+
+
+async def cancelled_among_orders(*answers: bytes) -> Attempt:
+    """What an attempt knows whose orders got these answers at once, and was cancelled then; none: it hangs."""
+    left, all_answered = list(answers), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+        said = left.pop(0) if left else b""
+        if not left:
+            all_answered.set()
+        if said:
+            writer.write(b"HTTP/1.1 " + said + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            writer.close()
+        else:
+            await reader.read()
+            writer.close()
+
+    attempt = attempt_of("generate")
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        channel = http.Channel("some", url, {}, pace=Pace(), backoff_seconds=60)
+        orders = [channel.order(http.Order("/"), attempt) for _ in answers]
+        ordering = asyncio.create_task(at_once(orders))
+        await all_answered.wait()
+        await asyncio.sleep(0.1)
+        ordering.cancel()
+        await asyncio.wait({ordering})
+        await channel.close()
+    return attempt
+
+
+async def test_orders_that_were_all_refused_leave_no_doubt_when_cancelled() -> None:
+    refused = b"429 Too Many Requests"
+    assert not (await cancelled_among_orders(refused, refused)).may_be_billed
+    assert (await cancelled_among_orders(refused, b"")).may_be_billed
+    assert (await cancelled_among_orders(b"200 OK", refused)).may_be_billed
 
 
 async def test_of_what_a_job_gives_no_more_is_fetched_than_could_be_ordered() -> None:

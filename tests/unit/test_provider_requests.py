@@ -27,6 +27,7 @@ from image_service.providers.requests import (
     Relight,
     SearchRecolor,
     ThreeDRequest,
+    UpscaleKind,
     UpscaleRequest,
     VideoRequest,
 )
@@ -180,6 +181,23 @@ class TestWaveSpeed:
 
 class TestStability:
     """https://platform.stability.ai/docs/api-reference"""
+
+    @pytest.mark.parametrize(
+        ("kind", "size", "would_make"),
+        [("fast", (64, 5_000), "256 x 20000"), ("fast", (700, 700), "2800 x 2800"),
+         ("conservative", (100, 400), "1024 x 4096"), ("creative", (512, 512), "2048 x 2048")],
+    )  # fmt: skip
+    async def test_an_upscale_beyond_what_the_service_takes_is_not_ordered(
+        self, kind: UpscaleKind, size: tuple[int, int], would_make: str
+    ) -> None:
+        bounds = Bounds(pixels_max=4_000_000, edge_pixels_max=16_383)
+        client = stability.Stability("http://127.0.0.1:1", SecretStr("x"), Finisher(Downloads((), bytes_max=1), bounds))
+        model = next(model for model in stability_models.MODELS if kind in model.kinds)
+        prompt = None if kind == "fast" else "a cat"
+        request = UpscaleRequest(image_of(*size), kind, size[0] * 2, size[1] * 2, prompt=prompt)
+        with pytest.raises(RefusedRequestError, match=would_make):
+            client.quote(model, request)
+        await client.close()
 
     def test_text_to_image(self) -> None:
         planned = stability_models.plan("stable-image-core", GenerateRequest("a cat", 1344, 768, 7, 2, "a dog"))

@@ -132,6 +132,10 @@ def test_what_openai_s_answers_mean() -> None:
     limit = openai.refusal(answer(400, b'{"error": {"code": "billing_hard_limit_reached"}}'))
     assert limit is not None
     assert (limit.code, limit.elsewhere) == ("provider_credit", True)
+    spent = openai.refusal(answer(429, b'{"error": {"code": "insufficient_quota"}}'))
+    assert spent is not None
+    assert (spent.code, spent.elsewhere) == ("provider_credit", True)
+    assert openai.refusal(answer(429, b'{"error": {"code": "rate_limit_exceeded"}}')) is None, "of the moment"
     for status in (500, 502, 503, 504, 200, 302):
         assert openai.refusal(answer(status, b"{}")) is None, "not certain that nothing was started"
 
