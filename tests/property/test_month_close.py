@@ -3,6 +3,7 @@
 Months at random (tests.months): MONTH_CLOSE_SEEDS says how many, MONTH_CLOSE_FIRST from which one on.
 """
 
+import json
 import os
 from collections import Counter
 from datetime import UTC, datetime, time, timedelta
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from ledger_service.store import statements
+from tests.conftest import StartLedger
 from tests.months.asking import Asking, Known
-from tests.months.book import following
+from tests.months.book import Entry, following
 from tests.months.commands import command, commands, reconciled, views
 from tests.months.history import History
 from tests.rebuilds import differences, rebuilt
-from tests.servers import Ledger
+from tests.servers import Ledger, eventually
 
 FIRST = int(os.environ.get("MONTH_CLOSE_FIRST", "0"))
 SEEDS = range(FIRST, FIRST + int(os.environ.get("MONTH_CLOSE_SEEDS", "1")))
@@ -63,9 +65,11 @@ async def test_every_answer_is_the_same_to_the_nano_dollar_then_and_now(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_months_in_archives_leave_every_other_answer_as_it_was(
-    ledger: Ledger, database_url: str, tmp_path: Path, seed: int
+async def test_months_in_archives_leave_every_other_answer_as_it_was_and_the_seals_too(
+    start_ledger: StartLedger, database_url: str, tmp_path: Path, seed: int
 ) -> None:
+    seals = {"seals_key_file": tmp_path / "keys/key.pem", "seals_file": tmp_path / "keys/checkpoints"}
+    ledger = await start_ledger(**seals, seals_interval_seconds=0.05)
     history = History(ledger, seed)
     await history.begin()
     await history.end()
@@ -95,3 +99,16 @@ async def test_months_in_archives_leave_every_other_answer_as_it_was(
     await asking.exports()
     await asking.statements(("csv",))
     await asking.usage_log()
+    await _sealed(ledger, history.book.entries[-1])
+    key = (await ledger.http.get("/v1/seals/key")).json()["key"]
+    asked = ("--key", key, "--file", str(seals["seals_file"]), "--no-stream", "--processes", "1", "--json")
+    told = json.loads(await command(database_url, "seals", "verify", *asked))
+    assert (told["holds"], told["differences"]) == (True, []), told
+
+
+async def _sealed(ledger: Ledger, last: Entry) -> None:
+    async def is_sealed() -> bool:
+        query = {"account_id": last.account}
+        return (await ledger.http.get(f"/v1/usage-log/{last.id}/proof", params=query)).status_code == 200
+
+    await eventually(is_sealed, "the last of them is sealed")
