@@ -90,7 +90,7 @@ def limit_of(fields: Fields) -> Document:
         **limit,
         "maximum": amount_of(fields["meter"], fields["maximum"]),
         "selector": {name: listed(fields[name]) for name in _SELECTORS},
-        "thresholds": [_whole(text) for text in listed(fields["thresholds"].replace("%", ""))],
+        "thresholds": [whole(text) for text in listed(fields["thresholds"].replace("%", ""))],
         "credit": bool(fields["credit"]),
     }
 
@@ -98,7 +98,7 @@ def limit_of(fields: Fields) -> Document:
 def amount_of(meter: str, text: str) -> int | str:
     """An amount as it is typed: with or without a dollar sign, and commas between thousands."""
     plain = text.replace(",", "").removeprefix("$").strip()
-    return plain if meter == Meter.COST else _whole(plain)
+    return plain if meter == Meter.COST else whole(plain)
 
 
 def listed(text: str) -> list[str]:
@@ -106,7 +106,8 @@ def listed(text: str) -> list[str]:
     return [part for part in re.split(r"[,\s]+", text) if part]
 
 
-def _whole(text: str) -> int | str:
+def whole(text: str) -> int | str:
+    """A number as JSON has it. What is none stays text, for the API to say so; so does one that is too long."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
 
 

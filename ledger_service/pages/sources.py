@@ -8,6 +8,7 @@ from contracts.problems import Problem
 from contracts.web.own_api import ApiProblem, Document
 from contracts.web.pages import Action, Page, Redirect, Shown, View, Visit
 from ledger_service.pages.groups import ADMINS, RUNNING
+from ledger_service.pages.limit_forms import whole
 from ledger_service.pages.status import OVERSEERS, Tag
 
 _ROWS = 100
@@ -49,7 +50,7 @@ def _form(asked: Mapping[str, str], problem: Problem | None = None) -> Shown:
 
 async def _give_up(visit: Visit) -> Shown:
     asked = {name: visit.given(name).strip() for name in (*_ABOUT, "reason")}
-    numbers = {name: int(asked[name]) if asked[name].isdecimal() else asked[name] for name in _NUMBERS}
+    numbers = {name: whole(asked[name]) for name in _NUMBERS}
     try:
         done = (await visit.api.send("POST", "/v1/sources:give-up", {**asked, **numbers})).json
     except ApiProblem as error:

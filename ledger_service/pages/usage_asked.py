@@ -173,7 +173,7 @@ def read_asked(visit: Visit, now: datetime) -> UsageAsked:
         account_id=visit.account_id,
         time_zone=zone,
         compares=visit.asked("compare") != "none",
-        top=int(top) if top.isascii() and top.isdigit() and int(top) in TOPS else TOP,
+        top=int(top) if top in map(str, TOPS) else TOP,
     )
 
 

@@ -283,6 +283,9 @@ async def test_numbers_of_a_lost_journal_are_given_up_with_a_form(
     assert ('value="a&amp;b"' in form, 'value="6"' in form) == (True, True)
     wrong = await newcomer.post("/sources/give-up", data={**asked, "last_sequence": "9", "reason": "lost"})
     assert (wrong.status_code, "may still come" in wrong.text, 'value="lost"' in wrong.text) == (422, True, True)
+    for number in ("9" * 20, "9" * 5000, "٦"):
+        odd = await newcomer.post("/sources/give-up", data={**asked, "last_sequence": number, "reason": "lost"})
+        assert (odd.status_code, 'value="lost"' in odd.text) == (422, True)
     done = await newcomer.post("/sources/give-up", data={**asked, "reason": "lost"})
     assert (done.status_code, done.headers["location"]) == (303, "/sources?said=Given+up%3A+4+numbers+of+a%26b.")
     assert "No source has holes" in (await newcomer.get("/sources?holes=true")).text

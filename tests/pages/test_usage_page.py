@@ -107,6 +107,12 @@ async def test_a_file_has_what_the_page_shows(used: Ledger) -> None:
     assert (kind, calls, units, cost, failures) == ("total", "1", "1", "3.000000000", "0")
 
 
+async def test_a_number_of_groups_that_cannot_be_chosen_is_not_taken(ledger: Ledger) -> None:
+    async with httpx.AsyncClient(base_url=ledger.url, cookies={SESSION_COOKIE: TOKEN}) as client:
+        for top in ("9" * 5000, "-1", "\N{SUPERSCRIPT TWO}"):
+            assert (await client.get("/usage", params={"top": top})).status_code == 200
+
+
 async def test_what_is_wrong_is_said_at_the_field(ledger: Ledger) -> None:
     cases = {
         "from=yesterday": "from",
