@@ -30,8 +30,8 @@ _NEXT: Final = {
     Status.PRICE_DIFFERENCE: "price differs: is the catalogue right (`ledger prices`)? Proposed is what they billed.",
     Status.IN_DOUBT_FOUND: "in doubt, found: proposed is what they billed.",
     Status.IN_DOUBT_NOT_FOUND: "in doubt, not found: proposed are voids; wait for the complete invoice first.",
-    Status.MISSING_WITH_US: "missing with us: has somebody used the key past the ledger, or did a job begin more than a "
-    "day before --from? Then give the files of both times. --missing-to ACCOUNT proposes to book them.",
+    Status.MISSING_WITH_US: "missing with us: has somebody used the key past the ledger, or did a job begin more than "
+    "a day before --from? Then give the files of both times. --missing-to ACCOUNT proposes to book them.",
     Status.MISSING_WITH_THEM: "missing with them: not billed yet, or never. --not-billed proposes they cost nothing.",
     Status.DUPLICATE: "billed twice: claim it from the provider; its credit settles them.",
 }
