@@ -4,6 +4,7 @@ uvicorn bounds none of these on httptools. A proxy in front may do so too, and b
 without one must not fall to a slow or endless client.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -29,6 +30,7 @@ from contracts.problems import (
 log = structlog.get_logger()
 
 #: In the state of a request: what to call once the server stops, and that it does.
+_UPGRADE: Final = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _AT_SHUTDOWN: Final = "usage_ledger.at_shutdown"
 _STOPS: Final = "usage_ledger.stops"
 
@@ -88,6 +90,8 @@ class _BoundedProtocol(HttpToolsProtocol):
     _in_head = True
     _in_body = False
     _arrived_bytes = 0
+    #: Of the piece that has just arrived: a request ended in it.
+    _has_ended = False
     _head_bytes = 0
     _head_too_large = False
     _body_bytes = 0
@@ -137,10 +141,19 @@ class _BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return  # what still comes is nobody's
-        self._arrived_bytes = len(data)
+        if not self._in_body and (b"pgrade" in data or b"PGRADE" in data):
+            data = _without_upgrade(data)
+        self._arrived_bytes, self._has_ended = len(data), False
         super().data_received(data)
+        self._watch(len(data))
+
+    def _watch(self, arrived_bytes: int) -> None:
+        """Waits for what is yet to come."""
+        if self._refused:
+            return
         if self._in_head:
-            self._head_bytes += len(data)
+            # Where another request ended in the same piece, most of it may be that one's body.
+            self._head_bytes += 1 if self._has_ended else arrived_bytes
             if self._head_bytes > self._bounds.head_bytes_max:
                 self._refuse_head()
             elif self._timer is None:
@@ -175,7 +188,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_body = False
+        self._in_body, self._has_ended = False, True
         self._stop_waiting()
         super().on_message_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
@@ -249,6 +262,22 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._reader_timer.cancel()
             self._reader_timer = None
 
+    def _is_behind(self) -> bool:
+        """Whether what is refused comes after a request whose answer is yet to come: it would be taken for that one."""
+        served = self._served
+        return served is not None and not served.response_started and not (self._in_body and served is self.cycle)
+
+    def _end_after_served(self) -> None:
+        assert self._served is not None
+        self._served.keep_alive = False
+        self.pipeline.clear()
+        self._stop_waiting()
+
+    def _has_begun_to_answer(self) -> bool:
+        """What has begun cannot be taken back: then only the end of the connection tells."""
+        served = self._served
+        return served is not None and served.response_started and (self._in_body or not served.response_complete)
+
     def _refuse_head(self) -> None:
         self._refuse(HEADERS_TOO_LARGE, f"request line and headers may have {self._bounds.head_bytes_max} bytes")
 
@@ -257,10 +286,10 @@ class _BoundedProtocol(HttpToolsProtocol):
             return
         self._refused = True
         log.info("client_refused", code=kind.code, detail=detail, client=self.client)
-        cycle: RequestResponseCycle | None = self.cycle  # there is none before the first request
-        # An answer that has begun cannot be taken back: then only the end of the connection tells.
-        answered = cycle is not None and cycle.response_started and (self._in_body or not cycle.response_complete)
-        if not answered:
+        if self._is_behind():
+            self._end_after_served()
+            return
+        if not self._has_begun_to_answer():
             body = problem(kind, detail).model_dump_json().encode()
             self.transport.write(
                 b"%bcontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
@@ -283,6 +312,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Requests as if they asked for no other protocol (RFC 9110, 7.8: that may be ignored). The parser would take what
+    follows for that protocol: clients that offer HTTP/2, as Java's do by themselves, would lose their bodies."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"Ignored", head) + end + rest
 
 
 def at_shutdown(scope: Scope, end: Callable[[], None]) -> None:

@@ -368,6 +368,70 @@ async def test_a_stream_with_a_request_behind_it_ends_when_its_client_goes() -> 
         await asyncio.wait_for(ended.wait(), 5)
 
 
+async def _slow(scope: Scope, receive: Receive, send: Send) -> None:
+    """Says what it got, after a while; of a stream something now and then."""
+    body = b""
+    while (message := await receive()).get("more_body", False) or message.get("body"):
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    parts = 20 if scope["path"] == "/stream" else 1
+    if parts == 1:
+        await asyncio.sleep(SLOW_SECONDS)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % (9 * parts))]})
+    for _ in range(parts):
+        await send({"type": "http.response.body", "body": b"got %5d" % len(body), "more_body": True})
+        if parts > 1:
+            await asyncio.wait([asyncio.ensure_future(receive())], timeout=SLOW_SECONDS / 4)
+    await send({"type": "http.response.body", "body": b""})
+
+
+GET = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s"
+
+
+async def _answered(*written: bytes) -> bytes:
+    """Everything that comes until the server, whose bounds are short, ends the connection."""
+    bounds = Bounds(head_seconds_max=SLOW_SECONDS / 2, body_seconds=SLOW_SECONDS / 2, linger_seconds=0.1)
+    async with serving(_slow, http=bounded_protocol(bounds), lifespan="off", timeout_keep_alive=1) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        for part in written:
+            writer.write(part)
+            await asyncio.sleep(SLOW_SECONDS * 1.5 if part is not written[-1] else 0)
+        try:
+            return await asyncio.wait_for(reader.read(), 10 * SLOW_SECONDS)
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize("behind", [POST % (5, b"", b"he"), b"GET / HTTP/1.1\r\nHost", b"no HTTP\r\n\r\n"])
+async def test_what_is_refused_behind_a_request_is_no_answer_to_that_one(behind: bytes) -> None:
+    for first in (GET % b"", GET % b"stream", POST % (5, b"", b"hello")):
+        said = await _answered(first + behind)
+        assert said.startswith(b"HTTP/1.1 200 "), said
+        assert said.count(b"HTTP/1.1") == 1, said
+
+
+async def test_a_body_is_none_of_the_head_behind_it() -> None:
+    large = 60_000
+    said = await _answered(POST % (large, b"", b"x" * large) + b"GET / HTTP/1.1\r\nX: " + b"y" * 5_000)
+    assert said.count(b"HTTP/1.1") == 1
+    assert said.endswith(b"got %5d" % large)
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE"])
+async def test_who_offers_another_protocol_is_answered_as_everybody(
+    name: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Java's client does with each request over http."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\n%s: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n" % name
+    said = await _answered(POST % (5, offer, b"hello"), POST % (7, offer, b"hello 2"))
+    assert said.count(b"HTTP/1.1 200 ") == 2, said
+    assert b"got     5" in said
+    assert said.endswith(b"got     7")
+    assert caplog.records == []
+
+
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
