@@ -87,6 +87,8 @@ class Authenticator:
         self._bad: dict[bytes, _Known] = {}
         #: By token, and how often something was revoked before they began.
         self._lookups: dict[tuple[bytes, int], asyncio.Task[_Known]] = {}
+        #: Of these, service tokens, and JWTs: those wait for us, and these for the issuer, which may be slow.
+        self._waiting = {True: 0, False: 0}
         self._places = asyncio.Semaphore(LOOKUPS_MAX)
         #: How often something was revoked: what was looked up meanwhile may be of before that, and is not remembered.
         self._revocations = 0
@@ -169,12 +171,14 @@ class Authenticator:
     def _start_look_up(self, key: bytes, token: bytes, known: _Known | None) -> "asyncio.Task[_Known] | None":
         """The one that runs already, or a new one; None where too many wait."""
         place = (key, self._revocations)
-        running = self._lookups.get(place)
-        if running is not None or len(self._lookups) >= WAITING_MAX:
+        running, kind = self._lookups.get(place), is_service_token(token)
+        if running is not None or self._waiting[kind] >= WAITING_MAX:
             return running
+        self._waiting[kind] += 1
 
         def ended(task: "asyncio.Task[_Known]") -> None:
             self._lookups.pop(place, None)
+            self._waiting[kind] -= 1
             if not task.cancelled():
                 task.exception()  # perhaps nobody waits for it any more
 

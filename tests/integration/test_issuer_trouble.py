@@ -9,19 +9,25 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import httpx
+import jwt
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from contracts.access.authenticator import Authenticator, Memory
+from contracts.access.errors import Unauthenticated
 from contracts.access.jwks import DOCUMENT_BYTES_MAX, FetchError, IssuerKeys, fetch
 from contracts.access.jwt_rules import JwtRules
 from contracts.access.oidc_attempts import Attempt
 from contracts.access.oidc_login import DISCOVERY_SECONDS, OidcClient, OidcLogin
+from contracts.access.principal import Principal
 from contracts.access.rates import Rate, RateRules, Rates
+from contracts.access.service_tokens import make_token
+from contracts.problems import ProblemError
 from tests.integration.image_harness import serving
-from tests.integration.issuer import EC_KEY, RSA_KEY, jwk
+from tests.integration.issuer import AUDIENCE, EC_KEY, RSA_KEY, jwk
 
 
 @dataclass
@@ -139,3 +145,25 @@ async def test_nobody_waits_long_for_what_is_known_of_a_slow_issuer(issuer: Trou
     finally:
         await login.close()
         await keys.close()
+
+
+async def test_made_up_jwts_that_wait_for_a_slow_issuer_keep_no_service_token_out(
+    issuer: Troubled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contracts.access.authenticator.WAITING_MAX", 5)
+    good = make_token()
+
+    async def find(token: str) -> Principal | None:
+        return Principal("ada", frozenset()) if token == good else None
+
+    access = Authenticator(find, Memory(5), JwtRules(issuer.url, (AUDIENCE,)), IssuerKeys(issuer.url))
+    issuer.seconds = 0.5
+    made_up = [jwt.encode({"n": number}, RSA_KEY, "RS256", headers={"kid": "?"}) for number in range(10)]
+    waiting = [asyncio.create_task(access.authenticate(token.encode())) for token in made_up]
+    try:
+        await asyncio.sleep(0.1)
+        assert (await access.authenticate(good.encode())).subject == "ada"
+        refused = [type(one) for one in await asyncio.gather(*waiting, return_exceptions=True)]
+        assert (refused.count(Unauthenticated), refused.count(ProblemError)) == (5, 5)
+    finally:
+        await access.close()
