@@ -46,8 +46,9 @@ class History:
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
         self.ledger, self.book, self.random = ledger, Book(), Random(seed)
-        first = date(2025, self.random.randint(1, 7), 1)
-        self.months = [first]
+        # Among them a leap day and the end of a year.
+        months = self.random.randrange(20)
+        self.months = [date(2023 + (10 + months) // 12, (10 + months) % 12 + 1, 1)]
         while len(self.months) < MONTHS:
             self.months.append(following(self.months[-1]))
         self.zones = dict(zip(("acme", "apex", "zeta"), self.random.sample(ZONES, 3), strict=True))
@@ -70,7 +71,7 @@ class History:
         )
         for account, zone in self.zones.items():
             await self.ledger.put_account(account, time_zone=zone, billing_anchor="2025-01-31")
-            grant = {"limit_id": "credit", "amount": 1000, "valid_from": "2025-01-01T00:00:00Z", "priority": 1}
+            grant = {"limit_id": "credit", "amount": 1000, "valid_from": "2023-01-01T00:00:00Z", "priority": 1}
             await self.put(f"/v1/accounts/{account}/credit-grants/first", grant)
         await self._price("0.04")
         await self.put("/v1/resale-prices/generate/render-1", self._sold(0, "0.08"))
@@ -80,7 +81,7 @@ class History:
         return {"valid_from": f"{self.months[month]}T00:00:00Z", "unit_price": price, "reason": "list"}
 
     async def _price(self, price: str) -> None:
-        body = {"unit": "image", "valid_from": "2024-12-01T00:00:00Z", "variants": [{"price": price}]}
+        body = {"unit": "image", "valid_from": "2023-01-01T00:00:00Z", "variants": [{"price": price}]}
         await self.put("/v1/prices/{}/{}/{}".format(*REPRICED), body)
 
     async def put(self, path: str, body: Body) -> Body:

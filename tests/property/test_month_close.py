@@ -95,7 +95,7 @@ async def test_months_in_archives_leave_every_other_answer_as_it_was_and_the_sea
     assert refused.json()["code"] == "period_archived", refused.text
     assert await differences(database_url) == []
     assert (await rebuilt(database_url)).replaced.total() == 0
-    await command(database_url, "unarchive", "--since", "2024-01", "--dir", str(tmp_path))
+    await command(database_url, "unarchive", "--since", "2023-01", "--dir", str(tmp_path))
     await asking.exports()
     await asking.statements(("csv",))
     await asking.usage_log()
