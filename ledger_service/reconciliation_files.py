@@ -80,7 +80,8 @@ def _charge(charge: Charge) -> dict[str, object]:
 
 def summary(done: Reconciliation) -> dict[str, object]:
     """Totals by status and model, of which each adds up to the whole. ``archived_before``: operations that began before
-    that month could not be looked at. ``outside``: lines of other times than what was asked for, in no total."""
+    that month could not be looked at. ``outside``: lines of other times than what was asked for, in no total.
+    ``of_other_times``: operations of other times that have lines in it, in the totals."""
     report = done.report
     return {
         "provider": done.provider,
@@ -93,6 +94,9 @@ def summary(done: Reconciliation) -> dict[str, object]:
         ],
         "archived_before": None if done.archived_before is None else f"{done.archived_before:%Y-%m}",
         "outside": {"lines": done.outside.lines, "theirs": format_nanos(done.outside.theirs)},
+        "of_other_times": {
+            "charges": done.of_other_times.charges, "ours": format_nanos(done.of_other_times.ours)
+        },
         "agrees": report.agrees,
         "total": _tally(report.total),
         "by_status": {status.value: _tally(one) for status, one in report.by_status.items() if one.findings},

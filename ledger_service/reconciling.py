@@ -52,6 +52,13 @@ class Outside(NamedTuple):
     theirs: int = 0
 
 
+class OfOtherTimes(NamedTuple):
+    """Operations that began before the range or after it, and have lines in it: they are in the totals."""
+
+    charges: int = 0
+    ours: int = 0
+
+
 @dataclass
 class Reconciliation:
     """What was compared, and what came of it. ``archived_before``: of the day before, for jobs that were billed late,
@@ -64,6 +71,7 @@ class Reconciliation:
     report: Report
     lines: list[Line]
     outside: Outside
+    of_other_times: OfOtherTimes
     archived_before: datetime | None = None
 
     def proposals(self, missing_to: str | None, *, not_billed: bool) -> Iterator[Adjustment | TooLarge]:
@@ -117,10 +125,12 @@ async def _each(
             charges.append(charge)
             if len(charges) % _CHARGES_PER_STEP == 0:
                 progress("reading the ledger", len(charges), None)
-    report, shown = Report(), Outside()
+    report, shown, others = Report(), Outside(), OfOtherTimes()
     for number, item in enumerate(reconcile(terms, lines, charges)):
         report.add(item)
         shown = _add(shown, (line for line in item.lines if not terms.has(line.at)))
+        if item.charge is not None and not terms.has(item.charge.at):
+            others = OfOtherTimes(others.charges + 1, others.ours + item.ours)
         sink(item)
         if number % _CHARGES_PER_STEP == 0:
             progress("matching", number, max(len(lines), len(charges)))
@@ -128,7 +138,7 @@ async def _each(
     outside = Outside(every.lines - shown.lines, every.theirs - shown.theirs)
     lacks = archived_before is not None and start - MARGIN < archived_before
     return Reconciliation(
-        asked.provider, files, start, end, report, lines, outside, archived_before if lacks else None
+        asked.provider, files, start, end, report, lines, outside, others, archived_before if lacks else None
     )  # fmt: skip
 
 
@@ -174,7 +184,7 @@ async def _sums(
             sink(item)
         else:
             outside = Outside(outside.lines + item.line_count, outside.theirs + item.theirs)
-    return Reconciliation(asked.provider, files, start, end, report, [], outside)
+    return Reconciliation(asked.provider, files, start, end, report, [], outside, OfOtherTimes())
 
 
 def _read(asked: Asked, files: list[InvoiceFile], progress: Progress) -> Iterator[Line]:

@@ -65,6 +65,12 @@ def show_next(
             f"{done.outside.lines} lines of the files, ${format_nanos(done.outside.theirs)}, are of other times than "
             "--from and --to say: they are compared with nothing, and in no total.", style="yellow",
         )  # fmt: skip
+    others = done.of_other_times
+    if others.charges:
+        screen.print(
+            f"{others.charges} operations, ${format_nanos(others.ours)}, began at other times and were billed in this "
+            "one: they are in the totals. Give the file of their own time as well, to see whether that bills them too."
+        )
     if done.archived_before is not None:
         screen.print(
             f"operations before {done.archived_before:%Y-%m} are in archives: a job that began before and was billed "

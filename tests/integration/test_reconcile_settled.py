@@ -201,3 +201,22 @@ async def test_an_invoice_that_the_mapping_turns_around_is_asked_about(
     result = await reconciled(database_url, invoice(tmp_path, row(1, "j1", "0.03")))
     assert result.exit_code == 1
     assert "do charges stand as the mapping says" in result.stderr
+
+
+async def test_a_job_of_the_month_before_is_told_as_its_invoice_may_have_it_too(
+    ledger: Ledger, database_url: str, tmp_path: Path
+) -> None:
+    calls = {"provider_calls": [call("j1", cost="0.03")]}
+    await ledger.send(
+        completed(time="2026-10-31T23:30:00Z", provider="wavespeed", model=MODEL, cost="0.03", metadata=calls)
+    )
+    first, again = (row(0, "j1").replace("2026-11-10T12:00", at) for at in ("2026-10-31T23:30", "2026-11-01T00:30"))
+    summary, _ = told(await reconciled(database_url, invoice(tmp_path, first), "--json"))
+    assert (summary["agrees"], summary["of_other_times"]) == (True, {"charges": 0, "ours": "0.000000000"})
+    path = invoice(tmp_path, again)
+    summary, _ = told(await reconciled(database_url, path, "--json"))
+    assert (summary["agrees"], summary["of_other_times"]) == (True, {"charges": 1, "ours": "0.030000000"})
+    assert summary["total"]["ours"] == "0.030000000"
+    assert "whether that bills them too" in " ".join((await reconciled(database_url, path)).stderr.split())
+    _, findings = told(await reconciled(database_url, invoice(tmp_path, first, again), "--json"))
+    assert brief(findings) == [("duplicate", "0.030000000", [3])]
