@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
+import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -55,7 +57,7 @@ from image_service.watching import Watches
 
 SWEEP_SECONDS: Final = 300.0
 SWITCH_SECONDS: Final = 0.001
-#: For what still runs once the requests are over; operations had the server's time to end before.
+#: For what still runs once the requests are over, at least; beyond, it has what they left of the time to stop.
 DRAIN_SECONDS: Final = 5.0
 
 #: Longer than clients keep idle connections (httpx: 5 s), else the two ends race: a request meets a closed one.
@@ -132,7 +134,7 @@ def run(make_providers: Callable[[Settings], Providers] = build) -> int:
     # uvicorn raises the signal again once it has stopped; with these handlers that ends nothing half-way.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             host=settings.host,
@@ -152,6 +154,21 @@ def run(make_providers: Callable[[Settings], Providers] = build) -> int:
     )
     server.run()
     return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Says since when it stops: its requests may take all of that time, or none of it."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.stopping_since = time.monotonic()  # type: ignore[union-attr]  # run() gave it a FastAPI
+        await super().shutdown(sockets)
+
+
+def _drain_seconds(app: FastAPI, shutdown_seconds: float) -> float:
+    """For operations whose callers did not wait: they are as dear as any other."""
+    now = time.monotonic()
+    left = shutdown_seconds - (now - getattr(app.state, "stopping_since", now))
+    return max(left, min(DRAIN_SECONDS, shutdown_seconds))
 
 
 def _make_parts(settings: Settings, providers: Providers) -> _Parts:
@@ -247,12 +264,11 @@ def _make_api(parts: _Parts) -> ImageApi:
 def _lifespan(parts: _Parts) -> Any:  # Any: starlette's own type for it is generic over the app and not exported
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        del app
         stop_spans = _export_spans(parts.settings)
         await parts.ledger.start()
         sweep = asyncio.create_task(_sweep_for_ever(parts))
         yield
-        await parts.background.drain(min(DRAIN_SECONDS, parts.settings.shutdown_seconds))
+        await parts.background.drain(_drain_seconds(app, parts.settings.shutdown_seconds))
         await stop(sweep)
         await parts.access.close()
         await parts.ledger.close()

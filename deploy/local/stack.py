@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from deploy.local.errors import StackError
 from deploy.local.folder import DataFolder, Pids, StackState
@@ -16,6 +18,9 @@ from deploy.local.services import ServiceCommands, ServiceProcess
 from deploy.local.supervision import RAPID_FAILURES_MAX, Report, bring_up, bring_up_together, follow, keep_up
 from deploy.local.tokens import DevTokens
 from deploy.postgres.roles import AUDITOR, FINANCE, OWNER, ROLES, SERVICE, make_roles
+
+#: More than the image service takes to stop: its operations have 20 seconds to end, and some more to be recorded.
+IMAGE_STOP_SECONDS: Final = 35.0
 
 READY_TIMEOUT_SECONDS = 60.0
 MIGRATE_TIMEOUT_SECONDS = 300.0
@@ -264,7 +269,7 @@ class Stack:
             **(self._tokens.for_image_service if self._tokens else {}),
             **self._emulated_providers(),
         }
-        return ServiceProcess(
+        image = ServiceProcess(
             "image",
             options.commands.image,
             {**environment, "IMAGE_CONSOLE": "1"} if options.console else environment,
@@ -272,6 +277,8 @@ class Stack:
             port=port,
             ready_timeout_seconds=options.ready_timeout_seconds,
         )
+        image.stop_signals = ((signal.SIGTERM, IMAGE_STOP_SECONDS),)
+        return image
 
     def _write_state(self) -> None:
         assert self._folder is not None

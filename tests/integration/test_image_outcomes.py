@@ -13,12 +13,13 @@ from uuid import UUID
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from contracts.client.journal import Journal, JournalUnavailableError
 from contracts.http_bounds import Bounds, bounded_protocol
 from contracts.identifiers import uuid7
 from contracts.problems import NOT_FOUND, problem
-from image_service import outcomes
+from image_service import main, outcomes
 from image_service.artifacts import Artifact
 from image_service.outcomes import Failed, Outcome, OutcomeStore
 from image_service.providers.attempt import Attempt
@@ -35,6 +36,7 @@ from tests.integration.image_harness import (
     too_slow,
 )
 from tests.integration.scripted_provider import ScriptedProvider, delivered, hanging
+from tests.integration.test_image_idempotency import event_types
 from tests.integration.test_image_results import ASYNC, events, over
 
 #: Of a provider with a price of its own.
@@ -149,6 +151,30 @@ class TestStop:
             begin = time.monotonic()
         await following
         assert time.monotonic() - begin < 10
+
+    async def test_an_operation_that_nobody_waits_for_has_as_long_to_end_as_any(
+        self, ledger, tmp_path, monkeypatch
+    ) -> None:
+        async def deliver_late(attempt: Attempt) -> ProviderResult:
+            attempt.sending()
+            await asyncio.sleep(1.0)
+            return delivered()
+
+        monkeypatch.setattr(main, "DRAIN_SECONDS", 0.1)
+        settings = make_settings(tmp_path, ledger.url, shutdown_seconds=10)
+        provider = ScriptedProvider(otherwise=deliver_late)
+        async with image_service(settings, Providers((provider,))) as client:
+            await client.post("/v1/images/generate", json=FIXED, headers=ASYNC)
+            await eventually(lambda: provider.calls)
+        assert event_types(settings) == ["requested", "completed"]
+
+    def test_what_requests_took_of_the_time_to_stop_is_gone(self) -> None:
+        app = FastAPI()
+        assert main._drain_seconds(app, 20) == 20
+        app.state.stopping_since = time.monotonic() - 12
+        assert 7.9 < main._drain_seconds(app, 20) <= 8
+        app.state.stopping_since -= 10
+        assert (main._drain_seconds(app, 20), main._drain_seconds(app, 2)) == (5, 2)
 
 
 class TestPatience:
