@@ -151,11 +151,22 @@ def _is_stored_so(image: ImageFile.ImageFile) -> bool:
 
 def _decode(image: Image.Image) -> Image.Image:
     try:
+        stored_as = image.tile[0].args if image.format == "PNG" and image.tile else None
         image.load()
+        _scale_transparency(image, stored_as)
         turn = _turn(image)
         return _plain_mode(image if turn is None else image.transpose(turn))
     except Exception as error:
         raise BadImageError(f"the image is damaged or cut off: {error}") from error
+
+
+def _scale_transparency(image: Image.Image, stored_as: object) -> None:
+    """The colour of a PNG that is transparent is told in the file's own bits; Pillow compares it with eight of them."""
+    told = image.info.get("transparency")
+    if stored_as in ("L;2", "L;4") and isinstance(told, int):
+        image.info["transparency"] = told * (85 if stored_as == "L;2" else 17)
+    elif stored_as == "RGB;16B" and isinstance(told, tuple):
+        image.info["transparency"] = tuple(part >> 8 for part in told)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -172,11 +183,15 @@ def _plain_mode(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         plain = image
-    elif image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        plain = image.convert("RGBA")
     elif image.mode.startswith("I"):
         # 16 bits a pixel: the upper eight. convert("L") would clip at 255 instead.
-        plain = image.convert("I").point([value >> 8 for value in range(65_536)], "L")
+        values = image.convert("I")
+        plain = values.point([value >> 8 for value in range(65_536)], "L")
+        if "transparency" in image.info:
+            alpha = values.point([255 * (value != image.info["transparency"]) for value in range(65_536)], "L")
+            plain = Image.merge("LA", (plain, alpha)).convert("RGBA")
+    elif image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        plain = image.convert("RGBA")
     elif image.mode == "CMYK":
         plain, profile = _from_cmyk(image, profile), None
     elif image.mode == "1":

@@ -81,11 +81,18 @@ def test_what_only_looks_like_scans_is_none() -> None:
 
 def deep_png(colour_type: int, channels: int) -> bytes:
     """4 x 4 pixels of 16 bits a channel, all of them 0x8040."""
-    pixels = (b"\x00" + b"\x80\x40" * channels * 4) * 4
-    head = struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0)
+    return png_of((4, 4), 16, colour_type, (b"\x00" + b"\x80\x40" * channels * 4) * 4)
+
+
+def png_of(size: tuple[int, int], bits: int, colour_type: int, rows: bytes, transparent: bytes | None = None) -> bytes:
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", *size, bits, colour_type, 0, 0, 0)),
+        *([] if transparent is None else [(b"tRNS", transparent)]),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in ((b"IHDR", head), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
     )
 
 
@@ -97,6 +104,27 @@ def test_sixteen_bits_a_channel_become_eight(colour_type: int, channels: int, mo
     assert content[24] == 8, "bits a channel, as IHDR has them"
     with Image.open(io.BytesIO(content)) as image:
         assert (image.mode, {value & 0xFF for value in image.tobytes()}) == (mode, {0x80})
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour_type", "row", "transparent", "lights"),
+    [
+        (1, 0, b"\x40", b"\0\1", [0, 255]),
+        (2, 0, b"\x1b", b"\0\1", [0, 85]),
+        (4, 0, b"\x05", b"\0\5", [0, 85]),
+        (8, 0, b"\x00\x64", b"\0\x64", [0, 100]),
+        (16, 0, b"\x40\x00\x80\x40", b"\x80\x40", [64, 128]),
+        (16, 2, b"\x40\x00\x40\x00\x40\x00\x80\x40\x80\x40\x80\x40", b"\x80\x40" * 3, [64, 128]),
+    ],
+)
+def test_the_colour_that_is_transparent_is_so_whatever_bits_a_png_has(
+    bits: int, colour_type: int, row: bytes, transparent: bytes, lights: list[int]
+) -> None:
+    found = examined(png_of((2, 1), bits, colour_type, b"\x00" + row, transparent))
+    pixels = [(light, light, light, alpha) for light, alpha in zip(lights, (255, 0), strict=True)]
+    assert found.has_alpha
+    with Image.open(io.BytesIO(stripped(found).read())) as image:
+        assert image.tobytes() == bytes(part for pixel in pixels for part in pixel)
 
 
 # --- EXIF that is none ---
