@@ -149,7 +149,7 @@ def _is_stored_so(image: ImageFile.ImageFile) -> bool:
     return image.format != "PNG" or all(tile.args == image.mode for tile in image.tile)
 
 
-def _decode(image: Image.Image) -> Image.Image:
+def _decode(image: ImageFile.ImageFile) -> Image.Image:
     try:
         stored_as = image.tile[0].args if image.format == "PNG" and image.tile else None
         image.load()
