@@ -149,13 +149,14 @@ class TestDoubt:
             attempt.sending()
             await attempt.accepted("job-\ud83d")
             attempt.progress(0.5, "half \ud83d")
+            told.set()
             await going.wait()
             return delivered(cost_nanos=33_000_000)
 
-        going, provider = asyncio.Event(), ScriptedProvider(otherwise=go_on)
+        told, going, provider = asyncio.Event(), asyncio.Event(), ScriptedProvider(otherwise=go_on)
         async with image_service(settings, Providers((provider,))) as client:
             taken = await client.post("/v1/images/generate", json=PAID, headers={"Prefer": "respond-async"})
-            await eventually(lambda: provider.calls)
+            await asyncio.wait_for(told.wait(), 10)
             status = await client.get(taken.headers["Location"])
             going.set()
             assert status.json()["progress"]["state"] == "half \\ud83d"
