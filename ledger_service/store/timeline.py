@@ -8,25 +8,46 @@ process that starts closes that gap before it decides anything; one that runs wo
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import asyncpg
+import structlog
+
 from ledger_service.store.queries import load
 
 if TYPE_CHECKING:
     from ledger_service.store.pool import Connection
 
 SQL: Final = load(__name__)
+#: What servers answer that somebody else manages, and that let nobody see their WAL.
+_NOT_TOLD: Final = (
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+)
+
+log = structlog.get_logger()
 
 
 class Timeline:
-    """Looked at on each new connection of those that decide and record."""
+    """Looked at on each new connection of those that decide and record. Where the server does not tell, that is said
+    once, and any will do."""
 
     def __init__(self, on_another: Callable[[], None]) -> None:
         """``on_another`` is to end the process: it is told each time, and no such connection is used."""
         self._on_another = on_another
         self._known: str | None = None
+        self._is_unknown = False
 
     async def look(self, connection: "Connection") -> None:
         """Raises ConnectionError where the server is a standby, or of another history than the first one was."""
-        found = await connection.fetchval(SQL["read"])
+        try:
+            found = await connection.fetchval(SQL["read"])
+        except _NOT_TOLD as error:
+            if not self._is_unknown:
+                log.warning(
+                    "timeline_is_unknown", reason=f"{error}: where a standby takes over, start the ledgers anew"
+                )
+            self._is_unknown = True
+            return
         if found is None:
             raise ConnectionError("the server is a standby, which takes no writes")
         self._known = self._known or found
