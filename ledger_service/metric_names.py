@@ -116,10 +116,20 @@ WEBHOOK_REQUESTS: Final = Metric(
 WEBHOOK_LAG: Final = Metric(
     "ledger_webhook_lag_seconds",
     "gauge",
-    "For how long the oldest delivery waits, of endpoints neither disabled nor paused; 0: nothing waits.",
+    "For how long the oldest delivery waits, of endpoints neither disabled nor paused; 0: nothing waits. `owner`:"
+    " `operator`, whose endpoints are told of all accounts, or `account`.",
+    ("owner",),
+)
+WEBHOOK_OVERDUE: Final = Metric(
+    "ledger_webhook_overdue_seconds",
+    "gauge",
+    "For how long a delivery has been due that nobody tries, of endpoints neither disabled nor paused; 0: none is due.",
 )
 WEBHOOKS_DISABLED: Final = Metric(
-    "ledger_webhooks_disabled", "gauge", "Endpoints that answered 410, or took nothing for days: nothing is sent there."
+    "ledger_webhooks_disabled",
+    "gauge",
+    "Endpoints that answered 410, or took nothing for days: nothing is sent there. `owner`: `operator` or `account`.",
+    ("owner",),
 )
 WEBHOOKS_PAUSED: Final = Metric(
     "ledger_webhooks_paused", "gauge", "Endpoints that somebody paused: what happens is queued until they are resumed."
@@ -130,5 +140,5 @@ METRICS: Final = (
     CHECK_SECONDS, CHECK_BATCH, DECISIONS, DENIALS, CHECK_ERRORS, INGESTED, INGEST_SECONDS, INGEST_BATCH, DEAD_LETTERS,
     HOLDS_EXPIRED, SEALS_DIVERGED, INGEST_LAG_EVENTS, INGEST_LAG_SECONDS, NATS_CONNECTED, LETTERS_OPEN,
     LETTERS_OPEN_BY_CODE, HORIZON_AGE, HOLDS_OPEN, HOLDS_OVERDUE, MISSING_EVENTS, SEAL_LAG_EVENTS, SEAL_LAG_SECONDS,
-    WEBHOOK_REQUESTS, WEBHOOK_LAG, WEBHOOKS_DISABLED, WEBHOOKS_PAUSED,
+    WEBHOOK_REQUESTS, WEBHOOK_LAG, WEBHOOK_OVERDUE, WEBHOOKS_DISABLED, WEBHOOKS_PAUSED,
 )  # fmt: skip

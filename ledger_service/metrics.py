@@ -175,9 +175,16 @@ class _FromDatabase:
         if found is None:
             return {}
         return {
-            names.WEBHOOKS_DISABLED: found.disabled,
-            names.WEBHOOKS_PAUSED: found.paused,
-            names.WEBHOOK_LAG: found.lag_seconds,
+            names.WEBHOOKS_DISABLED: {
+                ("operator",): found.operator.disabled,
+                ("account",): found.accounts.disabled,
+            },
+            names.WEBHOOKS_PAUSED: found.operator.paused + found.accounts.paused,
+            names.WEBHOOK_LAG: {
+                ("operator",): found.operator.lag_seconds,
+                ("account",): found.accounts.lag_seconds,
+            },
+            names.WEBHOOK_OVERDUE: max(found.operator.overdue_seconds, found.accounts.overdue_seconds),
         }
 
     async def _unsealed(self, origin: str) -> dict[Metric, Reading]:

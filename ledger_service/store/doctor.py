@@ -133,7 +133,7 @@ async def read_flow(connection: "Connection") -> Flow:
 
 async def read_webhooks(connection: "Connection") -> Webhooks:
     figures = await read_figures(connection)
-    return Webhooks(figures.disabled, figures.lag_seconds)
+    return Webhooks(sum(one.disabled for one in figures), max(one.lag_seconds for one in figures))
 
 
 async def read_mark(connection: "Connection") -> Mark | None:

@@ -21,11 +21,20 @@ COUNTED_MAX: Final = 100_000
 
 
 class Figures(NamedTuple):
-    """``lag_seconds``: how long the oldest delivery to an endpoint that is neither disabled nor paused waits."""
+    """``lag_seconds``: how long the oldest delivery to an endpoint that is neither disabled nor paused waits;
+    ``overdue_seconds``: how long one waits whose turn to be tried has come."""
 
     disabled: int
     paused: int
     lag_seconds: float
+    overdue_seconds: float
+
+
+class FiguresOfAll(NamedTuple):
+    """Of endpoints for all accounts, which the operator runs, and of those of accounts, which they run."""
+
+    operator: Figures
+    accounts: Figures
 
 
 async def lock_webhooks(connection: "Connection") -> None:
@@ -136,9 +145,13 @@ async def forget_failures(connection: "Connection", owner: str, endpoint_id: UUI
     await connection.execute(SQL["forget_failures"], owner, endpoint_id)
 
 
-async def read_figures(connection: "Connection") -> Figures:
-    [row] = await connection.fetch(SQL["figures"])
-    return Figures(row["disabled"], row["paused"], row["lag_seconds"])
+async def read_figures(connection: "Connection") -> FiguresOfAll:
+    of_operator, of_accounts = await connection.fetch(SQL["figures"])
+    return FiguresOfAll(_figures(of_operator), _figures(of_accounts))
+
+
+def _figures(row: "asyncpg.Record") -> Figures:
+    return Figures(row["disabled"], row["paused"], row["lag_seconds"], row["overdue_seconds"])
 
 
 def _stored(row: "asyncpg.Record | None") -> WebhookStored | None:

@@ -98,14 +98,24 @@ where account_id = $1 and endpoint_id = $2
 update webhook_states set failing_since = null where account_id = $1 and endpoint_id = $2
 
 -- name: figures
--- Of endpoints that are neither disabled nor paused, how long ago the oldest of what is to be sent was queued.
-select (select count(*) from webhooks where disabled_reason <> 'paused') as disabled,
-       (select count(*) from webhooks where disabled_reason = 'paused') as paused,
+-- Those for all accounts beside those of accounts. Of endpoints that are neither disabled nor paused: how long ago the
+-- oldest of what is to be sent was queued, and since when the oldest try is due.
+select o.is_account,
+       count(*) filter (where w.disabled_reason <> 'paused') as disabled,
+       count(*) filter (where w.disabled_reason = 'paused') as paused,
        coalesce(extract(epoch from greatest(clock_timestamp() - min(d.queued_at), interval '0')), 0)::float8
-           as lag_seconds
-from webhooks w
-cross join lateral (
+           as lag_seconds,
+       coalesce(extract(epoch from greatest(clock_timestamp() - min(l.due_at), interval '0')), 0)::float8
+           as overdue_seconds
+from (values (false), (true)) as o (is_account)
+left join webhooks w on (w.account_id <> '') = o.is_account
+left join lateral (
     select min(queued_at) as queued_at from webhook_deliveries d
-    where d.endpoint_id = w.endpoint_id and d.state = 'pending'
-) d
-where w.disabled_at is null
+    where d.endpoint_id = w.endpoint_id and d.state = 'pending' and w.disabled_at is null
+) d on true
+left join lateral (
+    select min(next_attempt_at) as due_at from webhook_lanes l
+    where l.endpoint_id = w.endpoint_id and l.next_attempt_at <= clock_timestamp() and w.disabled_at is null
+) l on true
+group by o.is_account
+order by o.is_account

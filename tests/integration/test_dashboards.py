@@ -23,7 +23,7 @@ DASHBOARDS = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
 OF_PROMETHEUS = {"up", "ALERTS"}
 #: What Grafana puts there.
 VARIABLES = {"$__rate_interval": "5m"}
-WORDS = {"sum", "min", "max", "by", "and", "on", "absent", "rate", "increase", "offset", "histogram_quantile"}
+WORDS = {"sum", "min", "max", "by", "and", "on", "absent", "unless", "rate", "increase", "offset", "histogram_quantile"}
 WORDS |= {"avg_over_time"}
 
 
