@@ -1,5 +1,7 @@
-"""What pages name in passing is there: commands with their options, targets of make, settings, routes, problems."""
+"""What pages and runbooks name in passing is there: commands with their options, targets of make, settings, routes,
+problems, and in runbooks also metrics, lines of the logs and whatever else is a name."""
 
+import ast
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -21,7 +23,13 @@ _PROBLEM: Final = re.compile(r"\b[45]\d\d `([a-z_]+)`")
 _VARIABLE: Final = re.compile(r"\b(?:LEDGER|IMAGE)_[A-Z][A-Z_]*[A-Z]\b")
 #: Told of as what was once, or in words of others: decisions are history, and so are lines of the changelog.
 HISTORY: Final = re.compile(r"^(?:deploy/decisions/|CHANGELOG\.md)")
-CURRENT: Final = tuple(page for page in PAGES if not HISTORY.match(page))
+RUNBOOKS: Final = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "deploy/runbooks").glob("*.md")))
+CURRENT: Final = (*(page for page in PAGES if not HISTORY.match(page)), *RUNBOOKS)
+#: Names in runbooks that are other programs'.
+OF_OTHERS: Final = frozenset(
+    {"idle_in_transaction_session_timeout", "pg_prepared_xacts", "pg_stat_activity", "pg_test_fsync", "wait_event_type"}
+)
+LEVELS: Final = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
 
 
 def prose(page: str) -> str:
@@ -94,6 +102,65 @@ def test_routes_and_problems_are_there(page: str) -> None:
     assert plain - fits == set()
     codes = set(_PROBLEM.findall(prose(page)))
     assert codes <= {kind.code for kind in PROBLEM_TYPES}
+
+
+@cache
+def names_in_the_code() -> frozenset[str]:
+    """What is logged, told by metrics or said to callers, and the fields of what they get."""
+    found: set[str] = set()
+    for package in ("contracts", "image_service", "ledger_service", "deploy"):
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(node.value)
+                elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                    found.add(node.target.id)
+    return frozenset(found)
+
+
+@cache
+def log_lines() -> frozenset[str]:
+    return frozenset(
+        node.args[0].value
+        for package in ("contracts", "image_service", "ledger_service")
+        for file in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS
+        if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
+    )
+
+
+def unknown_names(text: str) -> list[str]:
+    """Names in spans of code that nothing in the code is called."""
+    named = {
+        name
+        for span in _SPAN.findall(text)
+        if not span.startswith(("select ", "ledger ", "GET ", "PUT ", "POST ", "DELETE ", "/"))
+        for name in re.findall(r"(?<![\w/.-])[a-z]+(?:_[a-z]+)+(?![\w/-])", span)
+    }
+    return sorted(named - names_in_the_code() - OF_OTHERS)
+
+
+@pytest.mark.parametrize("page", RUNBOOKS)
+def test_names_in_runbooks_are_there(page: str) -> None:
+    assert unknown_names(prose(page)) == []
+
+
+@pytest.mark.parametrize("page", RUNBOOKS)
+def test_lines_of_the_log_in_runbooks_are_logged(page: str) -> None:
+    said = re.findall(
+        r"(?:^- The(?: \w+'s)? log[^:]*: |log says )((?:`[a-z_]+`(?:, | and | or )?)+)", prose(page), re.MULTILINE
+    )
+    named = {name for words in said for name in re.findall(r"`([a-z_]+)`", words)}
+    assert named <= log_lines()
+
+
+def test_a_name_that_is_not_there_is_noticed() -> None:
+    assert unknown_names(
+        "see `ledger_ingest_lag_sekonds` and `rate(ledger_dead_letters_total[5m])`, `pg_stat_activity`"
+    ) == ["ledger_ingest_lag_sekonds"]
+    assert {"ingest_waits", "sealing_waits", "cannot_start"} <= log_lines()
+    assert "ingest_wartet" not in log_lines()
 
 
 def _fits(named: str, path: str) -> bool:
