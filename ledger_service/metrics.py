@@ -174,17 +174,12 @@ class _FromDatabase:
         found = await self._bounded(read_figures)
         if found is None:
             return {}
+        owners = (("operator",), found.operator), (("account",), found.accounts)
         return {
-            names.WEBHOOKS_DISABLED: {
-                ("operator",): found.operator.disabled,
-                ("account",): found.accounts.disabled,
-            },
-            names.WEBHOOKS_PAUSED: found.operator.paused + found.accounts.paused,
-            names.WEBHOOK_LAG: {
-                ("operator",): found.operator.lag_seconds,
-                ("account",): found.accounts.lag_seconds,
-            },
-            names.WEBHOOK_OVERDUE: max(found.operator.overdue_seconds, found.accounts.overdue_seconds),
+            names.WEBHOOKS_DISABLED: {owner: of.disabled for owner, of in owners},
+            names.WEBHOOKS_PAUSED: sum(of.paused for _, of in owners),
+            names.WEBHOOK_LAG: {owner: of.lag_seconds for owner, of in owners},
+            names.WEBHOOK_OVERDUE: max(of.overdue_seconds for _, of in owners),
         }
 
     async def _unsealed(self, origin: str) -> dict[Metric, Reading]:

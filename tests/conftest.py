@@ -37,6 +37,7 @@ from deploy.local.servers import NatsServer, PostgresServer
 from ledger_service.store.pool import Pool, open_hot_pool
 from tests.introspection import remember_types
 from tests.quick_clients import remember_authorities
+from tests.reserved_names import answer_for_reserved_names
 from tests.servers import (
     Databases,
     Ledger,
@@ -56,6 +57,7 @@ from tests.servers import (
 gc.disable()
 remember_types()
 remember_authorities()
+answer_for_reserved_names()
 
 #: Derandomised, so that a failure in somebody's change is of that change. HYPOTHESIS_PROFILE=long searches on, for
 #: HYPOTHESIS_EXAMPLES histories of 60 steps, and prints how to repeat what it found.

@@ -1,5 +1,5 @@
-"""Measured figures: every paragraph of the decisions and guides that says what was measured, as one page;
-before them what `make bench` printed, where it is kept."""
+"""Measured figures, as one page: what `make bench` printed, where it is kept, and every paragraph of the decisions and
+guides that says what was measured."""
 
 import re
 from collections.abc import Iterable

@@ -18,8 +18,8 @@ BODY = b'{"data": {}}'
 
 
 class Resolver:
-    """The system's, but that names in ``slow`` keep whoever asks until ``released``; those, and in ``fine``, are this
-    machine."""
+    """The system's, but that names in ``slow`` keep whoever asks until ``released``; those, in ``fine`` and in
+    ``within``, are this machine."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -30,7 +30,8 @@ class Resolver:
         if host.endswith(".slow"):
             self.asked.append(host)
             self.released.wait(30)
-        return self._real("127.0.0.1" if host.endswith((".slow", ".fine")) else host, *rest, **named)
+        is_here = host.endswith((".slow", ".fine", ".within"))
+        return self._real("127.0.0.1" if is_here else host, *rest, **named)
 
 
 @pytest.fixture
@@ -74,7 +75,15 @@ async def test_slow_names_of_one_owner_hold_up_no_other(resolver: Resolver, rece
     await sender.close()
 
 
-async def test_what_has_no_address_says_so(receiver: Receiver) -> None:
+async def test_a_public_name_with_a_private_address_is_not_connected_to(resolver: Resolver, receiver: Receiver) -> None:
+    sender = Sender(Targets(), 20.0)
+    answer, _, _ = await sender.send(f"https://a.within:{receiver.port}/", HEADERS, BODY, "")
+    assert (answer.status, answer.error) == (None, "a.within leads into a private network")
+    assert receiver.open_max == 0
+    await sender.close()
+
+
+async def test_what_has_no_address_says_so() -> None:
     sender = Sender(Targets(["nobody.invalid"]), 20.0)
     answer, _, _ = await sender.send("http://nobody.invalid/", HEADERS, BODY, "")
     assert (answer.status, answer.error) == (None, "nobody.invalid has no address at the moment")

@@ -676,15 +676,13 @@ async def test_addresses_that_may_not_be_sent_to_are_refused_at_once(ledger: Led
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "url"), refused.text
 
 
-@pytest.mark.parametrize("address", ["localhost", "127.0.0.1.nip.invalid"])
 async def test_a_name_that_leads_into_a_private_network_is_never_connected_to(
-    ledger: Ledger, account: str, receiver: Receiver, address: str
+    ledger: Ledger, account: str, receiver: Receiver
 ) -> None:
-    await put(ledger, f"https://{address}:{receiver.port}/hook", "limit_check.denied")
+    await put(ledger, f"https://localhost:{receiver.port}/hook", "limit_check.denied")
     await deny(ledger, account)
     await eventually(lambda: _error(ledger), "it is tried")
-    error = await _error(ledger)
-    assert error in (f"{address} leads into a private network", f"{address} has no address at the moment")
+    assert await _error(ledger) == "localhost leads into a private network"
     assert receiver.open_max == 0
 
 

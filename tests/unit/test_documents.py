@@ -5,7 +5,7 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -104,30 +104,30 @@ def test_routes_and_problems_are_there(page: str) -> None:
     assert codes <= {kind.code for kind in PROBLEM_TYPES}
 
 
+class Said(NamedTuple):
+    """By the code."""
+
+    #: What is logged, told by metrics or said to callers, and the fields of what they get.
+    names: frozenset[str]
+    #: The events of its logs.
+    logged: frozenset[str]
+
+
 @cache
-def names_in_the_code() -> frozenset[str]:
-    """What is logged, told by metrics or said to callers, and the fields of what they get."""
-    found: set[str] = set()
+def in_the_code() -> Said:
+    names, logged = set(), set()
     for package in ("contracts", "image_service", "ledger_service", "deploy"):
         for file in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.add(node.value)
-                elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                    found.add(node.target.id)
-    return frozenset(found)
-
-
-@cache
-def log_lines() -> frozenset[str]:
-    return frozenset(
-        node.args[0].value
-        for package in ("contracts", "image_service", "ledger_service")
-        for file in (ROOT / package).rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS
-        if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
-    )
+                match node:
+                    case ast.Constant(value=str(text)):
+                        names.add(text)
+                    case ast.AnnAssign(target=ast.Name(id=name)):
+                        names.add(name)
+                    case ast.Call(func=ast.Attribute(attr=level), args=[ast.Constant(value=str(event)), *_]):
+                        if level in LEVELS:
+                            logged.add(event)
+    return Said(frozenset(names), frozenset(logged))
 
 
 def unknown_names(text: str) -> list[str]:
@@ -138,7 +138,7 @@ def unknown_names(text: str) -> list[str]:
         if not span.startswith(("select ", "ledger ", "GET ", "PUT ", "POST ", "DELETE ", "/"))
         for name in re.findall(r"(?<![\w/.-])[a-z]+(?:_[a-z]+)+(?![\w/-])", span)
     }
-    return sorted(named - names_in_the_code() - OF_OTHERS)
+    return sorted(named - in_the_code().names - OF_OTHERS)
 
 
 @pytest.mark.parametrize("page", RUNBOOKS)
@@ -152,15 +152,15 @@ def test_lines_of_the_log_in_runbooks_are_logged(page: str) -> None:
         r"(?:^- The(?: \w+'s)? log[^:]*: |log says )((?:`[a-z_]+`(?:, | and | or )?)+)", prose(page), re.MULTILINE
     )
     named = {name for words in said for name in re.findall(r"`([a-z_]+)`", words)}
-    assert named <= log_lines()
+    assert named <= in_the_code().logged
 
 
 def test_a_name_that_is_not_there_is_noticed() -> None:
     assert unknown_names(
         "see `ledger_ingest_lag_sekonds` and `rate(ledger_dead_letters_total[5m])`, `pg_stat_activity`"
     ) == ["ledger_ingest_lag_sekonds"]
-    assert {"ingest_waits", "sealing_waits", "cannot_start"} <= log_lines()
-    assert "ingest_wartet" not in log_lines()
+    assert {"ingest_waits", "sealing_waits", "cannot_start"} <= in_the_code().logged
+    assert "ingest_wartet" not in in_the_code().logged
 
 
 def _fits(named: str, path: str) -> bool:
