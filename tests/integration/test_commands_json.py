@@ -75,7 +75,7 @@ CALLS: Final = (
     Call("unarchive --since 2026-01 --dir {folder}", lambda told: told == [{"rows": 0, "months": []}]),
     Call("archives", lambda told: told == [[]]),
     Call("seals key", lambda told: told[0]["key"].startswith("usage-ledger+")),
-    # Nothing is sealed there, so that nothing is proven.
+    # Nothing is sealed there by a ledger that seals once an hour, so that nothing is proven.
     Call("seals verify --no-stream", lambda told: (told[0]["holds"], told[0]["checkpoints"]) == (True, 0), 1),
     Call("verify --seals --jobs 1", lambda told: told[0]["differences"] == [] and told[0]["seals"]["holds"] is True, 1),
     Call("rebuild --jobs 1", lambda told: told[0]["left"] == {}),
@@ -120,7 +120,7 @@ async def test_standard_output_is_json_and_nothing_else(
     start_ledger: StartLedger, database_url: str, nats_url: str, writing_pool: Pool, tmp_path: Path, receiver: Receiver
 ) -> None:
     key = tmp_path / "key.pem"
-    ledger = await start_ledger(seals_key_file=key, **QUICK_WEBHOOKS)
+    ledger = await start_ledger(seals_key_file=key, seals_interval_seconds=3_600, **QUICK_WEBHOOKS)
     await with_something_in_it(ledger, writing_pool, receiver)
     make_files(tmp_path)
     runner = CliRunner(

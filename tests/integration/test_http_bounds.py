@@ -90,11 +90,13 @@ async def services(
 
 
 async def told(reader: asyncio.StreamReader, within_seconds: float = 10) -> tuple[int, str]:
-    """Status and code of the answer; (0, "") where the connection ends without one."""
-    try:
-        answer = await asyncio.wait_for(reader.read(), within_seconds)
-    except ConnectionError:
-        return 0, ""
+    """Status and code of the answer; (0, "") where the connection ends without one. Whoever still writes after it may
+    find the connection reset behind what was answered."""
+    answer = b""
+    with suppress(ConnectionError):
+        async with asyncio.timeout(within_seconds):
+            while part := await reader.read(65_536):
+                answer += part
     if not answer:
         return 0, ""
     head, _, body = answer.partition(b"\r\n\r\n")
