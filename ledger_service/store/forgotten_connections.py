@@ -74,7 +74,8 @@ class _Acquired(_AcquireContext):
 
     async def __aexit__(self, *raised: object) -> None:
         if any(isinstance(one, TimeoutError) for one in raised) and self.connection is not None:
-            self.connection.terminate()
+            with suppress(asyncpg.InterfaceError):  # its transaction has dropped it already
+                self.connection.terminate()
             await self.pool.expire_connections()
         await super().__aexit__(*raised)
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import cast
 from urllib.parse import urlsplit
 
+import asyncpg
 import orjson
 import pytest
 
@@ -50,15 +51,16 @@ async def pool(
     await asyncio.wait_for(opened.close(), 30)
 
 
-async def use_all(pool: Pool) -> None:
+async def use_all(pool: Pool) -> set[int]:
+    """The processes of PostgreSQL behind them."""
     together = asyncio.Barrier(CONNECTIONS)
 
-    async def use() -> None:
+    async def use() -> int:
         async with pool.acquire() as connection:
             await together.wait()
-            await connection.execute("select 1")
+            return int(await connection.fetchval("select pg_backend_pid()"))
 
-    await asyncio.gather(*(use() for _ in range(CONNECTIONS)))
+    return set(await asyncio.gather(*(use() for _ in range(CONNECTIONS))))
 
 
 @pytest.mark.parametrize("in_transaction", [True, False])
@@ -77,6 +79,18 @@ async def test_after_one_timeout_all_answer(pool: Pool, wire: Wire, in_transacti
     with pytest.raises(TimeoutError):
         await ask()
     assert await asyncio.gather(*(ask() for _ in range(CONNECTIONS))) == [7] * CONNECTIONS
+
+
+async def test_a_timeout_within_a_transaction_is_told_as_one_and_the_others_are_replaced(
+    pool: Pool, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    before = await use_all(pool)
+    async with database.transaction():
+        await database.execute("lock table accounts in access exclusive mode")
+        with pytest.raises(TimeoutError):
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.fetchval("select count(*) from accounts")
+    assert not before & await use_all(pool)
 
 
 #: Of a probe that gives up after two, with room for a slow machine.
