@@ -17,7 +17,7 @@ from contracts.client.recovery import InDoubt, Recover, Recovery
 from contracts.client.usage_events import Completion, operation_completed, operation_failed, outcome_of
 from contracts.events import OperationCompleted, OperationFailed, OperationRequested, event_to_json
 from contracts.identifiers import uuid7
-from contracts.problems import OPERATION_IN_PROGRESS, Problem, ProblemError
+from contracts.problems import INTERNAL, OPERATION_IN_PROGRESS, Problem, ProblemError, problem
 from contracts.tracing import trace_of
 
 RETRY_SECONDS_FIRST: Final = 0.2
@@ -114,8 +114,16 @@ class JournalRecorder:
     async def _finish(self, outcome: OperationCompleted | OperationFailed) -> None:
         problem = None
         if self._problem_of is not None and isinstance(outcome, OperationFailed):
-            problem = self._problem_of(outcome).model_dump_json()
+            problem = _told(self._problem_of, outcome).model_dump_json()
         await self._journal.finish(outcome, problem=problem)
+
+
+def _told(problem_of: ProblemOf, outcome: OperationFailed) -> Problem:
+    try:
+        return problem_of(outcome)
+    except Exception as error:  # noqa: BLE001  a service's own code; what was billed is to be recorded all the same
+        _log.error("problem_not_made", operation_id=str(outcome.data.operation_id), exc_info=error)
+        return problem(INTERNAL, f"the operation failed: {outcome.data.error.code}")
 
 
 class DirectRecorder:
@@ -155,7 +163,9 @@ async def recovered(
     try:
         with spans.span("recover", spans.CLIENT, about, parent=trace_of(requested)):
             recovery = await recover(requested, note)
-    except Exception as error:  # noqa: BLE001  a service's own code; the operation needs its outcome all the same
+    except (Exception, asyncio.CancelledError) as error:  # a service's own code; the operation needs its outcome
+        if _is_cancelled():
+            raise
         _log.error("recovery_failed", operation_id=str(requested.data.operation_id), exc_info=error)
         recovery = InDoubt("what became of the call could not be found out")
     try:
@@ -163,6 +173,12 @@ async def recovered(
     except Exception as error:  # noqa: BLE001  numbers that no event may have, or no numbers
         _log.error("recovery_invalid", operation_id=str(requested.data.operation_id), reason=repr(error))
         return _event_of(InDoubt("what was found out of the call is not valid"), requested)
+
+
+def _is_cancelled() -> bool:
+    """Whether the task is to end; else a CancelledError is that of something it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _event_of(recovery: Recovery, requested: OperationRequested) -> OperationCompleted | OperationFailed:

@@ -107,6 +107,63 @@ class TestRecovery:
         costs = [event.data.cost for event in events if not isinstance(event, OperationRequested)]
         assert sorted(costs) == [7] + [10_000_000] * len(wrong)
 
+    async def test_what_a_services_code_raises_or_has_cancelled_keeps_no_operation_from_its_outcome(
+        self, journal: Journal
+    ) -> None:
+        for _ in range(3):
+            await journal.begin(requested_by(journal))
+        raised = iter([asyncio.CancelledError(), KeyError("job")])
+
+        async def recover(requested: OperationRequested, note: str | None) -> Recovery:
+            del requested, note
+            for error in raised:
+                raise error
+            return RecoveredCompletion(7)
+
+        def problem_of(outcome: OperationFailed) -> Problem:
+            raise KeyError(outcome.data.operation)
+
+        recorder = JournalRecorder(journal, Background(), problem_of)
+        await recover_left(await journal.unfinished(), recover, recorder)
+        assert await journal.unfinished() == []
+        events = [parse_event(row.body) for row in await journal.outbox(1, 2**62, 100)]
+        costs = [event.data.cost for event in events if not isinstance(event, OperationRequested)]
+        assert sorted(costs) == [7, 10_000_000, 10_000_000]
+
+    async def test_a_recovery_that_is_to_end_ends_and_the_operation_is_found_again(self, journal: Journal) -> None:
+        await journal.begin(requested_by(journal))
+        asked = asyncio.Event()
+
+        async def recover(requested: OperationRequested, note: str | None) -> Recovery:
+            del requested, note
+            asked.set()
+            await asyncio.Event().wait()
+            return RecoveredCompletion(7)
+
+        recorder = JournalRecorder(journal, Background(), None)
+        recovering = asyncio.create_task(recover_left(await journal.unfinished(), recover, recorder))
+        await asked.wait()
+        recovering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await recovering
+        assert len(await journal.unfinished()) == 1
+
+    async def test_an_idempotency_key_whose_problem_cannot_be_made_has_one_all_the_same(self, journal: Journal) -> None:
+        claim = claim_for()
+        await journal.claim(claim)
+        requested = requested_by(journal, claim.operation_id)
+        await journal.begin(requested)
+
+        def problem_of(outcome: OperationFailed) -> Problem:
+            raise KeyError(outcome.data.operation)
+
+        await JournalRecorder(journal, Background(), problem_of).finish(failed(requested))
+        kept = await journal.claim(claim)
+        assert kept is not None
+        assert kept.problem is not None
+        told = Problem.model_validate_json(kept.problem)
+        assert (told.status, told.detail) == (500, "the operation failed: broken")
+
 
 class TestEvents:
     async def test_sequences_start_at_one_without_holes_and_bodies_carry_them(self, journal: Journal) -> None:
