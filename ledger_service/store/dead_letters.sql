@@ -1,4 +1,5 @@
 -- name: add
+-- What a redriven letter stands for is in the log, from a corrected copy where its bytes still fail: it stays closed.
 -- Sorted, so that two writers with the same letters wait for each other instead of deadlocking.
 insert into dead_letters as d (digest, origin, subject, account_id, code, detail, errors, body, received_count)
 select k.digest, k.origin, k.subject, k.account_id, k.code, k.detail, k.errors::json, k.body, k.received_count
@@ -9,9 +10,11 @@ order by k.digest
 on conflict (digest) do update set
     origin = excluded.origin, subject = excluded.subject, account_id = excluded.account_id, code = excluded.code,
     detail = excluded.detail, errors = excluded.errors, received_count = d.received_count + excluded.received_count,
-    last_received_at = now(), state = 'open', closed_at = null,
-    opened_in = case d.state when 'open' then d.opened_in else pg_current_xact_id() end,
-    opened_at = case d.state when 'open' then d.opened_at else now() end
+    last_received_at = now(),
+    state = case d.state when 'redriven' then d.state else 'open' end,
+    closed_at = case d.state when 'redriven' then d.closed_at end,
+    opened_in = case d.state when 'discarded' then pg_current_xact_id() else d.opened_in end,
+    opened_at = case d.state when 'discarded' then now() else d.opened_at end
 
 -- part: filters
   and ($3::text[] is null or state = any ($3))

@@ -307,7 +307,7 @@ async def test_redriving_while_the_same_letters_come_again_deadlocks_nothing(
     assert await database.fetchval(deadlocks) == 0
 
 
-async def test_a_closed_letter_that_comes_again_is_open_again(ledger: Ledger, nats_client: NatsClient) -> None:
+async def test_a_discarded_letter_that_comes_again_is_open_again(ledger: Ledger, nats_client: NatsClient) -> None:
     await publish(nats_client, b"{")
     [item] = await there_are(ledger, 1)
     await ledger.http.post(f"/v1/dead-letters/{item['dead_letter_id']}:discard", json=ACT)
@@ -372,6 +372,30 @@ async def test_a_corrected_copy_is_recorded_and_both_are_kept(
     logged = await database.fetchval("select body::text from event_log where type = 'usage.operation.completed.v1'")
     assert json.loads(logged) == corrected
     assert (await redrive(ledger, number, event=corrected))["outcome"] == "closed"
+    assert await calls(ledger) == 1
+
+
+async def test_the_bytes_of_a_corrected_letter_are_a_repeat_of_it_when_they_come_again(
+    ledger: Ledger, nats_client: NatsClient
+) -> None:
+    """A producer that is not mended yet sends them once more: nothing is left to do."""
+    broken = november(quantiti=1)
+    number = await broken_letter(ledger, nats_client, broken)
+    corrected = {**broken, "data": {name: value for name, value in broken["data"].items() if name != "quantiti"}}
+    closed = (await redrive(ledger, number, event=corrected))["dead_letter"]
+    await publish(nats_client, builders.to_bytes(broken))
+
+    async def came_again() -> bool:
+        return bool((await letter(ledger, number))["received_count"] == 2)
+
+    await eventually(came_again, "the same bytes came again")
+    again = await letter(ledger, number)
+    assert (again["state"], again["closed_at"], again["recorded"]) == (
+        "redriven",
+        closed["closed_at"],
+        closed["recorded"],
+    )
+    assert await letters(ledger, state="open") == []
     assert await calls(ledger) == 1
 
 
