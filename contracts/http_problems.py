@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from contracts.identifiers import uuid7
 from contracts.problems import (
     CONTENT_TYPE,
+    ERRORS_MAX,
     INTERNAL,
     INVALID_REQUEST,
     MALFORMED_JSON,
@@ -117,12 +118,13 @@ def install_problems(
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:
+    found = error.errors()
     errors = []
-    for item in error.errors():
+    for item in found[:ERRORS_MAX]:
         if item["type"] == "json_invalid":
             return problem(MALFORMED_JSON, f"not JSON: {item['ctx'].get('error', item['msg'])}")
         location = tuple(item["loc"])
         if location and location[0] == _BODY:
             location = location[1:]
         errors.append(FieldError(field=field_path(location), rule=item["type"], message=item["msg"]))
-    return problem(INVALID_REQUEST, describe(errors), errors)
+    return problem(INVALID_REQUEST, describe(errors, len(found)), errors)

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 CONTENT_TYPE: Final = "application/problem+json"
 #: Of the broken rules that an answer names: it has to fit into a message.
 ERRORS_MAX: Final = 100
+#: Of a name in a field's path.
+NAME_LENGTH_MAX: Final = 200
 _TYPE_PREFIX: Final = "urn:usage-ledger:problem:"
 
 
@@ -141,10 +143,15 @@ def problem(kind: ProblemType, detail: str, errors: list[FieldError] | None = No
 
 
 def field_path(location: tuple[int | str, ...]) -> str:
-    """``("limits", 0, "window")`` → ``limits[0].window``."""
+    """``("limits", 0, "window")`` → ``limits[0].window``. Names that no field of ours has are the sender's, and as long
+    as it likes: those are cut."""
     path = ""
     for step in location:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+        if isinstance(step, int):
+            path += f"[{step}]"
+        else:
+            name = step if len(step) <= NAME_LENGTH_MAX else f"{step[:NAME_LENGTH_MAX]}…"
+            path += f".{name}" if path else name
     return path
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from contracts.problems import MALFORMED_JSON, ProblemError, broken_rule, invalid
+from contracts.problems import MALFORMED_JSON, ProblemError, broken_rule, field_path, invalid
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,7 +31,7 @@ def refuse_repeated_members(body: bytes) -> None:
     try:
         json.loads(body, object_pairs_hook=_once)
     except _RepeatedMemberError as error:
-        raise broken_rule(error.name, "repeated_member", "stands twice in one object") from None
+        raise broken_rule(field_path((error.name,)), "repeated_member", "stands twice in one object") from None
     except (ValueError, RecursionError) as error:
         raise ProblemError(MALFORMED_JSON, f"not JSON: {error}") from None
 
@@ -63,6 +63,9 @@ class _RepeatedMemberError(Exception):
 def _once(members: list[tuple[str, object]]) -> dict[str, object]:
     read = dict(members)
     if len(read) < len(members):
-        names = [name for name, _ in members]
-        raise _RepeatedMemberError(next(name for name in names if names.count(name) > 1))
+        seen = set[str]()
+        for name, _ in members:
+            if name in seen:
+                raise _RepeatedMemberError(name)
+            seen.add(name)
     return read

@@ -352,6 +352,14 @@ async def test_a_wrong_plan_or_account_is_named_and_changes_nothing(
     await assert_nothing_was_kept(ledger, database)
 
 
+async def test_of_a_flood_of_wrong_members_the_first_hundred_are_named(ledger: Ledger) -> None:
+    body = plan(limit("images")) | {f"n{index}": 1 for index in range(1_000)}
+    answer = await ledger.http.put("/v1/plans/flood", json=body)
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 100
+    assert "(and 999 more)" in answer.json()["detail"]
+
+
 async def test_a_plan_with_a_member_that_stands_twice_is_refused(ledger: Ledger) -> None:
     body = json.dumps(plan(limit(maximum="PLACE"))).replace('"PLACE"', '0, "maximum": 1000')
     answer = await ledger.http.put(

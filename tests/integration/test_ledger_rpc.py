@@ -74,6 +74,18 @@ async def test_bad_input_is_a_service_error_with_the_problem(
     assert refusal(await ask(nats_client, body)) == expected
 
 
+async def test_a_name_as_long_as_a_request_is_refused_in_an_answer_that_arrives(
+    ledger: Ledger, nats_client: Nats
+) -> None:
+    """It stands in the answer's header and body: whole, the answer would be larger than NATS takes, and be lost."""
+    body = b'{"checks":[],"%b":1}' % (b"n" * 900_000)
+    answer = await nats_client.request(LIMITS_CHECK_BATCH, body, timeout=ANSWER_SECONDS)
+    code, problem, fields = refusal(answer)
+    assert (code, problem) == ("422", "invalid_request")
+    assert "n" * 200 + "…" in fields
+    assert len(answer.data) < 5_000
+
+
 async def test_the_same_operation_with_another_body_is_a_conflict(ledger: Ledger, nats_client: Nats) -> None:
     await ledger.set_up(limit("images", maximum=25))
     asked = check()

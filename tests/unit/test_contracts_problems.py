@@ -92,6 +92,7 @@ def test_every_503_says_when_to_come_back() -> None:
         ((0,), "[0]"),
         ((0, "time"), "[0].time"),
         ((1, 2, "a"), "[1][2].a"),
+        (("data", "n" * 201, 3), f"data.{'n' * 200}…[3]"),
     ],
 )
 def test_field_path_is_written_as_in_javascript(location: tuple[int | str, ...], path: str) -> None:
