@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, NoReturn, TypeAlias
 
@@ -37,11 +38,9 @@ def unfounded_changes(
         return []
     if not isinstance(mended, dict):
         return []
-    for place in _twice_places(mended):
-        mended = _with(mended, place, _at(corrected, place))
+    mended = _mend(mended, _twice_places(mended), corrected)
     for _ in range(ROUNDS_MAX):
-        for place in _broken_places(mended, received_at):
-            mended = _with(mended, place, _at(corrected, place))
+        mended = _mend(mended, _broken_places(mended, received_at), corrected)
     return sorted(field_path(place) for place in _differences(mended, corrected))
 
 
@@ -107,22 +106,28 @@ def _at(value: JsonValue, place: Place) -> object:
     return found
 
 
-def _with(value: JsonValue, place: Place, replacement: object) -> JsonValue:
-    """A copy with another value, or none, at the place; the same value where there is no such place."""
-    if not place:
-        return replacement  # type: ignore[return-value]  # what _at() found in a JSON value
-    first, *rest = place
-    if not isinstance(value, dict) or not isinstance(first, str):
-        return value
-    copy = dict(value)
-    if rest:
-        if first in copy:
-            copy[first] = _with(copy[first], tuple(rest), replacement)
-    elif replacement is _ABSENT:
-        copy.pop(first, None)
-    else:
-        copy[first] = replacement  # type: ignore[assignment]  # what _at() found in a JSON value
-    return copy
+def _mend(event: JsonValue, places: Iterable[Place], corrected: dict[str, JsonValue]) -> JsonValue:
+    """The event with what the copy has, or has not, at those of the places that there are.
+
+    In place, as there may be as many as the event has members. Parts of the copy that it has by then stay what they
+    are: at each place, they get what they have there.
+    """
+    for place in places:
+        replacement = _at(corrected, place)
+        if not place:
+            event = replacement  # type: ignore[assignment]  # what _at() found in a JSON value
+            continue
+        *path, name = place
+        parent: object = event
+        for step in path:
+            parent = parent.get(step) if isinstance(parent, dict) else None
+        if not isinstance(parent, dict) or not isinstance(name, str):
+            continue
+        if replacement is _ABSENT:
+            parent.pop(name, None)
+        else:
+            parent[name] = replacement
+    return event
 
 
 def _differences(one: JsonValue, other: JsonValue, place: Place = ()) -> list[Place]:

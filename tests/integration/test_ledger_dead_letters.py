@@ -422,6 +422,15 @@ async def test_a_corrected_copy_differs_only_where_the_letter_breaks_a_rule(
     assert (await redrive(ledger, number, event=right))["outcome"] == "recorded"
 
 
+async def test_a_letter_of_very_many_members_is_corrected(ledger: Ledger, nats_client: NatsClient) -> None:
+    """Each of them breaks a rule. They kept the ledger busy for so long that its connections ended."""
+    good = november()
+    flooded = {**good, "data": {**good["data"], **{f"k{index}": [index] for index in range(40_000)}}}
+    number = await broken_letter(ledger, nats_client, flooded)
+    assert (await redrive(ledger, number, event=good))["outcome"] == "recorded"
+    assert await calls(ledger) == 1
+
+
 async def test_a_conflict_cannot_be_corrected_away(ledger: Ledger) -> None:
     await ledger.send(first := november())
     await ledger.send_one(second := november(operation_id=first["data"]["operation_id"]))
