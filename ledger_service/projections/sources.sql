@@ -43,10 +43,19 @@ given as (
     cross join lateral json_array_elements(data -> 'numbers') as part
     group by 1
 )
-select source, coalesce(g.recorded, '{}') + coalesce(l.recorded * s.recorded, l.recorded, '{}') as recorded,
+select source,
+       -- Which ones are kept of a source that has most ranges is chance.
+       case when has_most_ranges(s.recorded) then f.recorded * s.recorded
+            when has_most_ranges(f.recorded)
+            then f.recorded * (select int8multirange(int8range(null, upper(range)))
+                               from unnest(f.recorded) as range offset 9999 limit 1)
+            else f.recorded end as recorded,
        coalesce(v.numbers, '{}') as given_up
 from logged g
 full join letters l using (source)
 left join live_sources s using (source)
 left join given v using (source)
+cross join lateral (
+    select coalesce(g.recorded, '{}') + coalesce(l.recorded * s.recorded, l.recorded, '{}') as recorded
+) f
 where g.source is not null or s.source is null or not isempty(l.recorded * s.recorded)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SQL: Final = load(__name__)
 
+#: Of one source, with each batch. What is lost of it, or left out, is told by active_sources().
+RANGES_TOLD_MAX: Final = 100
 #: Of a source whose numbers no token that is bound to an account may send.
 NO_ACCOUNT: Final = ""
 
@@ -24,7 +26,8 @@ async def add_sequences(
     sequences: Iterable[tuple[str, int]],
     trusted: Mapping[str, str] = MappingProxyType({}),
 ) -> list[RecordedRanges]:
-    """Marks (source, sequence) pairs as committed with this transaction. Answers all that is known of each source.
+    """Marks (source, sequence) pairs as committed with this transaction. Answers all that is known of each source; of
+    one with many holes, the ranges of these numbers and the last, by which a journal knows whether they are its own.
 
     ``trusted``: of sources that whoever may write for any account has written: the only account of those events, or
     NO_ACCOUNT.
@@ -32,7 +35,7 @@ async def add_sequences(
     ranges = [(*span, trusted.get(span[0])) for span in _ranges(sequences)]
     if not ranges:
         return []
-    return _recorded(await connection.fetch(SQL["add"], *zip(*ranges, strict=True)))
+    return _recorded(await connection.fetch(SQL["add"], *zip(*ranges, strict=True), RANGES_TOLD_MAX))
 
 
 async def claim_sources(connection: "Connection", wanted: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 -- name: add
 -- $4: null where a token that is bound to an account sent them, see `claim`; else the only account of the events, or ''.
 -- A source that others write is nobody's; one that is an account's stays so, while trusted producers send events of that
--- account alone.
+-- account alone. Of one with most ranges, a number that would be one more is not kept: see has_most_ranges.
+-- Answers what is recorded of each source; of one with more than $5 ranges, those of these numbers, and the last.
 with k as (
     select k.source, range_agg(int8range(k.first, k.last, '[]')) as recorded, min(k.account_id) as account_id
     from unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) as k (source, first, last, account_id)
@@ -16,17 +17,29 @@ trusted as (
     )
     order by source
     on conflict (source) do update set account_id = ''
+),
+added as (
+    insert into sources as s (source, recorded, holes_since)
+    select source, recorded, case when range_merge(recorded)::int8multirange <> recorded then now() end
+    from k
+    order by source
+    on conflict (source) do update set
+        recorded = case when has_most_ranges(s.recorded)
+                         and (select count(*) from unnest(s.recorded + excluded.recorded))
+                             > (select count(*) from unnest(s.recorded))
+                        then s.recorded else s.recorded + excluded.recorded end,
+        updated_at = now(),
+        holes_since = case when range_merge(s.recorded + excluded.recorded)::int8multirange - s.given_up
+                                <> s.recorded + excluded.recorded - s.given_up
+                           then coalesce(s.holes_since, now()) end
+    returning source, recorded, upper(recorded) as after_last
 )
-insert into sources as s (source, recorded, holes_since)
-select source, recorded, case when range_merge(recorded)::int8multirange <> recorded then now() end
-from k
-order by source
-on conflict (source) do update set
-    recorded = s.recorded + excluded.recorded, updated_at = now(),
-    holes_since = case when range_merge(s.recorded + excluded.recorded)::int8multirange - s.given_up
-                            <> s.recorded + excluded.recorded - s.given_up
-                       then coalesce(s.holes_since, now()) end
-returning source, recorded
+select source,
+       case when (select count(*) from unnest(a.recorded)) <= $5 then a.recorded
+            else k.recorded + (select range_agg(range) from unnest(a.recorded) as range
+                               where range && k.recorded or upper(range) = a.after_last) end as recorded
+from added a
+join k using (source)
 
 -- name: active
 select source, recorded from sources where updated_at > now() - make_interval(secs => $1) order by source
