@@ -20,6 +20,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import TypeAlias
 import asyncpg
 import nats
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from nats.aio.client import Client
 
@@ -58,6 +60,8 @@ gc.disable()
 remember_types()
 remember_authorities()
 answer_for_reserved_names()
+# Not on standard output, which is a command's while one runs in this process beside a ledger (tests/commands.py).
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 #: Derandomised, so that a failure in somebody's change is of that change. HYPOTHESIS_PROFILE=long searches on, for
 #: HYPOTHESIS_EXAMPLES histories of 60 steps, and prints how to repeat what it found.

@@ -38,7 +38,7 @@ from nats.js.errors import NotFoundError
 
 from contracts.events import BATCH_CONTENT_TYPE, CONTENT_TYPE
 from contracts.explained_answers import ExplainedDecision
-from contracts.subjects import NOTIFICATIONS_STREAM, SEALS_STREAM, STREAM
+from contracts.subjects import INGEST_CONSUMER, NOTIFICATIONS_STREAM, SEALS_STREAM, STREAM
 from deploy.local.postgres import NOT_DURABLE, TEXT_OPTIONS
 from deploy.local.servers import NatsServer, PostgresServer
 from deploy.local.services import ServiceProcess
@@ -306,6 +306,15 @@ async def renew_stream(url: str) -> None:
     async with _connected(url) as connection:
         await _remove_streams(connection)
         await create_stream(connection, replicas=1)
+
+
+async def has_acknowledged_all(client: NatsClient) -> bool:
+    """Whether the ledgers have taken all that is in the stream. Not by what is pending: a consumer may hear of a
+    message only after its publisher was answered."""
+    jetstream = client.jetstream(timeout=5)
+    stream, consumer = await jetstream.stream_info(STREAM), await jetstream.consumer_info(STREAM, INGEST_CONSUMER)
+    assert consumer.ack_floor is not None
+    return bool(consumer.ack_floor.stream_seq >= stream.state.last_seq)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ import nats
 import pytest
 from nats.aio.client import Client as Nats
 
-from contracts.subjects import INGEST_CONSUMER, STREAM, subject_of
+from contracts.subjects import subject_of
 from deploy.local.ports import free_port
 from deploy.local.servers import NatsServer, PostgresServer
 from ledger_service.store.migrations import migrate
@@ -23,7 +23,7 @@ from tests import builders
 from tests.builders import Body, completed, failed, limit, requested
 from tests.oracle import Oracle
 from tests.property.projections import assert_projections_agree, replayed
-from tests.servers import Client, Ledger, LedgerProcess, eventually, serving
+from tests.servers import Client, Ledger, LedgerProcess, eventually, has_acknowledged_all, serving
 from tests.tokens import make_token_known
 
 #: Events under which something is killed: few in every run of the tests, many by `make faults`.
@@ -98,10 +98,9 @@ async def publish(client: Nats, events: list[Body], in_flight: int = 200) -> Non
 async def all_acknowledged(client: Nats) -> None:
     async def done() -> bool:
         try:
-            info = await client.jetstream(timeout=2).consumer_info(STREAM, INGEST_CONSUMER)
+            return await has_acknowledged_all(client)
         except nats.errors.Error:
             return False
-        return (info.num_pending, info.num_ack_pending) == (0, 0)
 
     await eventually(done, "everything is acknowledged", within_seconds=120)
 

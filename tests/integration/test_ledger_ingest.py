@@ -9,14 +9,14 @@ import asyncpg
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from contracts.subjects import INGEST_CONSUMER, MSG_ID_HEADER, RECORDED, STREAM, subject_of
+from contracts.subjects import MSG_ID_HEADER, RECORDED, subject_of
 from tests import builders
 from tests.builders import Body, completed, failed, limit, requested
 from tests.conftest import StartLedger
 from tests.nats_flush import flushed
 from tests.oracle import Oracle
 from tests.property.projections import assert_projections_agree, replayed, totals_view
-from tests.servers import Ledger, eventually
+from tests.servers import Ledger, eventually, has_acknowledged_all
 
 Database = asyncpg.Connection
 
@@ -40,11 +40,7 @@ async def publish_bytes(client: Client, *bodies: bytes, kind: str = "completed")
 async def all_acknowledged(client: Client) -> None:
     """Until the ledger has acknowledged everything in the stream."""
 
-    async def done() -> bool:
-        info = await client.jetstream().consumer_info(STREAM, INGEST_CONSUMER)
-        return (info.num_pending, info.num_ack_pending) == (0, 0)
-
-    await eventually(done, "everything is acknowledged")
+    await eventually(lambda: has_acknowledged_all(client), "everything is acknowledged")
 
 
 async def calls(ledger: Ledger) -> int:

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from contracts.subjects import INGEST_CONSUMER, STREAM
 from tests import builders
 from tests.builders import Body, completed, failed
-from tests.servers import Ledger, eventually
+from tests.servers import Ledger, eventually, has_acknowledged_all
 
 Database = asyncpg.Connection
 GOOD = 1_000
@@ -63,7 +63,7 @@ async def send(client: Client, bodies: list[bytes]) -> float:
 async def _all_acknowledged(client: Client) -> bool:
     info = await client.jetstream().consumer_info(STREAM, INGEST_CONSUMER)
     assert not info.num_redelivered
-    return (info.num_pending, info.num_ack_pending) == (0, 0)
+    return await has_acknowledged_all(client)
 
 
 def good() -> list[bytes]:

@@ -89,7 +89,7 @@ async def visiting_as(server: NatsServer, user: str) -> AsyncIterator[Visitor]:
 
 
 async def test_the_whole_flow_runs_with_these_permissions_and_nothing_of_it_is_refused(
-    guarded: NatsServer, database_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    guarded: NatsServer, database_url: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     async with serving(database_url=database_url, nats_url=guarded.url_of("ledger")) as ledger:
         await ledger.set_up(limit("images", maximum=2))
@@ -116,7 +116,7 @@ async def test_the_whole_flow_runs_with_these_permissions_and_nothing_of_it_is_r
             answer = await producer.client.request(LIMITS_CHECK, to_bytes(check()), timeout=WAIT_SECONDS)
             assert not json.loads(answer.data)["allowed"]
             assert await producer.settled() == []
-    logged = capsys.readouterr()
+    logged = capfd.readouterr()
     assert "nats_error" not in logged.out + logged.err
 
 

@@ -18,14 +18,14 @@ import asyncpg
 import pytest
 from nats.aio.client import Client as Nats
 
-from contracts.subjects import INGEST_CONSUMER, STREAM, subject_of
+from contracts.subjects import subject_of
 from ledger_service.config import Settings
 from ledger_service.seal_keys import find_or_make_signing_key
 from ledger_service.store.pool import open_pool
 from ledger_service.stream_gaps import StreamGaps
 from tests import builders
 from tests.builders import ACCOUNT, Body, completed, limit, requested
-from tests.servers import Databases, as_service, eventually, serving
+from tests.servers import Databases, as_service, eventually, has_acknowledged_all, serving
 
 COMMAND_SECONDS = 30
 MANY = 450  # several portions
@@ -90,11 +90,7 @@ async def publish(client: Nats, *events: Body | bytes) -> None:
 
 
 async def acknowledged(client: Nats) -> None:
-    async def is_done() -> bool:
-        info = await client.jetstream().consumer_info(STREAM, INGEST_CONSUMER)
-        return (info.num_pending, info.num_ack_pending) == (0, 0)
-
-    await eventually(is_done, "the ledger has acknowledged everything")
+    await eventually(lambda: has_acknowledged_all(client), "the ledger has acknowledged everything")
 
 
 def numbered(first: int, last: int, source: str = "journal") -> list[Body]:
@@ -182,7 +178,7 @@ async def test_what_was_never_put_back_is_not_read_again(
             await publish(nats_client, *numbered(first, first + 19))
             await acknowledged(nats_client)
             await eventually(lambda first=first: _mark_is(database_url, first + 19), "the mark follows")  # type: ignore[misc]
-    assert "stream_read_again" not in capfd.readouterr().out
+    assert "stream_read_again" not in "".join(capfd.readouterr())
     assert await rows(database_url, "select * from stream_gaps") == []
 
 

@@ -19,14 +19,12 @@ from contracts.events import BATCH_CONTENT_TYPE
 from contracts.identifiers import uuid7
 from contracts.problems import RESERVATION_CLOSED
 from contracts.subjects import (
-    INGEST_CONSUMER,
     LIMITS_CHECK,
     MSG_ID_HEADER,
     RESERVATIONS_MOVE,
-    STREAM,
     subject_of,
 )
-from tests.servers import eventually
+from tests.servers import eventually, has_acknowledged_all
 from tests.soak.facts import (
     COST_NANOS_MAX,
     MEMBERS,
@@ -126,8 +124,7 @@ class Load:
         database = await asyncpg.connect(database_url)
 
         async def idle() -> bool:
-            info = await self._nats.jetstream(timeout=5).consumer_info(STREAM, INGEST_CONSUMER)
-            return (info.num_pending, info.num_ack_pending) == (0, 0)
+            return await has_acknowledged_all(self._nats)
 
         async def none_due() -> bool:
             soon = "select count(*) from decisions where state = 'held' and expires_at < now() + interval '1 minute'"
